@@ -1,0 +1,205 @@
+//! Applications: who may connect and publish, and within which limits.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::protocol::signature::Secret;
+
+/// One application (a "Pusher app"): its credentials and its limits.
+#[derive(Clone)]
+pub struct App {
+    /// Its place in [`Apps`]; channels of different applications never meet.
+    pub index: usize,
+    /// The id in the path of the HTTP API.
+    pub id: String,
+    /// The public key in the path of the WebSocket.
+    pub key: String,
+    /// The secret that signs.
+    pub secret: Secret,
+    /// Silence after which the server pings a connection.
+    pub ping_interval: Duration,
+    /// Seconds of silence after which the client pings; told to it when it connects.
+    pub activity_timeout: u32,
+    /// Most connections at a time, `None` for no limit.
+    pub max_connections: Option<usize>,
+    /// Bytes of a client's message.
+    pub max_message_size: usize,
+    /// Who may send client events.
+    pub client_events: ClientEvents,
+    /// Which pages may connect.
+    pub origins: Origins,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App")
+            .field("id", &self.id)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who may send `client-` events (`accept_client_events_from`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientEvents {
+    /// Nobody.
+    None,
+    /// Members of private and presence channels: Pusher's rule.
+    Private,
+    /// Members of any channel: Reverb's rule, and the default.
+    Members,
+    /// Every connection, to any channel.
+    All,
+}
+
+/// The pages that may open a connection, by their `Origin` header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origins(Vec<String>);
+
+impl Origins {
+    /// Patterns in which `*` stands for any run of characters: `*`,
+    /// `example.com`, `*.example.com`, `example.com:8443`, `https://example.com`.
+    pub fn new(patterns: Vec<String>) -> Self {
+        Self(patterns)
+    }
+
+    /// Whether a page may connect. Without an `Origin`, which only programs
+    /// leave out, a connection is allowed only if everybody is.
+    pub fn allow(&self, origin: Option<&str>) -> bool {
+        if self.0.iter().any(|pattern| pattern == "*") {
+            return true;
+        }
+        let Some((scheme, authority)) = origin.and_then(|origin| origin.split_once("://")) else {
+            return false;
+        };
+        // An IPv6 host keeps its brackets; a port is what follows the last colon outside of them.
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => host,
+            _ => authority,
+        };
+        self.0
+            .iter()
+            .any(|pattern| match pattern.split_once("://") {
+                Some((only, rest)) => {
+                    only == scheme && (matches(rest, authority) || matches(rest, host))
+                }
+                None => matches(pattern, host) || matches(pattern, authority),
+            })
+    }
+}
+
+/// Whether `text` is `pattern` with each `*` replaced by some run of characters.
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        let Some(at) = rest.find(part) else {
+            return false;
+        };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+/// All applications, found by id and by key.
+#[derive(Clone, Debug, Default)]
+pub struct Apps {
+    list: Vec<Arc<App>>,
+    by_id: HashMap<String, usize>,
+    by_key: HashMap<String, usize>,
+}
+
+impl Apps {
+    /// Takes the applications, whose ids and keys differ, and numbers them.
+    pub fn new(apps: Vec<App>) -> Self {
+        let list: Vec<Arc<App>> = apps
+            .into_iter()
+            .enumerate()
+            .map(|(index, app)| Arc::new(App { index, ..app }))
+            .collect();
+        let by_id = list.iter().map(|app| (app.id.clone(), app.index)).collect();
+        let by_key = list
+            .iter()
+            .map(|app| (app.key.clone(), app.index))
+            .collect();
+        Self {
+            list,
+            by_id,
+            by_key,
+        }
+    }
+
+    /// The application with this id.
+    pub fn by_id(&self, id: &str) -> Option<&Arc<App>> {
+        self.by_id.get(id).map(|index| &self.list[*index])
+    }
+
+    /// The application with this key.
+    pub fn by_key(&self, key: &str) -> Option<&Arc<App>> {
+        self.by_key.get(key).map(|index| &self.list[*index])
+    }
+
+    /// All of them, in the order of [`App::index`].
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<App>> {
+        self.list.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_match_hosts_ports_and_schemes() {
+        for (pattern, origin, allowed) in [
+            ("*", None, true),
+            ("good.example", None, false),
+            ("good.example", Some("null"), false),
+            ("good.example", Some("http://good.example"), true),
+            ("good.example", Some("https://good.example:8443"), true),
+            ("good.example", Some("http://sub.good.example"), false),
+            ("good.example", Some("http://evil.example"), false),
+            ("*.good.example", Some("http://a.b.good.example"), true),
+            ("*.good.example", Some("http://good.example"), false),
+            ("good.example:8443", Some("https://good.example:8443"), true),
+            ("good.example:8443", Some("https://good.example"), false),
+            ("https://good.example", Some("https://good.example"), true),
+            ("https://good.example", Some("http://good.example"), false),
+            (
+                "https://*.good.example:*",
+                Some("https://a.good.example:1"),
+                true,
+            ),
+            ("[::1]", Some("http://[::1]:3000"), true),
+            ("[::1]", Some("http://[::1]"), true),
+        ] {
+            assert_eq!(
+                Origins::new(vec![pattern.to_owned()]).allow(origin),
+                allowed,
+                "{pattern} {origin:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn stars_match_any_run() {
+        for (pattern, text, expected) in [
+            ("a*c", "abc", true),
+            ("a*c", "ac", true),
+            ("a*c", "acb", false),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*a*b*", "xxbxxaxx", false),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! temp
+pub mod app;
+pub mod config;
+pub mod protocol;

@@ -1,0 +1,96 @@
+//! Error codes of the Pusher protocol, and the reasons for which a connection ends.
+
+/// Codes of `pusher:error` (Pusher's WebSocket protocol, "Error codes").
+///
+/// 4000–4099 tell a client not to come back unchanged, 4100–4199 to come back
+/// after a second, 4200–4299 to come back at once; 43xx are only ever sent as
+/// frames, because pusher-js gives up for good when it is closed with one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum ErrorCode {
+    /// The application key is unknown.
+    ApplicationDoesNotExist = 4001,
+    /// The application has all the connections it may have.
+    OverConnectionQuota = 4004,
+    /// Not authorised: a signature, an origin.
+    Unauthorized = 4009,
+    /// The server cannot keep up with this client.
+    OverCapacity = 4100,
+    /// A frame that makes no sense.
+    InvalidMessage = 4200,
+    /// The client did not answer a ping.
+    PongNotReceived = 4201,
+    /// A client event was refused.
+    ClientEventRejected = 4301,
+}
+
+impl ErrorCode {
+    /// The number on the wire.
+    pub fn number(self) -> u16 {
+        self as u16
+    }
+}
+
+/// Why a connection ended. Every end has exactly one; it is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client sent a close frame.
+    ByClient,
+    /// The TCP connection ended or broke without a close frame.
+    Gone,
+    /// No application has this key.
+    ApplicationDoesNotExist,
+    /// The application's `max_connections` is reached.
+    OverConnectionQuota,
+    /// The `Origin` header is not among the application's `allowed_origins`.
+    OriginNotAllowed,
+    /// Silent for too long, pings included.
+    PongNotReceived,
+    /// A message over the application's `max_message_size`.
+    MessageTooBig,
+    /// Against RFC 6455.
+    ProtocolError,
+    /// Text that is not UTF-8.
+    InvalidPayload,
+    /// The client reads slower than its channels speak.
+    TooSlow,
+    /// The server is going down.
+    ShuttingDown,
+}
+
+impl CloseReason {
+    /// The close code of RFC 6455 or of Pusher's table, and its text; `None`
+    /// where there is nobody left to tell.
+    pub fn code(self) -> Option<(u16, &'static str)> {
+        match self {
+            Self::ByClient | Self::Gone => None,
+            Self::ApplicationDoesNotExist => Some((4001, "Application does not exist")),
+            Self::OverConnectionQuota => Some((4004, "Application is over connection quota")),
+            Self::OriginNotAllowed => Some((4009, "Origin not allowed")),
+            Self::PongNotReceived => Some((4201, "Pong reply not received in time")),
+            Self::MessageTooBig => Some((1009, "Maximum message size exceeded")),
+            Self::ProtocolError => Some((1002, "WebSocket protocol error")),
+            Self::InvalidPayload => Some((1007, "Text is not valid UTF-8")),
+            Self::TooSlow => Some((4100, "Messages are not read fast enough")),
+            Self::ShuttingDown => Some((1001, "Server is shutting down")),
+        }
+    }
+
+    /// The `pusher:error` that goes before the close frame, for clients that
+    /// cannot see close codes.
+    pub fn error(self) -> Option<ErrorCode> {
+        match self {
+            Self::ApplicationDoesNotExist => Some(ErrorCode::ApplicationDoesNotExist),
+            Self::OverConnectionQuota => Some(ErrorCode::OverConnectionQuota),
+            Self::OriginNotAllowed => Some(ErrorCode::Unauthorized),
+            Self::PongNotReceived => Some(ErrorCode::PongNotReceived),
+            Self::TooSlow => Some(ErrorCode::OverCapacity),
+            Self::ByClient
+            | Self::Gone
+            | Self::MessageTooBig
+            | Self::ProtocolError
+            | Self::InvalidPayload
+            | Self::ShuttingDown => None,
+        }
+    }
+}
