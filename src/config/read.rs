@@ -1,0 +1,370 @@
+//! Turns texts into the typed configuration, collecting every mistake.
+
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::report::Effective;
+use super::setting::{Section, Setting};
+use super::source::{Layers, Source, Value, Values};
+use super::{Config, ConfigError, Server, TlsFiles};
+use crate::app::{App, Apps, ClientEvents, Origins};
+use crate::protocol::signature::Secret;
+
+pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
+    let mut reader = Reader {
+        problems: Vec::new(),
+        effective: Vec::new(),
+        warnings: layers.warnings,
+    };
+    let server = reader.server(&layers.shared);
+    reader.scaling(&layers.shared);
+    let apps: Vec<App> = layers
+        .apps
+        .iter()
+        .enumerate()
+        .map(|(index, values)| reader.app(index, values))
+        .collect();
+    if apps.is_empty() {
+        reader.problems.push(
+            "no application: set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET in .env or in the environment, \
+             give --app-id, --app-key and --app-secret, or write [[apps]] in the file of --config \
+             (to look around first: resound demo)"
+                .to_owned(),
+        );
+    }
+    reader.refuse_duplicates(&apps);
+    if !reader.problems.is_empty() {
+        return Err(ConfigError {
+            problems: reader.problems,
+        });
+    }
+    Ok(Config {
+        server,
+        apps: Apps::new(apps),
+        effective: reader.effective,
+        warnings: reader.warnings,
+    })
+}
+
+struct Reader {
+    problems: Vec<String>,
+    effective: Vec<Effective>,
+    warnings: Vec<String>,
+}
+
+/// One section's values while they are read.
+struct Group<'a> {
+    section: Section,
+    index: usize,
+    values: &'a Values,
+}
+
+impl Group<'_> {
+    fn value(&self, setting: &Setting) -> Value {
+        self.values
+            .get(&setting.id())
+            .cloned()
+            .unwrap_or_else(|| Value {
+                text: setting.default.to_owned(),
+                source: Source::Default,
+            })
+    }
+}
+
+impl Reader {
+    /// Reads one setting. A wrong one is noted; what is given back then is never used.
+    fn take<T>(
+        &mut self,
+        group: &Group<'_>,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let setting = Setting::of(group.section, key);
+        let value = group.value(setting);
+        let shown = setting.shown(&value.text);
+        self.effective
+            .push(Effective::new(setting, group.index, shown, &value.source));
+        match parse(&value.text) {
+            Ok(parsed) => Some(parsed),
+            Err(expected) => {
+                self.problems.push(format!(
+                    "{}.{key} = {shown:?} ({}): expected {expected}",
+                    group.section.name(),
+                    value.source
+                ));
+                None
+            }
+        }
+    }
+
+    fn number(
+        &mut self,
+        group: &Group<'_>,
+        key: &'static str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> u64 {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        self.take(group, key, |text| {
+            text.parse()
+                .ok()
+                .filter(|n| range.contains(n))
+                .ok_or_else(|| expected.clone())
+        })
+        .unwrap_or(*range.start())
+    }
+
+    fn seconds(&mut self, group: &Group<'_>, key: &'static str, least: u64) -> Duration {
+        Duration::from_secs(self.number(group, key, least..=u64::from(u32::MAX)))
+    }
+
+    fn flag(&mut self, group: &Group<'_>, key: &'static str) -> bool {
+        self.take(group, key, |text| {
+            match text.to_ascii_lowercase().as_str() {
+                "true" | "1" | "on" | "yes" => Ok(true),
+                "false" | "0" | "off" | "no" => Ok(false),
+                _ => Err("true or false".to_owned()),
+            }
+        })
+        .unwrap_or(false)
+    }
+
+    fn text(&mut self, group: &Group<'_>, key: &'static str) -> Option<String> {
+        self.take(group, key, |text| Ok(text.to_owned()))
+            .filter(|text| !text.is_empty())
+    }
+
+    fn server(&mut self, values: &Values) -> Server {
+        let group = Group {
+            section: Section::Server,
+            index: 0,
+            values,
+        };
+        let bytes = 1024..=1 << 30;
+        let server = Server {
+            host: self.text(&group, "host").unwrap_or_default(),
+            port: u16::try_from(self.number(&group, "port", 0..=65_535)).unwrap_or_default(),
+            path: self.take(&group, "path", path).unwrap_or_default(),
+            hostname: self.text(&group, "hostname"),
+            workers: self
+                .take(&group, "workers", workers)
+                .unwrap_or(NonZeroUsize::MIN),
+            debug: self.flag(&group, "debug"),
+            tls: self.tls(&group),
+            max_request_size: self.size(&group, "max_request_size", &bytes),
+            max_event_size: self.size(&group, "max_event_size", &(1..=1 << 30)),
+            timestamp_tolerance: Some(self.seconds(&group, "timestamp_tolerance", 0))
+                .filter(|t| !t.is_zero()),
+            pong_timeout: self.seconds(&group, "pong_timeout", 1),
+            request_timeout: self.seconds(&group, "request_timeout", 1),
+            keep_alive_timeout: self.seconds(&group, "keep_alive_timeout", 1),
+            max_backlog: self.size(&group, "max_backlog", &bytes),
+            shutdown_grace: self.seconds(&group, "shutdown_grace", 0),
+        };
+        // Known so that a Reverb project's settings are understood; they are about Laravel's own tools.
+        self.number(&group, "pulse_ingest_interval", 0..=u64::from(u32::MAX));
+        self.number(&group, "telescope_ingest_interval", 0..=u64::from(u32::MAX));
+        server
+    }
+
+    fn size(
+        &mut self,
+        group: &Group<'_>,
+        key: &'static str,
+        range: &std::ops::RangeInclusive<u64>,
+    ) -> usize {
+        usize::try_from(self.number(group, key, range.clone())).unwrap_or(usize::MAX)
+    }
+
+    fn tls(&mut self, group: &Group<'_>) -> Option<TlsFiles> {
+        let (cert, key) = (self.text(group, "tls_cert"), self.text(group, "tls_key"));
+        match (cert, key) {
+            (Some(cert), Some(key)) => Some(TlsFiles {
+                cert: PathBuf::from(cert),
+                key: PathBuf::from(key),
+            }),
+            (None, None) => None,
+            (cert, _) => {
+                let (given, missing) = if cert.is_some() {
+                    ("cert", "key")
+                } else {
+                    ("key", "cert")
+                };
+                self.problems.push(format!(
+                    "server.tls_{missing} is missing: TLS needs both, and server.tls_{given} is set \
+                     (--tls-{missing}, RESOUND_TLS_{})",
+                    missing.to_uppercase()
+                ));
+                None
+            }
+        }
+    }
+
+    /// Scaling is not in this version: its settings are checked, and switching it on is refused.
+    fn scaling(&mut self, values: &Values) {
+        let group = Group {
+            section: Section::Scaling,
+            index: 0,
+            values,
+        };
+        let enabled = self.flag(&group, "enabled");
+        for key in ["channel", "url", "scheme", "host"] {
+            self.text(&group, key);
+        }
+        self.number(&group, "port", 1..=65_535);
+        for key in ["username", "password"] {
+            self.text(&group, key);
+        }
+        self.number(&group, "database", 0..=u64::from(u32::MAX));
+        self.number(&group, "timeout", 0..=u64::from(u32::MAX));
+        if enabled {
+            let source = group.value(Setting::of(Section::Scaling, "enabled")).source;
+            self.problems.push(format!(
+                "scaling.enabled = \"true\" ({source}): several nodes through Redis are not in this version; \
+                 set it to false to run on one node"
+            ));
+        }
+    }
+
+    fn app(&mut self, index: usize, values: &Values) -> App {
+        let group = Group {
+            section: Section::App,
+            index,
+            values,
+        };
+        let id = self.credential(&group, "id");
+        let key = self.credential(&group, "key");
+        let secret = self.credential(&group, "secret");
+        let app = App {
+            index,
+            id,
+            key,
+            secret: Secret::new(&secret),
+            origins: Origins::new(
+                self.take(&group, "allowed_origins", |text| Ok(list(text)))
+                    .unwrap_or_default(),
+            ),
+            ping_interval: self.seconds(&group, "ping_interval", 1),
+            activity_timeout: u32::try_from(self.number(
+                &group,
+                "activity_timeout",
+                1..=u64::from(u32::MAX),
+            ))
+            .unwrap_or(u32::MAX),
+            max_connections: self
+                .take(&group, "max_connections", optional_count)
+                .flatten(),
+            max_message_size: self.size(&group, "max_message_size", &(1..=1 << 30)),
+            client_events: self
+                .take(&group, "accept_client_events_from", client_events)
+                .unwrap_or(ClientEvents::None),
+        };
+        let limited = self.flag(&group, "rate_limiting.enabled");
+        self.number(
+            &group,
+            "rate_limiting.max_attempts",
+            1..=u64::from(u32::MAX),
+        );
+        self.number(
+            &group,
+            "rate_limiting.decay_seconds",
+            1..=u64::from(u32::MAX),
+        );
+        self.flag(&group, "rate_limiting.terminate_on_limit");
+        if limited {
+            let text = format!(
+                "application {:?}: rate_limiting is understood but not enforced in this version",
+                app.id
+            );
+            self.warnings.push(text);
+        }
+        app
+    }
+
+    fn credential(&mut self, group: &Group<'_>, key: &'static str) -> String {
+        if let Some(text) = self.text(group, key) {
+            return text;
+        }
+        let setting = Setting::of(Section::App, key);
+        let number = if group.index == 0 {
+            String::new()
+        } else {
+            format!(" of application {}", group.index + 1)
+        };
+        self.problems.push(format!(
+            "apps.{key}{number} is missing: set {} in .env or in the environment, give {}, or write {key} under [[apps]]",
+            setting.variable, setting.flag
+        ));
+        String::new()
+    }
+
+    fn refuse_duplicates(&mut self, apps: &[App]) {
+        let (mut ids, mut keys) = (HashSet::new(), HashSet::new());
+        for app in apps
+            .iter()
+            .filter(|app| !app.id.is_empty() && !app.key.is_empty())
+        {
+            if !ids.insert(&app.id) {
+                self.problems
+                    .push(format!("two applications have the id {:?}", app.id));
+            }
+            if !keys.insert(&app.key) {
+                self.problems
+                    .push(format!("two applications have the key {:?}", app.key));
+            }
+        }
+    }
+}
+
+/// `ws`, `/ws` and `/ws/` are all the prefix `/ws`.
+fn path(text: &str) -> Result<String, String> {
+    let inner = text.trim_matches('/');
+    let valid = inner
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"-._~/".contains(&b))
+        && !inner.contains("//");
+    match (valid, inner.is_empty()) {
+        (false, _) => Err("a path such as /ws, of letters, digits and - . _ ~ /".to_owned()),
+        (true, true) => Ok(String::new()),
+        (true, false) => Ok(format!("/{inner}")),
+    }
+}
+
+fn workers(text: &str) -> Result<NonZeroUsize, String> {
+    if text == "auto" {
+        return Ok(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
+    }
+    text.parse::<NonZeroUsize>()
+        .ok()
+        .filter(|n| n.get() <= 1024)
+        .ok_or_else(|| "auto or a whole number from 1 to 1024".to_owned())
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn optional_count(text: &str) -> Result<Option<usize>, String> {
+    match text {
+        "" => Ok(None),
+        _ => text
+            .parse()
+            .map(Some)
+            .map_err(|_| "a whole number, or nothing for no limit".to_owned()),
+    }
+}
+
+fn client_events(text: &str) -> Result<ClientEvents, String> {
+    match text {
+        "none" | "false" => Ok(ClientEvents::None),
+        "private" => Ok(ClientEvents::Private),
+        "members" => Ok(ClientEvents::Members),
+        "all" => Ok(ClientEvents::All),
+        _ => Err("none, private, members or all".to_owned()),
+    }
+}

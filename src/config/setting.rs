@@ -1,0 +1,242 @@
+//! Every setting there is: its names, its default, what it means.
+//!
+//! This table is what the sources are read by, what `resound check` prints and
+//! what `config/resound.toml` is proved against.
+
+/// Which part of the configuration a setting belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Section {
+    /// `[server]`.
+    Server,
+    /// `[scaling]`.
+    Scaling,
+    /// One `[[apps]]`.
+    App,
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its section.
+    pub section: Section,
+    /// Its key in the TOML file, below the section.
+    pub key: &'static str,
+    /// Its variable, in `.env` and in the environment; empty if it has none.
+    pub variable: &'static str,
+    /// Its flag, dashes included; empty if it has none.
+    pub flag: &'static str,
+    /// Its built-in value; empty for "not set".
+    pub default: &'static str,
+    /// Whether it must not be printed.
+    pub secret: bool,
+    /// Whether a list is expected: a comma list in variables, an array in TOML.
+    pub list: bool,
+}
+
+const fn setting(
+    section: Section,
+    key: &'static str,
+    variable: &'static str,
+    flag: &'static str,
+    default: &'static str,
+) -> Setting {
+    Setting {
+        section,
+        key,
+        variable,
+        flag,
+        default,
+        secret: false,
+        list: false,
+    }
+}
+
+const fn server(
+    key: &'static str,
+    variable: &'static str,
+    flag: &'static str,
+    default: &'static str,
+) -> Setting {
+    setting(Section::Server, key, variable, flag, default)
+}
+
+const fn scaling(key: &'static str, variable: &'static str, default: &'static str) -> Setting {
+    setting(Section::Scaling, key, variable, "", default)
+}
+
+const fn app(
+    key: &'static str,
+    variable: &'static str,
+    flag: &'static str,
+    default: &'static str,
+) -> Setting {
+    setting(Section::App, key, variable, flag, default)
+}
+
+/// All settings, in the order in which they are printed.
+pub const SETTINGS: &[Setting] = &[
+    server("host", "REVERB_SERVER_HOST", "--host", "0.0.0.0"),
+    server("port", "REVERB_SERVER_PORT", "--port", "8080"),
+    server("path", "REVERB_SERVER_PATH", "--path", ""),
+    server("hostname", "REVERB_HOST", "--hostname", ""),
+    server("workers", "RESOUND_WORKERS", "--workers", "auto"),
+    server("debug", "RESOUND_DEBUG", "--debug", "false"),
+    server("tls_cert", "RESOUND_TLS_CERT", "--tls-cert", ""),
+    server("tls_key", "RESOUND_TLS_KEY", "--tls-key", ""),
+    server("max_request_size", "REVERB_MAX_REQUEST_SIZE", "", "1048576"),
+    server("max_event_size", "RESOUND_MAX_EVENT_SIZE", "", "102400"),
+    server(
+        "timestamp_tolerance",
+        "RESOUND_TIMESTAMP_TOLERANCE",
+        "",
+        "600",
+    ),
+    server("pong_timeout", "RESOUND_PONG_TIMEOUT", "", "30"),
+    server("request_timeout", "RESOUND_REQUEST_TIMEOUT", "", "30"),
+    server("keep_alive_timeout", "RESOUND_KEEP_ALIVE_TIMEOUT", "", "75"),
+    server("max_backlog", "RESOUND_MAX_BACKLOG", "", "4194304"),
+    server("shutdown_grace", "RESOUND_SHUTDOWN_GRACE", "", "5"),
+    server(
+        "pulse_ingest_interval",
+        "REVERB_PULSE_INGEST_INTERVAL",
+        "",
+        "15",
+    ),
+    server(
+        "telescope_ingest_interval",
+        "REVERB_TELESCOPE_INGEST_INTERVAL",
+        "",
+        "15",
+    ),
+    scaling("enabled", "REVERB_SCALING_ENABLED", "false"),
+    scaling("channel", "REVERB_SCALING_CHANNEL", "reverb"),
+    Setting {
+        secret: true,
+        ..scaling("url", "REDIS_URL", "")
+    },
+    scaling("scheme", "REDIS_SCHEME", ""),
+    scaling("host", "REDIS_HOST", "127.0.0.1"),
+    scaling("port", "REDIS_PORT", "6379"),
+    scaling("username", "REDIS_USERNAME", ""),
+    Setting {
+        secret: true,
+        ..scaling("password", "REDIS_PASSWORD", "")
+    },
+    scaling("database", "REDIS_DB", "0"),
+    scaling("timeout", "REDIS_TIMEOUT", "60"),
+    app("id", "REVERB_APP_ID", "--app-id", ""),
+    app("key", "REVERB_APP_KEY", "--app-key", ""),
+    Setting {
+        secret: true,
+        ..app("secret", "REVERB_APP_SECRET", "--app-secret", "")
+    },
+    Setting {
+        list: true,
+        ..app("allowed_origins", "REVERB_ALLOWED_ORIGINS", "", "*")
+    },
+    app("ping_interval", "REVERB_APP_PING_INTERVAL", "", "60"),
+    app("activity_timeout", "REVERB_APP_ACTIVITY_TIMEOUT", "", "30"),
+    app("max_connections", "REVERB_APP_MAX_CONNECTIONS", "", ""),
+    app(
+        "max_message_size",
+        "REVERB_APP_MAX_MESSAGE_SIZE",
+        "",
+        "10000",
+    ),
+    app(
+        "accept_client_events_from",
+        "REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM",
+        "",
+        "members",
+    ),
+    app(
+        "rate_limiting.enabled",
+        "REVERB_APP_RATE_LIMITING_ENABLED",
+        "",
+        "false",
+    ),
+    app(
+        "rate_limiting.max_attempts",
+        "REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS",
+        "",
+        "60",
+    ),
+    app(
+        "rate_limiting.decay_seconds",
+        "REVERB_APP_RATE_LIMIT_DECAY_SECONDS",
+        "",
+        "60",
+    ),
+    app(
+        "rate_limiting.terminate_on_limit",
+        "REVERB_APP_RATE_LIMIT_TERMINATE",
+        "",
+        "false",
+    ),
+];
+
+/// Variables of a Reverb project that are for Laravel's broadcaster and for the
+/// browser, not for a server; known, so that they are not taken for mistakes.
+pub const FOR_OTHERS: &[&str] = &["REVERB_PORT", "REVERB_SCHEME"];
+
+impl Section {
+    /// The name in TOML.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Scaling => "scaling",
+            Self::App => "apps",
+        }
+    }
+}
+
+impl Setting {
+    /// The setting of this key, for keys that the program itself names.
+    pub fn of(section: Section, key: &str) -> &'static Self {
+        Self::find(section, key).expect("the program only asks for settings of its table")
+    }
+
+    /// The setting that a file calls `key` in `section`.
+    pub fn find(section: Section, key: &str) -> Option<&'static Self> {
+        SETTINGS
+            .iter()
+            .find(|setting| setting.section == section && setting.key == key)
+    }
+
+    /// Whether a value may be printed.
+    pub fn shown<'a>(&self, value: &'a str) -> &'a str {
+        if self.secret && !value.is_empty() {
+            "(hidden)"
+        } else {
+            value
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_two_settings_share_a_name() {
+        let (mut keys, mut variables, mut flags) = (HashSet::new(), HashSet::new(), HashSet::new());
+        for setting in SETTINGS {
+            assert!(
+                keys.insert((setting.section, setting.key)),
+                "{}",
+                setting.key
+            );
+            assert!(
+                setting.variable.is_empty() || variables.insert(setting.variable),
+                "{}",
+                setting.variable
+            );
+            assert!(
+                setting.flag.is_empty() || flags.insert(setting.flag),
+                "{}",
+                setting.flag
+            );
+        }
+    }
+}

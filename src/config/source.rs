@@ -1,0 +1,352 @@
+//! Where settings come from, and which of them wins.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::rc::Rc;
+
+use toml::de::{DeTable, DeValue};
+
+use super::setting::{FOR_OTHERS, SETTINGS, Section, Setting};
+use super::{ConfigError, Sources, dotenv};
+
+/// Where a value was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nowhere: it is built in.
+    Default,
+    /// A file's line, from 1.
+    File(Rc<Path>, usize),
+    /// A line of a `.env`, from 1, and the variable there.
+    Dotenv(Rc<Path>, usize, &'static str),
+    /// An environment variable.
+    Environment(&'static str),
+    /// A flag of the command line.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path, line) => write!(f, "{} line {line}", path.display()),
+            Self::Dotenv(path, line, name) => write!(f, "{} line {line}, {name}", path.display()),
+            Self::Environment(name) => write!(f, "environment variable {name}"),
+            Self::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// A value as it was written, and where. Lists are joined by commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// The text.
+    pub text: String,
+    /// Where it was said.
+    pub source: Source,
+}
+
+/// Values by setting.
+pub type Values = HashMap<(Section, &'static str), Value>;
+
+/// Everything that was said, the strongest value of each setting.
+#[derive(Debug, Default)]
+pub struct Layers {
+    /// `[server]` and `[scaling]`.
+    pub shared: Values,
+    /// One map per application.
+    pub apps: Vec<Values>,
+    /// What was said but means nothing, for a warning.
+    pub warnings: Vec<String>,
+}
+
+impl Layers {
+    /// Reads all sources and merges them.
+    pub fn read(sources: &Sources) -> Result<Self, ConfigError> {
+        let mut layers = Self::default();
+        if let Some((name, text)) = sources.file()? {
+            layers.read_toml(&name, &text)?;
+        }
+        let mut said = Values::new();
+        if let Some((name, text)) = sources.dotenv()? {
+            layers.read_dotenv(&name, &text, sources, &mut said)?;
+        }
+        for setting in SETTINGS
+            .iter()
+            .filter(|setting| !setting.variable.is_empty())
+        {
+            let text = sources
+                .environment
+                .get(setting.variable)
+                .map(String::as_str);
+            if let Some(text) = text.and_then(meaning) {
+                said.insert(
+                    setting.id(),
+                    Value {
+                        text,
+                        source: Source::Environment(setting.variable),
+                    },
+                );
+            }
+        }
+        layers.refuse_other_servers(
+            sources.environment.get("REVERB_SERVER").map(String::as_str),
+            "environment",
+        )?;
+        for (flag, text) in &sources.flags {
+            let setting = SETTINGS
+                .iter()
+                .find(|setting| setting.flag == *flag)
+                .expect("each flag is in the table");
+            said.insert(
+                setting.id(),
+                Value {
+                    text: text.clone(),
+                    source: Source::Flag(flag),
+                },
+            );
+        }
+        layers.say(said);
+        Ok(layers)
+    }
+
+    fn read_toml(&mut self, path: &Rc<Path>, text: &str) -> Result<(), ConfigError> {
+        let fail = |at: usize, message: String| {
+            ConfigError::one(format!(
+                "{} line {}: {message}",
+                path.display(),
+                line_of(text, at)
+            ))
+        };
+        let table = DeTable::parse(text).map_err(|error| {
+            fail(
+                error.span().map_or(0, |span| span.start),
+                format!("not valid TOML: {}", error.message()),
+            )
+        })?;
+        for (name, value) in table.get_ref() {
+            let at = name.span().start;
+            match (name.get_ref().as_ref(), value.get_ref()) {
+                ("server", DeValue::Table(table)) => {
+                    self.shared
+                        .extend(section(Section::Server, table, path, text)?);
+                }
+                ("scaling", DeValue::Table(table)) => {
+                    self.shared
+                        .extend(section(Section::Scaling, table, path, text)?);
+                }
+                ("apps", DeValue::Array(apps)) => {
+                    for app in apps {
+                        let DeValue::Table(table) = app.get_ref() else {
+                            return Err(fail(at, "apps holds tables: write [[apps]]".to_owned()));
+                        };
+                        self.apps.push(section(Section::App, table, path, text)?);
+                    }
+                }
+                ("apps", _) => {
+                    return Err(fail(
+                        at,
+                        "apps is a list of tables: write [[apps]]".to_owned(),
+                    ));
+                }
+                ("server" | "scaling", _) => {
+                    return Err(fail(
+                        at,
+                        format!("{0} is a table: write [{0}]", name.get_ref()),
+                    ));
+                }
+                (other, _) => {
+                    let known = "expected [server], [scaling] or [[apps]]";
+                    return Err(fail(
+                        at,
+                        format!("there is no section \"{other}\"; {known}"),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_dotenv(
+        &mut self,
+        path: &Rc<Path>,
+        text: &str,
+        sources: &Sources,
+        said: &mut Values,
+    ) -> Result<(), ConfigError> {
+        let environment = |name: &str| sources.environment.get(name).cloned();
+        let entries = dotenv::parse(text, environment)
+            .map_err(|error| ConfigError::one(format!("{} {error}", path.display())))?;
+        for entry in entries {
+            let name = entry.name.as_str();
+            if name == "REVERB_SERVER" {
+                self.refuse_other_servers(
+                    entry.value.as_deref(),
+                    &format!("{} line {}", path.display(), entry.line),
+                )?;
+            } else if let Some(setting) = SETTINGS.iter().find(|setting| setting.variable == name) {
+                if let Some(text) = entry.value.as_deref().and_then(meaning) {
+                    let source = Source::Dotenv(Rc::clone(path), entry.line, setting.variable);
+                    said.insert(setting.id(), Value { text, source });
+                }
+            } else if (name.starts_with("REVERB_") || name.starts_with("RESOUND_"))
+                && !FOR_OTHERS.contains(&name)
+            {
+                self.warnings.push(format!(
+                    "{} line {}: {name} is not a setting",
+                    path.display(),
+                    entry.line
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_other_servers(&self, value: Option<&str>, source: &str) -> Result<(), ConfigError> {
+        match value.and_then(meaning) {
+            Some(name) if name != "reverb" => Err(ConfigError::one(format!(
+                "REVERB_SERVER = \"{name}\" ({source}): expected \"reverb\""
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts what variables and flags said over what the file said.
+    ///
+    /// Id, key and secret belong to one application: the file's one of that id,
+    /// or the file's only one, or a further one. The rest is said for all.
+    fn say(&mut self, said: Values) {
+        let (mut identity, mut common) = (Values::new(), Values::new());
+        for (id, value) in said {
+            match id {
+                (Section::App, "id" | "key" | "secret") => identity.insert(id, value),
+                (Section::App, _) => common.insert(id, value),
+                (Section::Server | Section::Scaling, _) => self.shared.insert(id, value),
+            };
+        }
+        if !identity.is_empty() {
+            let name = (Section::App, "id");
+            let same = |app: &Values| {
+                app.get(&name).map(|v| &v.text) == identity.get(&name).map(|v| &v.text)
+            };
+            match self.apps.iter().position(same) {
+                Some(at) => self.apps[at].extend(identity),
+                None if self.apps.len() == 1 && !identity.contains_key(&name) => {
+                    self.apps[0].extend(identity)
+                }
+                None => self.apps.push(identity),
+            }
+        }
+        for app in &mut self.apps {
+            app.extend(common.iter().map(|(id, value)| (*id, value.clone())));
+        }
+    }
+}
+
+impl Setting {
+    pub(super) fn id(&self) -> (Section, &'static str) {
+        (self.section, self.key)
+    }
+}
+
+/// What Laravel's `env()` makes of a variable: empty and null mean "not set".
+fn meaning(text: &str) -> Option<String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "" | "null" | "(null)" | "empty" | "(empty)" => None,
+        "(true)" => Some("true".to_owned()),
+        "(false)" => Some("false".to_owned()),
+        _ => Some(text.trim().to_owned()),
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text.as_bytes()[..at.min(text.len())]
+        .iter()
+        .filter(|byte| **byte == b'\n')
+        .count()
+        + 1
+}
+
+/// Reads one table; `rate_limiting.enabled` may be written dotted or as a table.
+fn section(
+    section: Section,
+    table: &DeTable<'_>,
+    path: &Rc<Path>,
+    text: &str,
+) -> Result<Values, ConfigError> {
+    let mut values = Values::new();
+    let mut open = vec![(String::new(), table)];
+    while let Some((prefix, table)) = open.pop() {
+        for (name, value) in table {
+            let key = format!("{prefix}{}", name.get_ref());
+            let line = line_of(text, name.span().start);
+            if let DeValue::Table(inner) = value.get_ref() {
+                open.push((format!("{key}."), inner));
+                continue;
+            }
+            let fail = |message: String| {
+                ConfigError::one(format!("{} line {line}: {message}", path.display()))
+            };
+            let setting = Setting::find(section, &key).ok_or_else(|| {
+                fail(format!(
+                    "there is no setting \"{key}\" in {}",
+                    section.name()
+                ))
+            })?;
+            let text = scalar(value.get_ref(), setting)
+                .map_err(|expected| fail(format!("{key}: {expected}")))?;
+            values.insert(
+                setting.id(),
+                Value {
+                    text,
+                    source: Source::File(Rc::clone(path), line),
+                },
+            );
+        }
+    }
+    Ok(values)
+}
+
+fn scalar(value: &DeValue<'_>, setting: &Setting) -> Result<String, &'static str> {
+    match value {
+        DeValue::String(text) => Ok(text.to_string()),
+        DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().to_owned()),
+        DeValue::Boolean(flag) => Ok(flag.to_string()),
+        DeValue::Array(items) if setting.list => {
+            let texts: Option<Vec<&str>> =
+                items.iter().map(|item| item.get_ref().as_str()).collect();
+            texts
+                .map(|texts| texts.join(","))
+                .ok_or("expected a list of texts")
+        }
+        _ if setting.list => Err("expected a list of texts"),
+        _ => Err("expected a text, a decimal number, true or false"),
+    }
+}
+
+impl Sources {
+    fn file(&self) -> Result<Option<(Rc<Path>, String)>, ConfigError> {
+        self.config_file
+            .as_deref()
+            .map(|path| read(path, "--config"))
+            .transpose()
+    }
+
+    /// The file that was asked for, or `.env` in the working directory if there is one.
+    fn dotenv(&self) -> Result<Option<(Rc<Path>, String)>, ConfigError> {
+        match &self.env_file {
+            Some(path) => read(path, "--env-file").map(Some),
+            None if self.default_env_file.is_file() => {
+                read(&self.default_env_file, ".env").map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+fn read(path: &Path, what: &str) -> Result<(Rc<Path>, String), ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        ConfigError::one(format!("{what}: cannot read {}: {error}", path.display()))
+    })?;
+    Ok((Rc::from(path), text))
+}
