@@ -1,4 +1,86 @@
-//! temp
+//! Resound: a server that speaks the Pusher protocol and replaces Laravel Reverb
+//! without a change in the application.
+//!
+//! A library that a test can start on port 0, and a thin `main`. A pure
+//! [`protocol`] (no I/O, no clock). A synchronous, in-memory [`hub`] that knows who
+//! is subscribed to what. A few [`worker`] threads, each of which owns its sockets
+//! outright. One [`broker`] that both front doors call: the signed HTTP [`api`] and
+//! the sockets of [`ws`]. A broadcast is encoded once into the bytes of a whole
+//! WebSocket frame, handed to each worker once, and written once per socket,
+//! however many messages are waiting.
+//!
+//! # Who may import whom
+//!
+//! Downwards only; neighbours on one row never import each other:
+//!
+//! ```text
+//! main → cli, config, telemetry, shutdown, server
+//! cli  → config
+//! server → api, ws, worker, broker, hub
+//! api | ws
+//! broker, worker
+//! hub
+//! protocol, app, config, telemetry, shutdown
+//! ```
+//!
+//! `tests/it/layers.rs` fails on anything else, on a runtime in [`protocol`], on an
+//! `async fn` in [`hub`], and on files and functions that grow too long.
+//!
+//! # A publish, from HTTP to the sockets
+//!
+//! 1. The accept loop hands each TCP connection to the next worker; TLS and hyper
+//!    run there ([`server`]).
+//! 2. [`api`] reads the body up to its limit and verifies the request into
+//!    [`api::auth::Authorized`]; nothing else can be made of an unverified one.
+//! 3. The body is parsed into [`protocol::publish::Publish`]. From here nothing is
+//!    checked again.
+//! 4. [`broker::Broker::publish`] asks the [`hub`] for each channel, which encodes
+//!    the frame once, gives it the channel's next sequence number, and pushes it to
+//!    the inbox of each worker that has subscribers, under the channel's lock.
+//! 5. Each worker drains its inbox, appends frames to the out-buffers of its
+//!    subscribers, and writes the touched sockets, each once, in slices between
+//!    which the event loop turns. A socket that would block keeps its bytes; past
+//!    its bound it is closed as too slow.
+//!
+//! # A client frame
+//!
+//! 1. A worker reads into a buffer that its sockets share; tungstenite unmasks and
+//!    parses; a text message becomes a [`protocol::ClientFrame`] or is answered
+//!    with an error.
+//! 2. One `match` in [`ws::session`] runs it.
+//! 3. Any way out drops the [`worker::Connection`], which leaves every channel
+//!    exactly once.
+//!
+//! # Invariants
+//!
+//! - A socket is touched by its own worker's thread and by nobody else.
+//! - The hub never awaits and does no I/O; no lock is held across an await; lock
+//!   order: registry shard, channel, inbox.
+//! - All subscribers of a channel see its events in one order. A subscriber gets
+//!   nothing twice and nothing from before it joined: it skips frames whose number
+//!   is not above the one it joined at.
+//! - An out-buffer starts at a frame's first byte and holds whole frames, so that
+//!   broadcasts, tungstenite's pongs and close frames, and cuts meet only at frame
+//!   boundaries.
+//! - An idle connection holds no buffer.
+//! - Disconnecting costs O(own subscriptions); finding a socket or a channel is a
+//!   look-up.
+//! - Every queue has a bound in bytes and every wait a deadline. When a worker is
+//!   behind, publishers wait; sockets are not taken for slow because we are.
+
+pub mod cli;
+pub mod server;
+
+pub mod api;
+pub mod ws;
+
+pub mod broker;
+pub mod worker;
+
+pub mod hub;
+
 pub mod app;
 pub mod config;
 pub mod protocol;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,1 +1,86 @@
-fn main() {}
+//! The `resound` command: reads the arguments, wires, and maps errors to exit codes.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use resound::cli::{Cli, Command};
+use resound::config::{Config, Sources, report};
+use resound::server::{Server, StartError};
+use resound::{shutdown, telemetry};
+
+/// The configuration cannot be used (EX_USAGE of sysexits.h).
+const BAD_CONFIGURATION: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be done about a terminal that is gone.
+            let _ = error.print();
+            return if error.use_stderr() {
+                BAD_CONFIGURATION.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match cli.command.unwrap_or(Command::Start(cli.start)) {
+        Command::Start(settings) => start(&settings.into_sources(), false),
+        Command::Check(settings) => check(&settings.into_sources()),
+        Command::Demo(demo) => start(&demo.into_sources(), true),
+    }
+}
+
+fn check(sources: &Sources) -> ExitCode {
+    let config = match Config::load(sources) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, BAD_CONFIGURATION),
+    };
+    if let Err(error) = Server::check(&config) {
+        return fail(&error, BAD_CONFIGURATION);
+    }
+    for warning in &config.warnings {
+        eprintln!("resound: warning: {warning}");
+    }
+    match io::stdout().write_all(report::table(&config).as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn start(sources: &Sources, demo: bool) -> ExitCode {
+    let config = match Config::load(sources) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, BAD_CONFIGURATION),
+    };
+    telemetry::start(config.server.debug);
+    match run(&config, demo) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(RunError::Start(error @ StartError::Tls(_))) => fail(&error, BAD_CONFIGURATION),
+        Err(error) => fail(&error, 1),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn run(config: &Config, demo: bool) -> Result<(), RunError> {
+    let shutdown = shutdown::on_signal()?;
+    let server = Server::bind(config, demo)?;
+    server.announce(config);
+    Ok(server.run(shutdown).await?)
+}
+
+fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    for line in error.to_string().lines() {
+        eprintln!("resound: {line}");
+    }
+    ExitCode::from(code)
+}

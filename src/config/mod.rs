@@ -75,9 +75,9 @@ pub struct Server {
     pub timestamp_tolerance: Option<Duration>,
     /// How long to wait for the answer to a ping.
     pub pong_timeout: Duration,
-    /// How long a request's head or body may take.
+    /// How long a request's body may take.
     pub request_timeout: Duration,
-    /// How long an HTTP connection may wait for its next request.
+    /// How long an HTTP connection may wait for its next request, and a head may take.
     pub keep_alive_timeout: Duration,
     /// Bytes that may wait for one connection before it is closed as too slow.
     pub max_backlog: usize,

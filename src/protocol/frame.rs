@@ -73,13 +73,16 @@ impl TextFrame {
     }
 }
 
-/// The end of the frame that position `at` lies in, or `at` itself when it is a
-/// boundary, for a buffer that starts at a frame's first byte.
+/// The frame boundaries around position `at`: the last one not after it and the
+/// first one not before it (the same, when `at` is one), for a buffer that
+/// starts at a frame's first byte.
 ///
-/// `None` when `at` lies past the last whole header: the buffer is not ours.
-pub fn boundary_at_or_after(buffer: &[u8], at: usize) -> Option<usize> {
+/// `None` when a header is cut off: the buffer is not a run of whole frames.
+pub fn boundaries_around(buffer: &[u8], at: usize) -> Option<(usize, usize)> {
+    let mut before = 0;
     let mut position = 0;
     while position < at {
+        before = position;
         let short = usize::from(buffer.get(position + 1)? & 0x7f);
         let field = |range: std::ops::Range<usize>| {
             let bytes = buffer.get(position + range.start..position + range.end)?;
@@ -93,7 +96,11 @@ pub fn boundary_at_or_after(buffer: &[u8], at: usize) -> Option<usize> {
             length => 2 + length,
         };
     }
-    Some(position)
+    if position == at {
+        Some((at, at))
+    } else {
+        Some((before, position))
+    }
 }
 
 #[cfg(test)]
@@ -130,9 +137,10 @@ mod tests {
             ends.push(run.len());
         }
         for at in 0..=run.len() {
-            let next = ends.iter().copied().find(|end| *end >= at);
-            assert_eq!(boundary_at_or_after(&run, at), next, "{at}");
+            let before = ends.iter().copied().rfind(|end| *end <= at);
+            let after = ends.iter().copied().find(|end| *end >= at);
+            assert_eq!(boundaries_around(&run, at), before.zip(after), "{at}");
         }
-        assert_eq!(boundary_at_or_after(&run, run.len() + 1), None);
+        assert_eq!(boundaries_around(&run, run.len() + 1), None);
     }
 }

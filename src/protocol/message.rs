@@ -117,6 +117,24 @@ pub fn event(name: &str, data: &str, channel: &ChannelName) -> Frame {
         .finish()
 }
 
+/// A client's event for the other subscribers. `data` is JSON and stays as it
+/// came: an object, not a string, as Pusher and Reverb relay it.
+pub fn client_event(name: &str, data: Option<&str>, channel: &ChannelName) -> Frame {
+    let frame = TextFrame::with_capacity(
+        name.len() + data.map_or(0, str::len) + channel.as_str().len() + 40,
+    )
+    .raw(r#"{"event":"#)
+    .json(name)
+    .raw(r#","channel":""#)
+    .raw(channel.as_str())
+    .raw("\"");
+    let frame = match data {
+        Some(data) => frame.raw(r#","data":"#).raw(data),
+        None => frame,
+    };
+    frame.raw("}").finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +169,14 @@ mod tests {
             (
                 event(r#""message.sent""#, r#""{\"a\":\"\\u00e9\"}""#, &channel),
                 r#"{"event":"message.sent","data":"{\"a\":\"\\u00e9\"}","channel":"private-chat.1"}"#,
+            ),
+            (
+                client_event("client-typing", Some(r#"{"a": 1}"#), &channel),
+                r#"{"event":"client-typing","channel":"private-chat.1","data":{"a": 1}}"#,
+            ),
+            (
+                client_event("client-\"", None, &channel),
+                r#"{"event":"client-\"","channel":"private-chat.1"}"#,
             ),
         ] {
             assert_eq!(text(&frame), expected);

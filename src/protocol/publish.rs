@@ -108,7 +108,7 @@ impl<'a> Body<'a> {
     fn check(self, limit: usize, prefix: &str) -> Result<Publish<'a>, PublishError> {
         let mut fields = Fields::new();
         let name = required_string(self.name, "name", prefix, &mut fields);
-        if name.is_some_and(|name| is_reserved_event(name)) {
+        if name.is_some_and(is_reserved_event) {
             let text =
                 format!("The {prefix}name field may not start with pusher: or pusher_internal:.");
             fields.entry("name").or_default().push(text);

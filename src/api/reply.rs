@@ -1,0 +1,125 @@
+//! Answers and errors of the HTTP API.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderValue};
+use hyper::{Response, StatusCode};
+
+use super::auth::AuthError;
+use crate::protocol::publish::PublishError;
+
+/// An answer whose body is complete.
+pub type Reply = Response<Full<Bytes>>;
+
+/// Why a request is refused. The texts are bodies of answers; the first sentence
+/// is Reverb's wherever Reverb has one, because users know and match it.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// No such route.
+    #[error("Not found.")]
+    NotFound,
+    /// The route exists, for this other method.
+    #[error("Method not allowed. This address takes {0}.")]
+    Method(&'static str),
+    /// The path names no application of this server.
+    #[error("No matching application for ID [{0}].")]
+    UnknownApp(String),
+    /// One check of the signature failed.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// What the body says cannot be published.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The body is over `max_request_size`.
+    #[error(
+        "Payload too large. The request body has {size} bytes, {limit} are allowed \
+         (max_request_size, REVERB_MAX_REQUEST_SIZE)."
+    )]
+    TooLarge {
+        /// Its bytes, or how many were read before giving up.
+        size: usize,
+        /// Bytes that are allowed.
+        limit: usize,
+    },
+    /// The body did not arrive in time.
+    #[error("Request timeout. The request body did not arrive in time.")]
+    Timeout,
+    /// The body broke off or its encoding is wrong.
+    #[error("Bad request. The request body cannot be read: {0}.")]
+    Broken(String),
+    /// The workers are too far behind.
+    #[error("Over capacity. The event was not published; try again.")]
+    OverCapacity,
+}
+
+impl ApiError {
+    pub(super) fn from_body(error: hyper::Error) -> Self {
+        Self::Broken(error.to_string())
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound | Self::UnknownApp(_) => StatusCode::NOT_FOUND,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Auth(_) => StatusCode::UNAUTHORIZED,
+            Self::Publish(PublishError::Json(_)) | Self::Broken(_) => StatusCode::BAD_REQUEST,
+            Self::Publish(PublishError::Fields(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Publish(PublishError::TooLarge { .. }) | Self::TooLarge { .. } => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::OverCapacity => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The answer. Invalid fields are JSON, as Laravel's validator has them;
+    /// everything else is plain text.
+    pub fn into_reply(self) -> Reply {
+        let status = self.status();
+        let mut reply = match &self {
+            Self::Publish(PublishError::Fields(fields)) => {
+                json(serde_json::to_string(fields).expect("texts by field are plain data"))
+            }
+            error => text(status, error.to_string()),
+        };
+        *reply.status_mut() = status;
+        if let Self::Method(allowed) = self {
+            reply
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static(allowed));
+        }
+        reply
+    }
+}
+
+/// 200 with a JSON body.
+pub fn json(body: impl Into<Bytes>) -> Reply {
+    typed(StatusCode::OK, "application/json", body.into())
+}
+
+/// Plain text.
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+    typed(status, "text/plain; charset=utf-8", body.into())
+}
+
+/// The answer of `/up`: 503 once the server is going down.
+pub fn health(shutting_down: bool) -> Reply {
+    if shutting_down {
+        typed(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "application/json",
+            Bytes::from_static(br#"{"health":"DRAINING"}"#),
+        )
+    } else {
+        json(r#"{"health":"OK"}"#)
+    }
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Reply {
+    let mut reply = Response::new(Full::new(body));
+    *reply.status_mut() = status;
+    reply
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply
+}

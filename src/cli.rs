@@ -1,0 +1,145 @@
+//! The command line: clap types, and nothing that acts.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Sources;
+
+const AFTER_HELP: &str = "\
+Settings, weakest first: built-in defaults, the file of --config, a Laravel .env
+(--env-file, or .env in this directory), the environment, flags. The REVERB_*
+names of a Reverb project are understood; `resound check` shows what is in force.
+
+Examples:
+  resound demo                              look around: http://127.0.0.1:8080/demo
+  resound start --env-file /var/www/app/.env  instead of php artisan reverb:start
+  resound check --env-file /var/www/app/.env  show the settings, start nothing";
+
+/// A drop-in replacement for Laravel Reverb: the Pusher protocol, served fast.
+#[derive(Debug, Parser)]
+#[command(name = "resound", version, about, after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; without one, start.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of `start`, when no command is named.
+    #[command(flatten)]
+    pub start: Settings,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the server (also without naming a command)
+    Start(Settings),
+    /// Print the effective settings and where each was said, without starting
+    Check(Settings),
+    /// Try it in a browser: a chat at /demo, on 127.0.0.1 only, with public credentials
+    Demo(Demo),
+}
+
+/// Flags of `start` and `check`.
+///
+/// Values are texts: the configuration checks them, whatever source they are from.
+#[derive(Args, Debug, Default)]
+pub struct Settings {
+    /// Address to listen on [default: 0.0.0.0] [env: REVERB_SERVER_HOST]
+    #[arg(long, value_name = "ADDRESS")]
+    pub host: Option<String>,
+    /// Port to listen on [default: 8080] [env: REVERB_SERVER_PORT]
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<String>,
+    /// Prefix of every route, such as /ws [env: REVERB_SERVER_PATH]
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+    /// Public host name, shown at the start [env: REVERB_HOST]
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Log every connection and message
+    #[arg(long)]
+    pub debug: bool,
+    /// The application's id [env: REVERB_APP_ID]
+    #[arg(long, value_name = "ID")]
+    pub app_id: Option<String>,
+    /// The application's public key [env: REVERB_APP_KEY]
+    #[arg(long, value_name = "KEY")]
+    pub app_key: Option<String>,
+    /// The application's secret; other users of the machine can see flags, so prefer [env: REVERB_APP_SECRET]
+    #[arg(long, value_name = "SECRET")]
+    pub app_secret: Option<String>,
+    /// Certificate chain, PEM; with --tls-key the port speaks TLS [env: RESOUND_TLS_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<String>,
+    /// Private key of the certificate, PEM [env: RESOUND_TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// Threads that own connections [default: one per CPU] [env: RESOUND_WORKERS]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
+    /// Settings file, TOML; config/resound.toml shows every setting
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A Laravel .env [default: .env, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
+}
+
+/// Flags of `demo`.
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// Port to listen on, on 127.0.0.1
+    #[arg(long, value_name = "PORT", default_value = "8080")]
+    pub port: String,
+}
+
+impl Settings {
+    /// Where the configuration is to be read from.
+    pub fn into_sources(self) -> Sources {
+        let flags = [
+            ("--host", self.host),
+            ("--port", self.port),
+            ("--path", self.path),
+            ("--hostname", self.hostname),
+            ("--debug", self.debug.then(|| "true".to_owned())),
+            ("--app-id", self.app_id),
+            ("--app-key", self.app_key),
+            ("--app-secret", self.app_secret),
+            ("--tls-cert", self.tls_cert),
+            ("--tls-key", self.tls_key),
+            ("--workers", self.workers),
+        ];
+        Sources {
+            config_file: self.config,
+            env_file: self.env_file,
+            default_env_file: PathBuf::from(".env"),
+            environment: std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+            flags: flags
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)))
+                .collect(),
+        }
+    }
+}
+
+impl Demo {
+    /// The built-in defaults, the credentials of the chat module, and 127.0.0.1:
+    /// no file, no environment, so that it is the same everywhere.
+    pub fn into_sources(self) -> Sources {
+        let flags = [
+            ("--host", "127.0.0.1"),
+            ("--app-id", "my-app-id"),
+            ("--app-key", "my-app-key"),
+            ("--app-secret", "my-app-secret"),
+        ];
+        let fixed = flags.map(|(name, value)| (name, value.to_owned()));
+        Sources {
+            flags: fixed.into_iter().chain([("--port", self.port)]).collect(),
+            ..Sources::default()
+        }
+    }
+}

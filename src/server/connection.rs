@@ -1,0 +1,144 @@
+//! One accepted connection: TLS, HTTP, and the step to a WebSocket.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::Shared;
+use super::route::{self, Exchange};
+use super::stream::Stream;
+use crate::worker::{Admission, Connection, Upgraded, Worker};
+use crate::ws::handshake::Handshake;
+use crate::ws::session;
+
+/// How long a TLS handshake or a last goodbye may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of hyper's read buffer: most of a request's head.
+const HEAD_BYTES: usize = 16 * 1024;
+
+/// Terms of a connection that is only told why it is refused.
+const REFUSED: Admission = Admission {
+    ping_interval: Duration::from_secs(60),
+    max_message_size: 4096,
+    slot: None,
+};
+
+/// Serves a connection in a task on this worker.
+pub(super) fn spawn(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
+    let running = worker.running();
+    tokio::task::spawn_local(async move {
+        let _running = running;
+        if let Err(error) = tcp.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "the client went at once");
+            return;
+        }
+        let Some(stream) = secure(tcp, peer, &shared).await else {
+            return;
+        };
+        // Boxed: an HTTP connection is big, and most end as a small WebSocket.
+        Box::pin(serve(worker, stream, peer, shared)).await;
+    });
+}
+
+async fn secure(tcp: TcpStream, peer: SocketAddr, shared: &Shared) -> Option<Stream> {
+    let Some(tls) = &shared.tls else {
+        return Some(Stream::Plain(tcp));
+    };
+    match timeout(HANDSHAKE_TIMEOUT, tls.accept(tcp)).await {
+        Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream))),
+        Ok(Err(error)) => {
+            tracing::info!(%peer, %error, "TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::info!(%peer, "TLS handshake took too long");
+            None
+        }
+    }
+}
+
+/// Speaks HTTP until the connection ends or becomes a WebSocket.
+async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, shared: Arc<Shared>) {
+    let exchange = Rc::new(Exchange {
+        worker: Rc::clone(&worker),
+        shared,
+        upgrade: RefCell::new(None),
+    });
+    let service = {
+        let exchange = Rc::clone(&exchange);
+        service_fn(move |request| {
+            let exchange = Rc::clone(&exchange);
+            // Boxed because hyper only gives its socket back if the future can be moved.
+            Box::pin(async move {
+                Ok::<_, std::convert::Infallible>(route::answer(&exchange, request).await)
+            })
+        })
+    };
+    let mut http = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(exchange.shared.keep_alive_timeout)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut shutdown = worker.shutdown();
+    let mut going_down = pin!(shutdown.wait_for(|down| *down));
+    let ended = tokio::select! {
+        ended = poll_fn(|cx| http.poll_without_shutdown(cx)) => ended,
+        _ = &mut going_down => {
+            std::pin::Pin::new(&mut http).graceful_shutdown();
+            poll_fn(|cx| http.poll_without_shutdown(cx)).await
+        }
+    };
+    if let Err(error) = &ended {
+        tracing::debug!(%peer, %error, "HTTP connection ended");
+    }
+    let parts = http.into_parts();
+    let stream = parts.io.into_inner();
+    match exchange.upgrade.take() {
+        Some(handshake) if ended.is_ok() => {
+            let (tcp, tls) = stream.into_parts();
+            let upgraded = Upgraded {
+                tcp,
+                tls,
+                leftover: parts.read_buf,
+            };
+            start_session(&worker, upgraded, handshake, &exchange.shared);
+        }
+        _ => close(stream).await,
+    }
+}
+
+async fn close(mut stream: Stream) {
+    // The connection is over; whether the client hears of it does not matter.
+    let _ = timeout(HANDSHAKE_TIMEOUT, stream.shutdown()).await;
+}
+
+/// Gives a WebSocket a small task of its own.
+fn start_session(worker: &Rc<Worker>, upgraded: Upgraded, handshake: Handshake, shared: &Shared) {
+    match handshake.outcome {
+        Ok((app, slot)) => {
+            let admission = Admission {
+                ping_interval: app.ping_interval,
+                max_message_size: app.max_message_size,
+                slot: Some(slot),
+            };
+            let connection = Connection::new(worker, upgraded, admission);
+            tokio::task::spawn_local(session::run(connection, app, shared.broker.clone()));
+        }
+        Err(reason) => {
+            let connection = Connection::new(worker, upgraded, REFUSED);
+            tokio::task::spawn_local(session::refuse(connection, reason));
+        }
+    }
+}

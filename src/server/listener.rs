@@ -1,0 +1,79 @@
+//! The listening socket and the accept loop, which never waits for a client.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::StartError;
+use crate::worker::Pool;
+
+/// Connections that the kernel may hold until they are accepted; it takes no
+/// more than `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Takes a port, on the first address of `host` that it can be had on.
+pub(super) fn bind(host: &str, port: u16) -> Result<TcpListener, StartError> {
+    let fail = |error: io::Error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "; is Reverb or another Resound still running? Another port: --port or REVERB_SERVER_PORT"
+            }
+            io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+            io::ErrorKind::AddrNotAvailable => {
+                "; this machine does not have that address (--host, REVERB_SERVER_HOST)"
+            }
+            _ => "",
+        };
+        StartError::Listen {
+            address: format!("{host}:{port}"),
+            error,
+            hint,
+        }
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let addresses = (bare, port).to_socket_addrs().map_err(fail)?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+    for address in addresses {
+        match listen(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(fail(last))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // A restart must not wait for connections of the process before in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Accepts connections and hands them out; ends only when the socket is broken.
+pub(super) async fn accept(listener: TcpListener, pool: &mut Pool) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => match stream.into_std() {
+                Ok(stream) => pool.hand_over(stream, peer),
+                Err(error) => tracing::warn!(%peer, %error, "an accepted connection is lost"),
+            },
+            // A client that went before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            // Mostly "too many open files": connections have to go first.
+            Err(error) => {
+                tracing::error!(%error, "cannot accept connections; trying again in 100 ms");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}

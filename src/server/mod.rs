@@ -1,0 +1,175 @@
+//! The listening socket, the accept loop, TLS, hyper, and the routes.
+
+mod connection;
+mod demo;
+mod descriptors;
+mod listener;
+mod route;
+mod stream;
+mod tls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::api::Api;
+use crate::app::Apps;
+use crate::broker::Broker;
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::worker::{Limits, Pool};
+pub use tls::TlsError;
+
+/// Bytes of messages that may wait for one worker before publishers have to wait.
+const INBOX_BYTES: usize = 16 << 20;
+
+/// A server that has its port and is not yet running.
+pub struct Server {
+    listener: std::net::TcpListener,
+    hub: Arc<Hub>,
+    shared: Arc<Shared>,
+    limits: Limits,
+    workers: usize,
+}
+
+/// What every connection needs to know.
+struct Shared {
+    apps: Apps,
+    api: Api,
+    broker: Broker,
+    prefix: String,
+    keep_alive_timeout: Duration,
+    tls: Option<TlsAcceptor>,
+    demo: bool,
+}
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}{hint}")]
+    Listen {
+        /// `host:port`.
+        address: String,
+        /// What the system said.
+        error: io::Error,
+        /// What to do about it.
+        hint: &'static str,
+    },
+}
+
+impl Server {
+    /// Loads the certificate and takes the port. `demo` adds the page `/demo` and
+    /// its signing, which give everybody the application's signature.
+    pub fn bind(config: &Config, demo: bool) -> Result<Self, StartError> {
+        let server = &config.server;
+        let tls = server.tls.as_ref().map(tls::acceptor).transpose()?;
+        let listener = listener::bind(&server.host, server.port)?;
+        let workers = server.workers.get();
+        let hub = Arc::new(Hub::new(&config.apps, workers, INBOX_BYTES));
+        let broker = Broker::new(Arc::clone(&hub));
+        let api = Api {
+            apps: config.apps.clone(),
+            broker: broker.clone(),
+            max_request_size: server.max_request_size,
+            max_event_size: server.max_event_size,
+            request_timeout: server.request_timeout,
+            timestamp_tolerance: server.timestamp_tolerance,
+            prefix: server.path.clone(),
+        };
+        let shared = Shared {
+            apps: config.apps.clone(),
+            api,
+            broker,
+            prefix: server.path.clone(),
+            keep_alive_timeout: server.keep_alive_timeout,
+            tls,
+            demo,
+        };
+        let limits = Limits {
+            max_backlog: server.max_backlog,
+            pong_timeout: server.pong_timeout,
+            shutdown_grace: server.shutdown_grace,
+        };
+        Ok(Self {
+            listener,
+            hub,
+            shared: Arc::new(shared),
+            limits,
+            workers,
+        })
+    }
+
+    /// Checks what [`Self::bind`] would load, without taking the port.
+    pub fn check(config: &Config) -> Result<(), StartError> {
+        config.server.tls.as_ref().map(tls::acceptor).transpose()?;
+        Ok(())
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Says where it can be reached, and what whoever configured it should know.
+    pub fn announce(&self, config: &Config) {
+        let warnings = config.warnings.iter();
+        warnings.for_each(|warning| tracing::warn!("{warning}"));
+        let Ok(address) = self.address() else { return };
+        let (secure, http) = if self.shared.tls.is_some() {
+            ("secure ", "https")
+        } else {
+            ("", "http")
+        };
+        let name = config
+            .server
+            .hostname
+            .as_deref()
+            .map(|name| format!(" ({name})"))
+            .unwrap_or_default();
+        let prefix = &self.shared.prefix;
+        tracing::info!(
+            workers = self.workers,
+            apps = self.shared.apps.iter().len(),
+            "Starting {secure}server on {address}{prefix}{name}"
+        );
+        if self.shared.demo {
+            tracing::info!(
+                "Open {http}://{address}{prefix}/demo in a browser; Ctrl+C ends the demo"
+            );
+        }
+    }
+
+    /// The channels, for tests to look at.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Serves until `shutdown` is done, then closes every connection and waits
+    /// for them within the grace time.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        descriptors::raise_limit();
+        let (down, is_down) = watch::channel(false);
+        let shared = Arc::clone(&self.shared);
+        let serve: Arc<crate::worker::Serve> = Arc::new(move |worker, tcp, peer| {
+            connection::spawn(worker, tcp, peer, Arc::clone(&shared))
+        });
+        let mut pool = Pool::start(self.workers, &self.hub, self.limits, &is_down, &serve)?;
+        tokio::select! {
+            result = listener::accept(self.listener, &mut pool) => result?,
+            () = shutdown => {}
+        }
+        down.send_replace(true);
+        // The workers' threads end by themselves; nothing else runs on this one.
+        tokio::task::spawn_blocking(move || pool.join())
+            .await
+            .map_err(io::Error::other)
+    }
+}

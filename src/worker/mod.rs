@@ -1,0 +1,296 @@
+//! Sockets. A worker is a thread with a single-threaded runtime that owns its
+//! sockets outright: no other thread ever touches one.
+//!
+//! Broadcasts do not wake a task per subscriber. They come through the worker's
+//! one [`Inbox`](crate::hub::Inbox), are appended to the out-buffers of the
+//! subscribed sockets, and each touched socket is written once, in slices
+//! between which the event loop turns, so that what is published meanwhile joins
+//! the buffers of the sockets not yet written ([`fanout`]).
+//!
+//! What a client sends is read by a task of its own ([`Connection`]), which the
+//! layer above drives. Heartbeats cost nothing while nothing is due ([`wheel`]).
+
+mod connection;
+mod fanout;
+mod outbox;
+mod socket;
+mod wheel;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::hub::Hub;
+use crate::protocol::CloseReason;
+use fanout::FanOut;
+use socket::Socket;
+use wheel::Wheel;
+
+pub use connection::{Admission, Connection, Upgraded};
+
+/// Bytes read from a socket at a time, into a buffer that all sockets of a worker share.
+const READ_BYTES: usize = 32 * 1024;
+
+/// Accepted connections that may wait for a worker.
+const INTAKE: usize = 1024;
+
+/// How long a connection that was closed may take to go.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Limits that hold for each socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes that may wait in an out-buffer.
+    pub max_backlog: usize,
+    /// How long to wait for the answer to a ping.
+    pub pong_timeout: Duration,
+    /// How long sockets get to end when the server stops.
+    pub shutdown_grace: Duration,
+}
+
+/// A thread's worth of sockets.
+pub struct Worker {
+    index: usize,
+    hub: Arc<Hub>,
+    limits: Limits,
+    shutdown: watch::Receiver<bool>,
+    sockets: RefCell<Slab<Rc<Socket>>>,
+    fanout: FanOut,
+    wheel: RefCell<Wheel>,
+    scratch: RefCell<Box<[u8]>>,
+    tasks: Cell<usize>,
+}
+
+/// A task that a stopping worker waits for.
+pub struct Running(Rc<Worker>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.tasks.set(self.0.tasks.get() - 1);
+    }
+}
+
+/// Serves one accepted TCP connection; called on the worker's thread, where it
+/// may spawn local tasks.
+pub type Serve = dyn Fn(Rc<Worker>, TcpStream, SocketAddr) + Send + Sync;
+
+/// The threads.
+pub struct Pool {
+    intakes: Vec<mpsc::Sender<(std::net::TcpStream, SocketAddr)>>,
+    threads: Vec<thread::JoinHandle<()>>,
+    next: usize,
+}
+
+impl Pool {
+    /// Starts `count` workers, which stop when `shutdown` becomes true.
+    pub fn start(
+        count: usize,
+        hub: &Arc<Hub>,
+        limits: Limits,
+        shutdown: &watch::Receiver<bool>,
+        serve: &Arc<Serve>,
+    ) -> io::Result<Self> {
+        let mut pool = Self {
+            intakes: Vec::new(),
+            threads: Vec::new(),
+            next: 0,
+        };
+        for index in 0..count {
+            let (intake, accepted) = mpsc::channel(INTAKE);
+            let (hub, shutdown, serve) = (Arc::clone(hub), shutdown.clone(), Arc::clone(serve));
+            let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let runtime = Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default())
+                    .expect("a runtime needs an epoll and an event descriptor, which were raised before");
+                let worker = Worker::new(index, hub, limits, shutdown);
+                runtime.block_on(worker.run(accepted, &*serve));
+            })?;
+            pool.intakes.push(intake);
+            pool.threads.push(thread);
+        }
+        Ok(pool)
+    }
+
+    /// Gives a connection to the next worker that can take it; gives up, which
+    /// closes it, if none can.
+    pub fn hand_over(&mut self, stream: std::net::TcpStream, peer: SocketAddr) {
+        let mut accepted = (stream, peer);
+        for _ in 0..self.intakes.len() {
+            self.next = (self.next + 1) % self.intakes.len();
+            match self.intakes[self.next].try_send(accepted) {
+                Ok(()) => return,
+                Err(
+                    mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back),
+                ) => {
+                    accepted = back;
+                }
+            }
+        }
+        tracing::warn!(%peer, "no worker can take another connection; it is closed");
+    }
+
+    /// Waits until all workers have stopped.
+    pub fn join(self) {
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker ended with a panic");
+            }
+        }
+    }
+}
+
+impl Worker {
+    fn new(
+        index: usize,
+        hub: Arc<Hub>,
+        limits: Limits,
+        shutdown: watch::Receiver<bool>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            index,
+            hub,
+            limits,
+            shutdown,
+            sockets: RefCell::default(),
+            fanout: FanOut::default(),
+            wheel: RefCell::new(Wheel::new()),
+            scratch: RefCell::new(vec![0; READ_BYTES].into()),
+            tasks: Cell::new(0),
+        })
+    }
+
+    /// The channels of all workers.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Becomes true when the server is going down.
+    pub fn shutdown(&self) -> watch::Receiver<bool> {
+        self.shutdown.clone()
+    }
+
+    /// Counts a task among those that the worker waits for when it stops, until
+    /// what is given back is dropped.
+    pub fn running(self: &Rc<Self>) -> Running {
+        self.tasks.set(self.tasks.get() + 1);
+        Running(Rc::clone(self))
+    }
+
+    async fn run(
+        self: Rc<Self>,
+        mut accepted: mpsc::Receiver<(std::net::TcpStream, SocketAddr)>,
+        serve: &Serve,
+    ) {
+        tokio::task::spawn_local(Rc::clone(&self).fan_out());
+        tokio::task::spawn_local(Rc::clone(&self).beat());
+        let mut shutdown = self.shutdown.clone();
+        loop {
+            tokio::select! {
+                next = accepted.recv() => {
+                    let Some((stream, peer)) = next else { break };
+                    match TcpStream::from_std(stream) {
+                        Ok(stream) => serve(Rc::clone(&self), stream, peer),
+                        Err(error) => tracing::warn!(%peer, %error, "the connection cannot be watched; it is closed"),
+                    }
+                }
+                _ = shutdown.wait_for(|down| *down) => break,
+            }
+        }
+        drop(accepted);
+        self.close_all().await;
+    }
+
+    /// Tells all sockets to go, in slices spread over up to a second, so that
+    /// their clients do not all come back at one moment; then waits for them.
+    async fn close_all(&self) {
+        const SLICES: usize = 20;
+        let deadline = Instant::now() + self.limits.shutdown_grace;
+        let all: VecDeque<Rc<Socket>> = self
+            .sockets
+            .borrow()
+            .iter()
+            .map(|(_, socket)| Rc::clone(socket))
+            .collect();
+        let slice = all.len().div_ceil(SLICES).max(64);
+        for sockets in Vec::from(all).chunks(slice) {
+            for socket in sockets {
+                self.close(socket, CloseReason::ShuttingDown);
+            }
+            if sockets.len() == slice {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        while self.tasks.get() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if self.tasks.get() > 0 {
+            tracing::warn!(
+                connections = self.tasks.get(),
+                "connections did not end in time and are dropped"
+            );
+        }
+    }
+
+    /// Looks at those sockets whose time has come, every second.
+    async fn beat(self: Rc<Self>) {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let now = seconds.tick().await;
+            let due = self.wheel.borrow_mut().turn();
+            for (key, id) in due {
+                let socket = self
+                    .sockets
+                    .borrow()
+                    .get(key)
+                    .filter(|socket| socket.id == id)
+                    .cloned();
+                if let Some(socket) = socket {
+                    self.look_at(&socket, now);
+                }
+            }
+        }
+    }
+
+    /// Pings a silent socket, closes one that stays silent, drops one that does not go.
+    fn look_at(&self, socket: &Rc<Socket>, now: Instant) {
+        let next = match socket.check(now, self.limits.pong_timeout) {
+            socket::Health::Fine(next) => next,
+            socket::Health::Silent => {
+                socket.ping(now);
+                self.limits.pong_timeout
+            }
+            socket::Health::Dead => {
+                self.close(socket, CloseReason::PongNotReceived);
+                LINGER
+            }
+            socket::Health::Overdue => return socket.end(),
+        };
+        self.wheel
+            .borrow_mut()
+            .add(next, socket.key.get(), socket.id);
+    }
+
+    /// Starts to close a socket: it leaves all channels now and gets an error and
+    /// a close frame; its task ends when the client has gone, or after [`LINGER`].
+    fn close(&self, socket: &Rc<Socket>, reason: CloseReason) {
+        if socket.start_closing(reason, Instant::now() + LINGER) {
+            self.leave_all(socket);
+            self.wheel
+                .borrow_mut()
+                .add(LINGER, socket.key.get(), socket.id);
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! One socket's state and its non-blocking input and output.
+//!
+//! It is shared, on one thread, by the task that reads it and by the fan-out that
+//! writes it. Nothing in here waits; where the socket would block, the reading
+//! task is woken to watch for writability.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use rustls::ServerConnection;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketContext};
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use super::outbox::Outbox;
+use crate::hub::Channel;
+use crate::protocol::{CloseReason, Frame, SocketId, message};
+
+pub(super) struct Socket {
+    pub(super) id: SocketId,
+    /// Its place among the worker's sockets.
+    pub(super) key: Cell<usize>,
+    pub(super) subscriptions: RefCell<Vec<Arc<Channel>>>,
+    /// Bytes appended since it was put into the queue of touched sockets; 0 if it
+    /// is not in there.
+    pub(super) queued: Cell<usize>,
+    pub(super) out: RefCell<Outbox>,
+    websocket: RefCell<WebSocketContext>,
+    tcp: RefCell<TcpStream>,
+    tls: Option<RefCell<Box<ServerConnection>>>,
+    /// Whether the last write would have blocked.
+    blocked: Cell<bool>,
+    phase: Cell<Phase>,
+    /// Of the task that reads.
+    waker: RefCell<Option<Waker>>,
+    ping_interval: Duration,
+    heard: Cell<Instant>,
+    pinged: Cell<Option<Instant>>,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    Open,
+    /// A close frame was queued; when it is written, our half is shut.
+    Closing {
+        reason: CloseReason,
+        deadline: Instant,
+        shut: bool,
+    },
+    /// The task may go.
+    Ended(CloseReason),
+}
+
+/// What the heartbeat finds.
+pub(super) enum Health {
+    /// To be looked at again after this time.
+    Fine(Duration),
+    /// Silent for its ping interval.
+    Silent,
+    /// Pinged, and still silent.
+    Dead,
+    /// Closing for too long.
+    Overdue,
+}
+
+impl Socket {
+    pub(super) fn new(
+        id: SocketId,
+        tcp: TcpStream,
+        tls: Option<Box<ServerConnection>>,
+        websocket: WebSocketContext,
+        ping_interval: Duration,
+    ) -> Self {
+        Self {
+            id,
+            key: Cell::new(usize::MAX),
+            subscriptions: RefCell::default(),
+            queued: Cell::new(0),
+            out: RefCell::default(),
+            websocket: RefCell::new(websocket),
+            tcp: RefCell::new(tcp),
+            tls: tls.map(RefCell::new),
+            blocked: Cell::new(false),
+            phase: Cell::new(Phase::Open),
+            waker: RefCell::default(),
+            ping_interval,
+            heard: Cell::new(Instant::now()),
+            pinged: Cell::new(None),
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.phase.get(), Phase::Open)
+    }
+
+    /// Whether writing has to wait for the client.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    /// Why it ended, once it has.
+    pub(super) fn ended(&self) -> Option<CloseReason> {
+        match self.phase.get() {
+            Phase::Ended(reason) => Some(reason),
+            Phase::Open | Phase::Closing { .. } => None,
+        }
+    }
+
+    /// Appends a frame, to be written by the next [`Self::flush`].
+    pub(super) fn send(&self, frame: &Frame) {
+        if self.is_open() {
+            self.out.borrow_mut().push(frame.as_bytes());
+        }
+    }
+
+    /// Notes a sign of life.
+    pub(super) fn hear(&self, now: Instant) {
+        self.heard.set(now);
+        self.pinged.set(None);
+    }
+
+    pub(super) fn check(&self, now: Instant, pong_timeout: Duration) -> Health {
+        let left = |since: Instant, allowed: Duration| {
+            allowed.saturating_sub(now.saturating_duration_since(since))
+        };
+        match (self.phase.get(), self.pinged.get()) {
+            (Phase::Open, None) => match left(self.heard.get(), self.ping_interval) {
+                Duration::ZERO => Health::Silent,
+                left => Health::Fine(left),
+            },
+            (Phase::Open, Some(pinged)) => match left(pinged, pong_timeout) {
+                Duration::ZERO => Health::Dead,
+                left => Health::Fine(left),
+            },
+            (Phase::Closing { deadline, .. }, _) if now >= deadline => Health::Overdue,
+            (Phase::Closing { deadline, .. }, _) => Health::Fine(deadline - now),
+            (Phase::Ended(_), _) => Health::Overdue,
+        }
+    }
+
+    /// Sends both kinds of ping: browsers only see `pusher:ping`, some native
+    /// clients only answer WebSocket pings.
+    pub(super) fn ping(&self, now: Instant) {
+        self.pinged.set(Some(now));
+        self.send(&message::ping());
+        self.speak(|websocket, stream| websocket.write(stream, Message::Ping(bytes::Bytes::new())));
+        self.flush();
+    }
+
+    /// Queues the error and the close frame that `reason` asks for. False if it
+    /// was closing already.
+    pub(super) fn start_closing(&self, reason: CloseReason, deadline: Instant) -> bool {
+        if !self.is_open() {
+            return false;
+        }
+        if reason == CloseReason::TooSlow {
+            self.out.borrow_mut().cut();
+        }
+        if let (Some(error), Some((_, text))) = (reason.error(), reason.code()) {
+            self.send(&message::error(error, text));
+        }
+        self.phase.set(Phase::Closing {
+            reason,
+            deadline,
+            shut: false,
+        });
+        self.speak(|websocket, stream| match reason.code() {
+            Some((code, text)) => websocket.close(
+                stream,
+                Some(CloseFrame {
+                    code: code.into(),
+                    reason: text.into(),
+                }),
+            ),
+            // The client closed: tungstenite has the answer to its close frame ready.
+            None => websocket.flush(stream),
+        });
+        self.flush();
+        true
+    }
+
+    /// Ends it now, whatever is still to be written.
+    pub(super) fn end(&self) {
+        let reason = match self.phase.get() {
+            Phase::Open => CloseReason::Gone,
+            Phase::Closing { reason, .. } | Phase::Ended(reason) => reason,
+        };
+        self.phase.set(Phase::Ended(reason));
+        self.wake();
+    }
+
+    /// Has tungstenite write into the out-buffer, which never blocks.
+    fn speak(
+        &self,
+        say: impl FnOnce(&mut WebSocketContext, &mut Stream<'_, '_>) -> tungstenite::Result<()>,
+    ) {
+        let mut stream = Stream {
+            input: &[],
+            out: &self.out,
+        };
+        // What it reports is that the connection is closed, which the phase already says.
+        let _ = say(&mut self.websocket.borrow_mut(), &mut stream);
+    }
+
+    /// The next message in `input`, which is used up on the way; `None` when it
+    /// holds no further whole one. Answers to pings go to the out-buffer.
+    pub(super) fn next_message(&self, input: &mut &[u8]) -> Option<tungstenite::Result<Message>> {
+        let mut stream = Stream {
+            input,
+            out: &self.out,
+        };
+        let read = self.websocket.borrow_mut().read(&mut stream);
+        *input = stream.input;
+        match read {
+            Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
+            other => Some(other),
+        }
+    }
+
+    /// Writes what waits, as far as the client takes it.
+    pub(super) fn flush(&self) {
+        if self.blocked.get() || self.ended().is_some() {
+            return;
+        }
+        match self.write_all() {
+            Ok(()) => self.shut_if_closing(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.blocked.set(true);
+                self.wake();
+            }
+            Err(_) => self.end(),
+        }
+    }
+
+    fn write_all(&self) -> io::Result<()> {
+        let mut out = self.out.borrow_mut();
+        let tcp = self.tcp.borrow();
+        let Some(tls) = &self.tls else {
+            while out.len() > 0 {
+                let count = tcp.try_write(out.waiting())?;
+                out.advance(count);
+            }
+            return Ok(());
+        };
+        let mut tls = tls.borrow_mut();
+        loop {
+            while out.len() > 0 {
+                // Takes nothing once enough encrypted bytes wait; they go first.
+                match tls.writer().write(out.waiting())? {
+                    0 => break,
+                    count => out.advance(count),
+                }
+            }
+            while tls.wants_write() {
+                tls.write_tls(&mut Tcp(&tcp))?;
+            }
+            if out.len() == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends our half once the close frame is out: the client sees it at once and
+    /// need not wait for us.
+    fn shut_if_closing(&self) {
+        let Phase::Closing {
+            reason,
+            deadline,
+            shut: false,
+        } = self.phase.get()
+        else {
+            return;
+        };
+        self.phase.set(Phase::Closing {
+            reason,
+            deadline,
+            shut: true,
+        });
+        if let Some(tls) = &self.tls {
+            tls.borrow_mut().send_close_notify();
+            // A close_notify that does not fit now is not worth waiting for.
+            let _ = tls.borrow_mut().write_tls(&mut Tcp(&self.tcp.borrow()));
+        }
+        // An error means that the client has gone, which reading will tell.
+        let _ = SockRef::from(&*self.tcp.borrow()).shutdown(Shutdown::Write);
+    }
+
+    /// Waits for bytes in `buffer`, and meanwhile writes on when the client takes
+    /// more. `Ok(0)` is the end.
+    pub(super) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.remember(cx.waker());
+        while self.blocked.get() && self.ended().is_none() {
+            let ready = self.tcp.borrow().poll_write_ready(cx);
+            match ready {
+                Poll::Ready(Ok(())) => {
+                    self.blocked.set(false);
+                    self.flush();
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => break,
+            }
+        }
+        if self.ended().is_some() {
+            return Poll::Ready(Ok(0));
+        }
+        let mut buffer = ReadBuf::new(buffer);
+        std::task::ready!(Pin::new(&mut *self.tcp.borrow_mut()).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    /// Decrypts what was read from a TLS connection; plaintext is `bytes` itself.
+    /// `each` may be called several times, or not at all.
+    pub(super) fn decrypt(&self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        let Some(tls) = &self.tls else {
+            each(bytes);
+            return Ok(());
+        };
+        let mut plain = [0; 4096];
+        loop {
+            if !bytes.is_empty() {
+                let mut tls = tls.borrow_mut();
+                tls.read_tls(&mut bytes)?;
+                tls.process_new_packets()
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            }
+            loop {
+                let read = tls.borrow_mut().reader().read(&mut plain);
+                match read {
+                    Ok(0) => return Ok(()),
+                    Ok(count) => each(&plain[..count]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            if bytes.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn remember(&self, waker: &Waker) {
+        let mut known = self.waker.borrow_mut();
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// What tungstenite reads from and writes to: bytes already read, and the
+/// out-buffer, so that its frames stay whole between broadcasts.
+struct Stream<'i, 'o> {
+    input: &'i [u8],
+    out: &'o RefCell<Outbox>,
+}
+
+impl Read for Stream<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.input.read(buffer)? {
+            0 if !buffer.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        }
+    }
+}
+
+impl Write for Stream<'_, '_> {
+    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
+        self.out.borrow_mut().push(frames);
+        Ok(frames.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A TCP stream for rustls to write to.
+struct Tcp<'a>(&'a TcpStream);
+
+impl Write for Tcp<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

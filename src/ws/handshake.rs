@@ -1,0 +1,138 @@
+//! The WebSocket handshake (RFC 6455 section 4.2) and who is let in.
+
+use std::sync::Arc;
+
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode, Version};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::app::{App, Apps};
+use crate::hub::{Hub, Slot};
+use crate::protocol::CloseReason;
+
+/// A handshake that is answered with 101.
+pub struct Handshake {
+    /// `Sec-WebSocket-Accept`.
+    pub accept: String,
+    /// The application and the connection's place in it, or why it is refused.
+    /// The refused are let in to be told: a browser shows its page neither the
+    /// status nor the body of a failed handshake.
+    pub outcome: Result<(Arc<App>, Slot), CloseReason>,
+}
+
+/// A request that is no WebSocket handshake. The texts are answers' bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    /// Not `GET`.
+    #[error("Method not allowed. A WebSocket is opened with GET.")]
+    Method,
+    /// HTTP/1.0.
+    #[error(
+        "Bad request. A WebSocket needs HTTP/1.1; a proxy in front has to speak it (nginx: proxy_http_version 1.1)."
+    )]
+    Version,
+    /// Without the headers `Upgrade: websocket` and `Connection: Upgrade`.
+    #[error(
+        "Upgrade required. This is the address of a WebSocket, and the request did not ask for one; \
+         a proxy in front has to pass on the headers Upgrade and Connection."
+    )]
+    NotUpgrade,
+    /// Not `Sec-WebSocket-Version: 13`.
+    #[error("Upgrade required. Sec-WebSocket-Version has to be 13.")]
+    WebSocketVersion,
+    /// No `Sec-WebSocket-Key`, or not 16 bytes in base64.
+    #[error("Bad request. Sec-WebSocket-Key is missing or is not 16 bytes in base64.")]
+    Key,
+}
+
+impl HandshakeError {
+    /// The status to answer with.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Version | Self::Key => StatusCode::BAD_REQUEST,
+            Self::NotUpgrade | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
+        }
+    }
+
+    /// The header that goes with the status.
+    pub fn header(self) -> Option<(header::HeaderName, HeaderValue)> {
+        match self {
+            Self::Method => Some((header::ALLOW, HeaderValue::from_static("GET"))),
+            Self::NotUpgrade => Some((header::UPGRADE, HeaderValue::from_static("websocket"))),
+            Self::WebSocketVersion => Some((
+                header::SEC_WEBSOCKET_VERSION,
+                HeaderValue::from_static("13"),
+            )),
+            Self::Version | Self::Key => None,
+        }
+    }
+}
+
+/// Checks a request for `/app/{key}`.
+pub fn check(
+    request: &Parts,
+    key: &str,
+    apps: &Apps,
+    hub: &Hub,
+) -> Result<Handshake, HandshakeError> {
+    let headers = &request.headers;
+    if request.method != Method::GET {
+        return Err(HandshakeError::Method);
+    }
+    if !has_token(headers, &header::UPGRADE, "websocket")
+        || !has_token(headers, &header::CONNECTION, "upgrade")
+    {
+        return Err(HandshakeError::NotUpgrade);
+    }
+    if request.version != Version::HTTP_11 {
+        return Err(HandshakeError::Version);
+    }
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_none_or(|version| version != "13")
+    {
+        return Err(HandshakeError::WebSocketVersion);
+    }
+    let nonce = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
+    if nonce.len() != 24 || !nonce.ends_with(b"==") {
+        return Err(HandshakeError::Key);
+    }
+    Ok(Handshake {
+        accept: derive_accept_key(nonce),
+        outcome: admit(headers, key, apps, hub),
+    })
+}
+
+fn admit(
+    headers: &HeaderMap,
+    key: &str,
+    apps: &Apps,
+    hub: &Hub,
+) -> Result<(Arc<App>, Slot), CloseReason> {
+    let app = apps
+        .by_key(key)
+        .ok_or(CloseReason::ApplicationDoesNotExist)?;
+    let origin = headers
+        .get(header::ORIGIN)
+        .and_then(|origin| origin.to_str().ok());
+    if !app.origins.allow(origin) {
+        return Err(CloseReason::OriginNotAllowed);
+    }
+    let slot = hub.admit(app).ok_or(CloseReason::OverConnectionQuota)?;
+    Ok((Arc::clone(app), slot))
+}
+
+/// Whether a comma list has a token, in either case.
+fn has_token(headers: &HeaderMap, name: &header::HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| item.trim().eq_ignore_ascii_case(token))
+}
