@@ -66,9 +66,10 @@ pub enum StartError {
 }
 
 impl Server {
-    /// Loads the certificate and takes the port. `demo` adds the page `/demo` and
+    /// Raises the limit of open files, loads the certificate and takes the port. `demo` adds the page `/demo` and
     /// its signing, which give everybody the application's signature.
     pub fn bind(config: &Config, demo: bool) -> Result<Self, StartError> {
+        descriptors::raise_limit();
         let server = &config.server;
         let tls = server.tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = listener::bind(&server.host, server.port)?;
@@ -155,7 +156,6 @@ impl Server {
     /// Serves until `shutdown` is done, then closes every connection and waits
     /// for them within the grace time.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        descriptors::raise_limit();
         let (down, is_down) = watch::channel(false);
         let shared = Arc::clone(&self.shared);
         let serve: Arc<crate::worker::Serve> = Arc::new(move |worker, tcp, peer| {

@@ -1,0 +1,86 @@
+//! Events that clients send each other.
+
+use crate::support::{Client, TestServer};
+
+fn whisper(client: &mut Client, channel: &str, data: &str) {
+    client.send(&format!(
+        r#"{{"event":"client-typing","channel":"{channel}","data":{data}}}"#
+    ));
+}
+
+fn pair(server: &TestServer, channel: &str) -> (Client, Client) {
+    let (mut one, mut two) = (Client::connect(server), Client::connect(server));
+    one.subscribe(channel);
+    two.subscribe(channel);
+    (one, two)
+}
+
+#[test]
+fn members_reach_the_others_and_not_themselves() {
+    let server = TestServer::start();
+    for channel in ["private-a", "public-a", "private-encrypted-a"] {
+        let (mut sender, mut other) = pair(&server, channel);
+        for data in [r#"{"name":"Ana \u00e9"}"#, r#""text""#, "[1]"] {
+            whisper(&mut sender, channel, data);
+            other.expect(&format!(
+                r#"{{"event":"client-typing","channel":"{channel}","data":{data}}}"#
+            ));
+        }
+        sender.send(&format!(
+            r#"{{"event":"client-typing","channel":"{channel}","user_id":"forged","foo":1}}"#
+        ));
+        other.expect(&format!(
+            r#"{{"event":"client-typing","channel":"{channel}"}}"#
+        ));
+        sender.expect_silence();
+    }
+}
+
+#[test]
+fn who_is_not_a_member_is_refused() {
+    let server = TestServer::start();
+    let (mut member, _other) = pair(&server, "private-a");
+    let mut outsider = Client::connect(&server);
+    whisper(&mut outsider, "private-a", "{}");
+    outsider.expect_error(4009, "The client is not a member of the specified channel.");
+    whisper(&mut outsider, "nobody", "{}");
+    outsider.expect_error(4009, "The client is not a member of the specified channel.");
+    whisper(&mut outsider, "bad name", "{}");
+    let bad = "The channel name has ' ', allowed are letters, digits and _ - = @ , . ;";
+    outsider.expect_error(4200, bad);
+    member.expect_silence();
+}
+
+#[test]
+fn each_mode_lets_through_what_it_says() {
+    for (mode, private, public, outsider) in [
+        ("none", false, false, false),
+        ("private", true, false, false),
+        ("members", true, true, false),
+        ("all", true, true, true),
+    ] {
+        let server = TestServer::with(&[("REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM", mode)]);
+        for (channel, allowed) in [("private-a", private), ("public-a", public)] {
+            let (mut sender, mut other) = pair(&server, channel);
+            whisper(&mut sender, channel, "{}");
+            if allowed {
+                other.expect(&format!(
+                    r#"{{"event":"client-typing","channel":"{channel}","data":{{}}}}"#
+                ));
+            } else {
+                assert_eq!(
+                    sender.next_json()["event"],
+                    "pusher:error",
+                    "{mode} {channel}"
+                );
+            }
+            whisper(&mut Client::connect(&server), channel, "{}");
+            if outsider {
+                other.expect(&format!(
+                    r#"{{"event":"client-typing","channel":"{channel}","data":{{}}}}"#
+                ));
+            }
+            other.expect_silence();
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The HTTP side apart from signatures.
+
+use crate::support::http::parsed;
+use crate::support::{Client, Http, Signed, TestServer, body};
+use serde_json::json;
+
+#[test]
+fn up_answers_get_and_head() {
+    let server = TestServer::start();
+    let mut http = Http::connect(&server);
+    for target in ["/up", "/up?x=1"] {
+        let answer = http.request("GET", target, "");
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (200, r#"{"health":"OK"}"#)
+        );
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+    let answer = http.request("HEAD", "/up", "");
+    assert_eq!(
+        (answer.status, answer.header("content-length")),
+        (200, Some("15"))
+    );
+    let answer = http.request("POST", "/up", "");
+    assert_eq!(
+        (answer.status, answer.header("allow")),
+        (405, Some("GET, HEAD"))
+    );
+}
+
+#[test]
+fn one_connection_carries_many_requests_good_and_bad() {
+    let server = TestServer::start();
+    let mut client = Client::connect(&server);
+    client.subscribe("lobby");
+    let mut http = Http::connect(&server);
+    for n in 0..50 {
+        http.publish(&["lobby"], "ev", &n.to_string());
+        assert_eq!(
+            http.request("POST", "/apps/my-app-id/events", "{}").status,
+            401
+        );
+        assert_eq!(http.request("GET", "/nothing", "").body, "Not found.");
+        client.expect(&format!(
+            r#"{{"event":"ev","data":"{n}","channel":"lobby"}}"#
+        ));
+    }
+}
+
+#[test]
+fn wrong_routes_and_methods_are_told() {
+    let server = TestServer::start();
+    let mut http = Http::connect(&server);
+    for (method, target, status, text) in [
+        ("GET", "/", 404, "Not found."),
+        ("GET", "/apps", 404, "Not found."),
+        ("GET", "/apps/my-app-id", 404, "Not found."),
+        ("POST", "/apps/my-app-id/events/", 404, "Not found."),
+        ("POST", "/apps/my-app-id/nothing", 404, "Not found."),
+        ("GET", "/demo", 404, "Not found."),
+        ("POST", "/demo/sign", 404, "Not found."),
+        (
+            "GET",
+            "/apps/my-app-id/events",
+            405,
+            "Method not allowed. This address takes POST.",
+        ),
+        (
+            "PUT",
+            "/apps/my-app-id/batch_events",
+            405,
+            "Method not allowed. This address takes POST.",
+        ),
+    ] {
+        let answer = http.request(method, target, "");
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (status, text),
+            "{method} {target}"
+        );
+        assert_eq!(answer.header("allow"), (status == 405).then_some("POST"));
+    }
+}
+
+#[test]
+fn bad_bodies_are_told_and_publish_nothing() {
+    let server = TestServer::start();
+    let mut client = Client::connect(&server);
+    client.subscribe("lobby");
+    let mut http = Http::connect(&server);
+    for (body, status, start) in [
+        ("{nope", 400, "The request body is not a JSON object: "),
+        ("\"x\"", 400, "The request body is not a JSON object: "),
+        ("3", 400, "The request body is not a JSON object: "),
+        (
+            "",
+            400,
+            "The request body is not a JSON object: it is empty.",
+        ),
+    ] {
+        let answer = http.request("POST", &Signed::post("events", body).target(), body);
+        assert_eq!(answer.status, status, "{body}");
+        assert!(answer.body.starts_with(start), "{}", answer.body);
+    }
+    let body = r#"{"name":"ev","channel":"lobby","data":{"x":1}}"#;
+    let answer = http.request("POST", &Signed::post("events", body).target(), body);
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (422, Some("application/json"))
+    );
+    assert_eq!(
+        parsed(&answer),
+        json!({ "data": ["The data field must be a string."] })
+    );
+    client.expect_silence();
+}
+
+#[test]
+fn sizes_over_the_limits_are_told_with_the_limit() {
+    let server = TestServer::with(&[
+        ("REVERB_MAX_REQUEST_SIZE", "20000"),
+        ("RESOUND_MAX_EVENT_SIZE", "1000"),
+    ]);
+    let mut http = Http::connect(&server);
+    let publish = |http: &mut Http, length: usize| {
+        let body = body(&["lobby"], "ev", &"x".repeat(length));
+        (
+            http.request("POST", &Signed::post("events", &body).target(), &body),
+            body.len(),
+        )
+    };
+    assert_eq!(publish(&mut http, 1000).0.status, 200);
+    let (answer, _) = publish(&mut http, 1001);
+    assert_eq!(answer.status, 413);
+    assert_eq!(
+        answer.body,
+        "Payload too large. The data of an event has 1001 bytes, 1000 are allowed (max_event_size)."
+    );
+    let (answer, size) = publish(&mut http, 500_000);
+    assert_eq!(answer.status, 413);
+    assert_eq!(
+        answer.body,
+        format!(
+            "Payload too large. The request body has {size} bytes, 20000 are allowed \
+             (max_request_size, REVERB_MAX_REQUEST_SIZE)."
+        )
+    );
+    assert_eq!(
+        publish(&mut http, 10).0.status,
+        200,
+        "the connection can go on"
+    );
+}
+
+#[test]
+fn bodies_in_pieces_chunks_and_pipelines_are_read() {
+    let server = TestServer::start();
+    let mut client = Client::connect(&server);
+    client.subscribe("lobby");
+    let body = body(&["lobby"], "ev", "x");
+    let target = Signed::post("events", &body).target();
+    let expected = r#"{"event":"ev","data":"x","channel":"lobby"}"#;
+    let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\n");
+    let (first, second) = body.split_at(body.len() / 2);
+    let mut http = Http::connect(&server);
+    http.write(&head);
+    http.write(&format!("Content-Length: {}\r\n\r\n{first}", body.len()));
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    http.write(second);
+    assert_eq!(http.answer().status, 200);
+    client.expect(expected);
+    http.write(&format!(
+        "{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n",
+        first.len(),
+        second.len()
+    ));
+    assert_eq!(http.answer().status, 200);
+    client.expect(expected);
+    let whole = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    http.write(&whole.repeat(3));
+    for _ in 0..3 {
+        assert_eq!(http.answer().status, 200);
+        client.expect(expected);
+    }
+}
+
+#[test]
+fn a_body_that_does_not_come_is_given_up() {
+    let server = TestServer::with(&[
+        ("RESOUND_REQUEST_TIMEOUT", "1"),
+        ("RESOUND_KEEP_ALIVE_TIMEOUT", "2"),
+    ]);
+    let mut http = Http::connect(&server);
+    http.write("POST /apps/my-app-id/events HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{");
+    let answer = http.answer();
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (
+            408,
+            "Request timeout. The request body did not arrive in time."
+        )
+    );
+    let mut silent = Http::connect(&server);
+    silent.write("GET /up HTT");
+    assert!(
+        silent.is_closed(),
+        "a head that does not come is given up, too"
+    );
+}
+
+#[test]
+fn garbage_is_answered_with_400_and_the_server_goes_on() {
+    let server = TestServer::start();
+    for garbage in [
+        "garbage\r\n\r\n",
+        "GET /up HTTP/9.9\r\n\r\n",
+        "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}",
+    ] {
+        let mut http = Http::connect(&server);
+        http.write(garbage);
+        http.write("\r\n\r\n");
+        let mut http = Http::connect(&server);
+        assert_eq!(http.request("GET", "/up", "").status, 200);
+    }
+    let mut http = Http::connect(&server);
+    http.write(&format!(
+        "GET /up HTTP/1.1\r\nx: {}\r\n\r\n",
+        "y".repeat(100_000)
+    ));
+    assert_eq!(http.answer().status, 431);
+}

@@ -1,0 +1,199 @@
+//! The shape of the source: who imports whom, and how long things are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use syn::visit::Visit;
+
+const LONGEST_FILE: usize = 600;
+const LONGEST_FUNCTION: usize = 70;
+
+/// Each module and what it may import; the crate docs of `src/lib.rs` draw it.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("cli", &["config"]),
+    (
+        "server",
+        &[
+            "api", "ws", "worker", "broker", "hub", "protocol", "app", "config",
+        ],
+    ),
+    ("api", &["broker", "protocol", "app"]),
+    ("ws", &["broker", "worker", "hub", "protocol", "app"]),
+    ("broker", &["hub", "protocol", "app"]),
+    ("worker", &["hub", "protocol", "app"]),
+    ("hub", &["protocol", "app"]),
+    ("app", &["protocol"]),
+    ("config", &["app", "protocol"]),
+    ("protocol", &[]),
+    ("shutdown", &[]),
+    ("telemetry", &[]),
+];
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push((path.clone(), fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    assert!(files.len() > 20, "the sources were not found");
+    files
+}
+
+/// The top-level module of a file, or `None` for `lib.rs` and `main.rs`.
+fn module(path: &Path) -> Option<String> {
+    let inner = path
+        .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .unwrap();
+    let first = inner
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap();
+    let name = first.strip_suffix(".rs").unwrap_or(first).to_owned();
+    (name != "lib" && name != "main").then_some(name)
+}
+
+/// Collects `crate::x` paths, async functions, and functions that are too long,
+/// outside of tests.
+#[derive(Default)]
+struct Survey {
+    imports: Vec<String>,
+    crates: Vec<String>,
+    async_functions: Vec<String>,
+    long: Vec<String>,
+}
+
+fn is_test(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("cfg")
+            && attribute
+                .parse_args::<syn::Ident>()
+                .is_ok_and(|what| what == "test")
+    })
+}
+
+impl Survey {
+    fn function(&mut self, signature: &syn::Signature, block: &syn::Block) {
+        let name = signature.ident.to_string();
+        if signature.asyncness.is_some() {
+            self.async_functions.push(name.clone());
+        }
+        let lines =
+            block.brace_token.span.close().end().line - signature.fn_token.span.start().line + 1;
+        if lines > LONGEST_FUNCTION {
+            self.long.push(format!("{name} has {lines} lines"));
+        }
+    }
+
+    fn path(&mut self, segments: &[String]) {
+        if let [first, second, ..] = segments
+            && first == "crate"
+        {
+            self.imports.push(second.clone());
+        }
+        self.crates.extend(segments.first().cloned());
+    }
+
+    fn tree(&mut self, tree: &syn::UseTree, mut prefix: Vec<String>) {
+        match tree {
+            syn::UseTree::Path(path) => {
+                prefix.push(path.ident.to_string());
+                self.tree(&path.tree, prefix);
+            }
+            syn::UseTree::Group(group) => group
+                .items
+                .iter()
+                .for_each(|item| self.tree(item, prefix.clone())),
+            syn::UseTree::Name(name) => {
+                prefix.push(name.ident.to_string());
+                self.path(&prefix);
+            }
+            syn::UseTree::Rename(name) => {
+                prefix.push(name.ident.to_string());
+                self.path(&prefix);
+            }
+            syn::UseTree::Glob(_) => self.path(&prefix),
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Survey {
+    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        if !is_test(&module.attrs) {
+            syn::visit::visit_item_mod(self, module);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        self.tree(&item.tree, Vec::new());
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let segments: Vec<String> = path
+            .segments
+            .iter()
+            .map(|segment| segment.ident.to_string())
+            .collect();
+        self.path(&segments);
+        syn::visit::visit_path(self, path);
+    }
+
+    fn visit_item_fn(&mut self, function: &'ast syn::ItemFn) {
+        self.function(&function.sig, &function.block);
+        syn::visit::visit_item_fn(self, function);
+    }
+
+    fn visit_impl_item_fn(&mut self, function: &'ast syn::ImplItemFn) {
+        self.function(&function.sig, &function.block);
+        syn::visit::visit_impl_item_fn(self, function);
+    }
+}
+
+#[test]
+fn modules_import_downwards_only_and_stay_small() {
+    let mut faults = Vec::new();
+    for (path, text) in sources() {
+        let file = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let lines = text.lines().count();
+        if lines > LONGEST_FILE {
+            faults.push(format!("{file} has {lines} lines"));
+        }
+        let mut survey = Survey::default();
+        survey.visit_file(&syn::parse_file(&text).unwrap());
+        faults.extend(survey.long.iter().map(|long| format!("{file}: {long}")));
+        let Some(module) = module(&path) else {
+            continue;
+        };
+        let (_, allowed) = MAY_IMPORT
+            .iter()
+            .find(|(name, _)| *name == module)
+            .unwrap_or_else(|| panic!("{module} has no place among the layers"));
+        for import in &survey.imports {
+            if *import != module && !allowed.contains(&import.as_str()) {
+                faults.push(format!("{module} ({file}) imports {import}"));
+            }
+        }
+        if module == "protocol" {
+            let banned = ["tokio", "hyper", "redis", "tokio_tungstenite", "socket2"];
+            let found = survey
+                .crates
+                .iter()
+                .filter(|name| banned.contains(&name.as_str()));
+            faults.extend(found.map(|name| format!("protocol ({file}) uses {name}")));
+        }
+        if module == "hub" {
+            let found = survey.async_functions.iter();
+            faults.extend(found.map(|name| format!("hub ({file}) has the async fn {name}")));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}

@@ -1,0 +1,22 @@
+//! Integration tests: a whole server on a free port of 127.0.0.1, real TCP, exact
+//! frames in and out.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(missing_docs, reason = "tests are read, not linked to")]
+#![allow(clippy::too_many_lines, reason = "a table of cases is as long as it has to be")]
+
+mod auth;
+mod cli;
+mod client_events;
+mod connect;
+mod demo;
+mod events;
+mod frames;
+mod heartbeat;
+mod http;
+mod layers;
+mod limits;
+mod shutdown;
+mod slow;
+mod subscribe;
+mod support;
+mod tls;

@@ -1,0 +1,33 @@
+//! The end of the server.
+
+use crate::support::{Client, Http, TestServer};
+
+/// Reverb cuts the connections, without a close frame.
+#[test]
+fn every_connection_is_closed_with_1001_and_requests_are_finished() {
+    let mut server = TestServer::start();
+    let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(&server)).collect();
+    clients[0].subscribe("lobby");
+    let mut idle = Http::connect(&server);
+    assert_eq!(idle.request("GET", "/up", "").status, 200);
+    server.begin_shutdown();
+    for client in &mut clients {
+        client.closed_with(1001, "Server is shutting down");
+    }
+    assert!(idle.is_closed());
+    server.join();
+    assert!(std::net::TcpStream::connect(server.address).is_err());
+}
+
+#[test]
+fn a_client_that_does_not_go_is_dropped_after_the_grace_time() {
+    let mut server = TestServer::start();
+    let client = Client::connect(&server);
+    let begin = std::time::Instant::now();
+    server.join();
+    assert!(
+        begin.elapsed() < std::time::Duration::from_secs(8),
+        "the grace time was one second"
+    );
+    drop(client);
+}

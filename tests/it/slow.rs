@@ -1,0 +1,41 @@
+//! Clients that do not read.
+
+use crate::support::{Client, Http, TestServer};
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+/// The slow client gets whole frames up to some point, then 4100 and a close
+/// frame; the other one gets everything.
+#[test]
+fn a_client_that_does_not_read_is_closed_with_4100_and_holds_up_nobody() {
+    let server = TestServer::with(&[("RESOUND_MAX_BACKLOG", "100000")]);
+    let (mut slow, mut quick) = (Client::connect(&server), Client::connect(&server));
+    slow.subscribe("lobby");
+    quick.subscribe("lobby");
+    let data = "x".repeat(50_000);
+    let event = format!(
+        r#"{{"event":"ev","data":{},"channel":"lobby"}}"#,
+        json!(data)
+    );
+    let mut http = Http::connect(&server);
+    // The kernel's buffers of both ends take some megabytes first.
+    const MESSAGES: usize = 400;
+    for _ in 0..MESSAGES {
+        http.publish(&["lobby"], "ev", &data);
+        quick.expect(&event);
+    }
+    let mut got = 0;
+    loop {
+        match slow.next() {
+            Message::Text(text) if text.as_str() == event => got += 1,
+            other => {
+                let told = r#"{"event":"pusher:error","data":"{\"code\":4100,\"message\":\"Messages are not read fast enough\"}"}"#;
+                assert_eq!(other, Message::text(told));
+                break;
+            }
+        }
+    }
+    assert!(got < MESSAGES, "it was not slow at all");
+    slow.closed_with(4100, "Messages are not read fast enough");
+    quick.expect_silence();
+}

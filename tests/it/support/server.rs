@@ -1,0 +1,104 @@
+//! A server in a thread, with the credentials of the chat module.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use resound::app::App;
+use resound::config::{Config, Sources};
+use resound::hub::Hub;
+use resound::server::Server;
+use tokio::sync::oneshot;
+
+use super::{APP_ID, KEY, SECRET};
+
+pub(crate) struct TestServer {
+    pub(crate) address: SocketAddr,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) app: Arc<App>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TestServer {
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With settings, named as in the environment.
+    pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
+        Self::from_sources(&sources(settings), false)
+    }
+
+    pub(crate) fn demo() -> Self {
+        Self::from_sources(&sources(&[]), true)
+    }
+
+    pub(crate) fn from_sources(sources: &Sources, demo: bool) -> Self {
+        let config = Config::load(sources).unwrap();
+        let server = Server::bind(&config, demo).unwrap();
+        let (address, hub) = (server.address().unwrap(), Arc::clone(server.hub()));
+        let app = Arc::clone(config.apps.by_id(APP_ID).unwrap());
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime
+                .block_on(server.run(async { _ = stopped.await }))
+                .unwrap();
+        });
+        Self {
+            address,
+            hub,
+            app,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// What SIGTERM does; the server ends meanwhile.
+    pub(crate) fn begin_shutdown(&mut self) {
+        drop(self.stop.take());
+    }
+
+    pub(crate) fn join(&mut self) {
+        self.begin_shutdown();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.begin_shutdown();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("the server ended with a panic");
+        }
+    }
+}
+
+pub(crate) fn sources(settings: &[(&str, &str)]) -> Sources {
+    let base = [
+        ("REVERB_APP_ID", APP_ID),
+        ("REVERB_APP_KEY", KEY),
+        ("REVERB_APP_SECRET", SECRET),
+        ("REVERB_SERVER_HOST", "127.0.0.1"),
+        ("REVERB_SERVER_PORT", "0"),
+        // Two, so that every test also crosses threads.
+        ("RESOUND_WORKERS", "2"),
+        ("RESOUND_SHUTDOWN_GRACE", "1"),
+    ];
+    let pairs = base.iter().chain(settings);
+    Sources {
+        environment: pairs
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        ..Sources::default()
+    }
+}
