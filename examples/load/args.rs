@@ -1,0 +1,124 @@
+//! The command line. Every count and every time has an upper bound, so that no
+//! run can go on without end.
+
+use crate::message::SHORTEST;
+use clap::builder::RangedU64ValueParser;
+use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
+
+/// Longer data than this would not fit an empty send buffer in one write.
+const LONGEST: usize = 32 * 1024;
+
+/// Puts load on a server that speaks the Pusher protocol, and accounts for
+/// every delivery.
+#[derive(Parser)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Publishes as fast as a window of messages in flight allows.
+    Fanout(Fanout),
+    /// Publishes at a fixed rate.
+    Rate(Rate),
+    /// Holds idle connections and measures the server's memory.
+    Idle(Idle),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Fanout {
+    #[command(flatten)]
+    pub(crate) traffic: Traffic,
+    /// Messages in flight: published, but not yet with every subscriber.
+    #[arg(long, default_value_t = 32, value_parser = between(1, 4096))]
+    pub(crate) window: usize,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Rate {
+    #[command(flatten)]
+    pub(crate) traffic: Traffic,
+    /// Messages per second.
+    #[arg(long, default_value_t = 20, value_parser = between(1, 100_000))]
+    pub(crate) rate: usize,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Idle {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// How many connections to hold.
+    #[arg(long, default_value_t = 10_000, value_parser = between(1, 200_000))]
+    pub(crate) subscribers: usize,
+    /// The channel to subscribe to; its number is added if there are several.
+    #[arg(long, default_value = "private-idle")]
+    pub(crate) channel: String,
+    /// Over how many channels the connections are spread.
+    #[arg(long, default_value_t = 1, value_parser = between(1, 200_000))]
+    pub(crate) channels: usize,
+    /// Seconds of silence before the last measurement.
+    #[arg(long, default_value_t = 3, value_parser = between(0, 600))]
+    pub(crate) silence: usize,
+}
+
+/// What the runs that publish have in common.
+#[derive(clap::Args)]
+pub(crate) struct Traffic {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Connect anew for every publish, for servers that close the connection
+    /// after each answer, as Laravel Reverb does.
+    #[arg(long)]
+    pub(crate) close: bool,
+    /// Subscribers, all on the one channel.
+    #[arg(long, default_value_t = 1000, value_parser = between(1, 100_000))]
+    pub(crate) subscribers: usize,
+    /// Connections that publish, each with one request outstanding at most.
+    #[arg(long, default_value_t = 4, value_parser = between(1, 256))]
+    pub(crate) publishers: usize,
+    /// Bytes of the data string of a message, as decoded.
+    #[arg(long, default_value_t = 200, value_parser = between(SHORTEST, LONGEST))]
+    pub(crate) size: usize,
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 10, value_parser = between(1, 3600))]
+    pub(crate) seconds: usize,
+    /// Seconds to publish before the measurement begins.
+    #[arg(long, default_value_t = 2, value_parser = between(0, 600))]
+    pub(crate) warmup: usize,
+    /// The channel to publish to.
+    #[arg(long, default_value = "private-bench")]
+    pub(crate) channel: String,
+}
+
+/// The server, and the application to speak for.
+#[derive(clap::Args)]
+pub(crate) struct Target {
+    /// The server's address.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub(crate) addr: SocketAddr,
+    /// The application's id, which publishes name.
+    #[arg(long, default_value = "my-app-id")]
+    pub(crate) app_id: String,
+    /// The application's key.
+    #[arg(long, default_value = "my-app-key")]
+    pub(crate) key: String,
+    /// The application's secret, with which everything is signed.
+    #[arg(long, default_value = "my-app-secret")]
+    pub(crate) secret: String,
+    /// The server's process, whose time and memory are to be measured.
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// From how many addresses of 127.0.0.0/24 to connect; each has some
+    /// 28,000 ports of its own.
+    #[arg(long, default_value_t = 1, value_parser = between(1, 254))]
+    pub(crate) sources: usize,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn between(least: usize, most: usize) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(least as u64..=most as u64)
+}

@@ -1,0 +1,70 @@
+//! What the kernel says about a process: the processor time it used, over all
+//! its threads, the time it waited for a processor, and the memory it has
+//! resident.
+
+use crate::Outcome;
+use crate::sys;
+use std::fs;
+use std::time::Duration;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Process {
+    pid: u32,
+}
+
+impl Process {
+    pub(crate) fn with_pid(pid: u32) -> Self {
+        Self { pid }
+    }
+
+    pub(crate) fn own() -> Self {
+        Self {
+            pid: std::process::id(),
+        }
+    }
+
+    /// User and system time so far, in steps of a clock tick.
+    pub(crate) fn cpu_time(self) -> Outcome<Duration> {
+        let stat = self.read("stat")?;
+        // The name before the last parenthesis may hold anything, spaces too.
+        let (_, fields) = stat.rsplit_once(')').ok_or("/proc/PID/stat has no name")?;
+        let mut fields = fields.split_ascii_whitespace().skip(11);
+        let mut ticks = || -> Outcome<u64> {
+            Ok(fields
+                .next()
+                .ok_or("/proc/PID/stat is too short")?
+                .parse()?)
+        };
+        let micros = (ticks()? + ticks()?) * 1_000_000 / sys::ticks_per_second();
+        Ok(Duration::from_micros(micros))
+    }
+
+    /// How long its threads were ready to run and did not have a core: on a core
+    /// of its own, that is the time that other processes took from it. None if
+    /// this kernel does not count it.
+    pub(crate) fn waited(self) -> Option<Duration> {
+        let mut nanos = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid)).ok()? {
+            let line = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            let wait: u64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
+            nanos += wait;
+        }
+        Some(Duration::from_nanos(nanos))
+    }
+
+    /// The resident memory in bytes.
+    pub(crate) fn resident(self) -> Outcome<u64> {
+        let status = self.read("status")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .ok_or("/proc/PID/status has no VmRSS; the process has ended")?;
+        let kilobytes: u64 = line.trim().trim_end_matches("kB").trim_end().parse()?;
+        Ok(kilobytes * 1024)
+    }
+
+    fn read(self, file: &str) -> Outcome<String> {
+        let path = format!("/proc/{}/{file}", self.pid);
+        fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}").into())
+    }
+}

@@ -1,0 +1,162 @@
+//! One publisher: a kept-alive HTTP connection with at most one request on its
+//! way.
+//!
+//! This is not an HTTP client. It knows answers with a `Content-Length` and
+//! answers that end with the connection, and it connects anew after the latter,
+//! or after every answer if it is told to.
+
+use crate::Outcome;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// An answer to a publish is a few bytes; this much is an answer gone wrong.
+const LONGEST: usize = 64 * 1024;
+
+/// A whole answer.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+pub(crate) struct Publisher {
+    server: SocketAddr,
+    keep_alive: bool,
+    stream: TcpStream,
+    request: Vec<u8>,
+    received: Vec<u8>,
+    /// Whether a request was sent whose answer has not come.
+    waiting: bool,
+    ended: bool,
+}
+
+impl Publisher {
+    pub(crate) fn connect(server: SocketAddr, keep_alive: bool) -> Outcome<Self> {
+        Ok(Self {
+            server,
+            keep_alive,
+            stream: connect(server)?,
+            request: Vec::new(),
+            received: Vec::new(),
+            waiting: false,
+            ended: false,
+        })
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Connects anew if the connection has ended; whether it had.
+    pub(crate) fn revive(&mut self) -> Outcome<bool> {
+        let ended = self.ended;
+        if ended {
+            self.stream = connect(self.server)?;
+            self.ended = false;
+        }
+        Ok(ended)
+    }
+
+    /// Makes the request ready, so that the clock can be read just before it is
+    /// written.
+    pub(crate) fn prepare(&mut self, target: &str, body: &str) {
+        self.request.clear();
+        let (server, length) = (self.server, body.len());
+        let connection = if self.keep_alive {
+            "keep-alive"
+        } else {
+            "close"
+        };
+        write!(
+            self.request,
+            "POST {target} HTTP/1.1\r\n\
+             Host: {server}\r\n\
+             Connection: {connection}\r\n\
+             Content-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n\
+             {body}"
+        )
+        .expect("writing to memory does not fail");
+    }
+
+    pub(crate) fn send(&mut self) -> Outcome<()> {
+        let count = self
+            .stream
+            .write(&self.request)
+            .map_err(|error| format!("cannot publish: {error}"))?;
+        if count < self.request.len() {
+            return Err("a publish did not fit the socket's send buffer; make it smaller".into());
+        }
+        self.waiting = true;
+        Ok(())
+    }
+
+    /// Reads once; the answer, if that made it whole.
+    pub(crate) fn receive(&mut self) -> Outcome<Option<Answer>> {
+        let mut buffer = [0; 4096];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => self.ended = true,
+            Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(format!("cannot read an answer: {error}").into()),
+        }
+        if self.received.len() > LONGEST {
+            return Err("the answer to a publish does not end".into());
+        }
+        if !self.waiting {
+            return match self.ended {
+                true => Ok(None),
+                false => Err("the server answered a publish that was not sent".into()),
+            };
+        }
+        let answer = whole_answer(&self.received, self.ended)?;
+        if answer.is_some() {
+            self.received.clear();
+            self.waiting = false;
+            self.ended |= !self.keep_alive;
+        } else if self.ended {
+            return Err(
+                "the server closed the connection instead of answering a publish; \
+                        if it does so after every answer, use --close"
+                    .into(),
+            );
+        }
+        Ok(answer)
+    }
+}
+
+fn connect(server: SocketAddr) -> Outcome<TcpStream> {
+    let stream = TcpStream::connect_timeout(&server, PATIENCE)
+        .map_err(|error| format!("cannot connect to {server}: {error}"))?;
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    Ok(stream)
+}
+
+fn whole_answer(bytes: &[u8], ended: bool) -> Outcome<Option<Answer>> {
+    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    let body = &bytes[end + 4..];
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .ok_or("the answer to a publish has no status")?;
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"))
+        .map(|length| length.trim().parse::<usize>())
+        .transpose()?;
+    if head.contains("\r\ntransfer-encoding:") {
+        return Err("the server answers in chunks, which this client does not read".into());
+    }
+    if length.is_some_and(|length| body.len() > length) {
+        return Err("the server sent more than the one answer it owed".into());
+    }
+    let whole = length.map_or(ended, |length| body.len() == length);
+    let body = String::from_utf8_lossy(body).into_owned();
+    Ok(whole.then_some(Answer { status, body }))
+}

@@ -1,0 +1,330 @@
+//! A run that publishes: the loop in which one thread reads every delivery,
+//! takes every answer and sends the next message when its pace allows.
+//!
+//! Deliveries are what costs, so they are handled in batches, with one reading
+//! of the clock for each read of a socket; the publishers have an epoll instance
+//! of their own, so that they are served between any two batches.
+
+use crate::Outcome;
+use crate::app::App;
+use crate::args::Traffic;
+use crate::clock::{Clock, seconds};
+use crate::ledger::{Counts, Ledger};
+use crate::message::{Mark, Reader, Template};
+use crate::process::Process;
+use crate::publisher::Publisher;
+use crate::report::{self, Usage};
+use crate::subscriber::{self, Subscriber};
+use crate::sys::{Epoll, Events};
+use crate::wire::{self, Frame};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How long to wait for what is still on its way when the publishing is over.
+const DRAIN: u64 = seconds(5);
+/// Refused publishes after which there is no point in going on.
+const REFUSALS: u64 = 100;
+/// Subscribers served before the publishers get their turn.
+const BATCH: usize = 64;
+/// One read of a subscriber; it stays in the processor's cache.
+const BUFFER: usize = 128 * 1024;
+/// The memory for telling repeated deliveries, in entries of four bytes.
+const SEEN: usize = 1 << 24;
+/// The token under which the publishers' epoll instance is watched.
+const PUBLISHERS: u64 = u64::MAX;
+
+/// When the next message may go.
+pub(crate) enum Pace {
+    /// While fewer than this many are in flight.
+    Window(usize),
+    /// At fixed times, whether the server keeps up or not.
+    Rate { interval: u64, due: u64 },
+}
+
+impl Pace {
+    pub(crate) fn window(messages: usize) -> Self {
+        Self::Window(messages)
+    }
+
+    pub(crate) fn rate(per_second: usize) -> Self {
+        let interval = seconds(1) / per_second as u64;
+        Self::Rate { interval, due: 0 }
+    }
+
+    /// How many messages are due.
+    fn behind(&self, now: u64) -> u64 {
+        match self {
+            Self::Window(_) => 0,
+            Self::Rate { interval, due } => now.saturating_sub(*due) / interval,
+        }
+    }
+
+    /// How many messages the ledger has to hold at once. At a fixed rate that
+    /// is as many as the server may fall behind by.
+    fn span(&self, traffic: &Traffic) -> usize {
+        match self {
+            Self::Window(messages) => messages * 2,
+            Self::Rate { .. } => (SEEN / traffic.subscribers).clamp(64, 4096) / 2,
+        }
+    }
+}
+
+/// Runs, reports, and says whether every delivery was as it should be.
+pub(crate) fn run(traffic: &Traffic, pace: Pace) -> Outcome<bool> {
+    subscriber::make_room_for(traffic.subscribers + traffic.publishers)?;
+    let mut run = Run::begin(traffic, pace)?;
+    let summary = run.go()?;
+    report::traffic(traffic, &run.pace, &summary, run.ledger.latencies())?;
+    Ok(summary.is_clean())
+}
+
+/// What a run has to report, besides the latencies.
+pub(crate) struct Summary {
+    /// Over the whole run.
+    pub(crate) total: Counts,
+    /// Over the measured time.
+    pub(crate) measured: Counts,
+    pub(crate) seconds: f64,
+    pub(crate) lost: u64,
+    pub(crate) http_errors: u64,
+    pub(crate) first_refusal: Option<String>,
+    /// Messages that were due while every publisher waited for its answer.
+    pub(crate) late: u64,
+    /// Messages that were due and could not be published at all.
+    pub(crate) behind: u64,
+    pub(crate) usage: Usage,
+}
+
+impl Summary {
+    fn is_clean(&self) -> bool {
+        let total = &self.total;
+        let wrong = total.duplicates + total.out_of_order + total.unexpected;
+        self.lost + wrong + self.http_errors == 0
+    }
+}
+
+struct Run<'a> {
+    traffic: &'a Traffic,
+    pace: Pace,
+    clock: Clock,
+    app: App,
+    template: Template,
+    reader: Reader,
+    ledger: Ledger,
+    subscribers: Vec<Subscriber>,
+    publishers: Vec<Publisher>,
+    /// Per publisher, the message whose answer has not come.
+    outstanding: Vec<Option<Mark>>,
+    idle: VecDeque<usize>,
+    arrivals: Epoll,
+    answers: Epoll,
+    buffer: Vec<u8>,
+    body: String,
+    /// Whether the message that is due had to wait for a publisher.
+    overdue: bool,
+    late: u64,
+    http_errors: u64,
+    first_refusal: Option<String>,
+}
+
+impl<'a> Run<'a> {
+    fn begin(traffic: &'a Traffic, pace: Pace) -> Outcome<Self> {
+        let target = &traffic.target;
+        let app = App::of(target);
+        let arrivals = Epoll::new()?;
+        let answers = Epoll::new()?;
+        answers.nest_in(&arrivals, PUBLISHERS)?;
+        let mut publishers = Vec::new();
+        for number in 0..traffic.publishers {
+            let publisher = Publisher::connect(target.addr, !traffic.close)?;
+            answers.add(publisher.stream(), number as u64)?;
+            publishers.push(publisher);
+        }
+        let mut subscribers = Vec::new();
+        for number in 0..traffic.subscribers {
+            let source = subscriber::source(number, target.sources);
+            let subscriber = Subscriber::join(target.addr, source, &app, &traffic.channel)?;
+            arrivals.add(subscriber.stream(), number as u64)?;
+            subscribers.push(subscriber);
+        }
+        let span = pace.span(traffic);
+        let template = Template::new(&traffic.channel, traffic.size);
+        Ok(Self {
+            traffic,
+            pace,
+            clock: Clock::start(),
+            app,
+            reader: Reader::new(template.clone()),
+            template,
+            ledger: Ledger::new(subscribers.len(), publishers.len(), span),
+            outstanding: vec![None; publishers.len()],
+            idle: (0..publishers.len()).collect(),
+            subscribers,
+            publishers,
+            arrivals,
+            answers,
+            buffer: vec![0; BUFFER],
+            body: String::new(),
+            overdue: false,
+            late: 0,
+            http_errors: 0,
+            first_refusal: None,
+        })
+    }
+
+    fn go(&mut self) -> Outcome<Summary> {
+        let server = self.traffic.target.pid.map(Process::with_pid);
+        let began = self.clock.now();
+        if let Pace::Rate { due, .. } = &mut self.pace {
+            *due = began;
+        }
+        let from = began + seconds(self.traffic.warmup);
+        self.work_until(from, true)?;
+        let before = self.ledger.counts();
+        let usage = Usage::before(server)?;
+        let measured_from = self.clock.now();
+        self.ledger.begin_to_measure();
+        self.work_until(measured_from + seconds(self.traffic.seconds), true)?;
+        let measured = self.ledger.counts().since(before);
+        let elapsed = self.clock.now() - measured_from;
+        let behind = self.pace.behind(self.clock.now());
+        let usage = usage.until_now()?;
+        self.work_until(self.clock.now() + DRAIN, false)?;
+        let unanswered = self.outstanding.iter().flatten().count() as u64;
+        Ok(Summary {
+            total: self.ledger.counts(),
+            measured,
+            seconds: elapsed as f64 / 1e9,
+            lost: self.ledger.missing(),
+            http_errors: self.http_errors + unanswered,
+            first_refusal: self.first_refusal.take(),
+            late: self.late,
+            behind,
+            usage,
+        })
+    }
+
+    /// Works until a moment, or, when nothing more is to be published, until
+    /// nothing is on its way.
+    fn work_until(&mut self, end: u64, publishing: bool) -> Outcome<()> {
+        let mut events = Events::with_capacity(BATCH);
+        loop {
+            let now = self.clock.now();
+            let finished = self.ledger.in_flight() == 0 && self.idle.len() == self.publishers.len();
+            if now >= end || (!publishing && finished) {
+                return Ok(());
+            }
+            let mut wake = end;
+            if publishing {
+                self.publish_what_may_go(now)?;
+                if let Pace::Rate { due, .. } = self.pace
+                    && !self.overdue
+                {
+                    wake = wake.min(due);
+                }
+            }
+            let pause = Duration::from_nanos(wake.saturating_sub(now));
+            self.arrivals.wait(&mut events, pause)?;
+            for index in 0..events.len() {
+                let token = events.get(index).token;
+                if token != PUBLISHERS {
+                    self.receive(token as usize)?;
+                }
+            }
+            self.take_answers()?;
+        }
+    }
+
+    /// Reads one subscriber once and enters every delivery that this makes whole.
+    fn receive(&mut self, number: usize) -> Outcome<()> {
+        let subscriber = &mut self.subscribers[number];
+        let Some(filled) = subscriber.read(&mut self.buffer)? else {
+            return Ok(());
+        };
+        let now = self.clock.now();
+        let mut rest = &self.buffer[..filled];
+        while let Some((frame, length)) = wire::first_frame(rest)? {
+            rest = &rest[length..];
+            let mark = match frame {
+                Frame::Text(text) => self.reader.read(text)?,
+                _ => None,
+            };
+            match mark {
+                Some(mark) => self.ledger.deliver(number, mark, now),
+                None => subscriber.attend(&frame)?,
+            }
+        }
+        subscriber.keep(rest);
+        Ok(())
+    }
+
+    fn publish_what_may_go(&mut self, now: u64) -> Outcome<()> {
+        loop {
+            let due = match self.pace {
+                Pace::Window(messages) => {
+                    if self.ledger.in_flight() >= messages || !self.ledger.has_room() {
+                        return Ok(());
+                    }
+                    None
+                }
+                Pace::Rate { due, .. } if due > now => return Ok(()),
+                Pace::Rate { due, .. } => Some(due),
+            };
+            if !self.ledger.has_room() {
+                return Err("the server does not keep up with the rate at all".into());
+            }
+            let Some(number) = self.idle.pop_front() else {
+                self.late += u64::from(due.is_some() && !self.overdue);
+                self.overdue = due.is_some();
+                return Ok(());
+            };
+            // A message that waited for a publisher waited for the server, and
+            // that belongs to its latency.
+            let sent = due.filter(|_| self.overdue);
+            self.publish(number, sent)?;
+            self.overdue = false;
+            if let Pace::Rate { interval, due } = &mut self.pace {
+                *due += *interval;
+            }
+        }
+    }
+
+    fn publish(&mut self, number: usize, sent: Option<u64>) -> Outcome<()> {
+        let publisher = &mut self.publishers[number];
+        let mark = self.ledger.publish(number as u32);
+        self.template.write_body(mark, &mut self.body);
+        publisher.prepare(&self.app.publish_target(&self.body), &self.body);
+        self.outstanding[number] = Some(mark);
+        self.ledger
+            .sent(mark, sent.unwrap_or_else(|| self.clock.now()));
+        publisher.send()
+    }
+
+    fn take_answers(&mut self) -> Outcome<()> {
+        let mut events = Events::with_capacity(BATCH);
+        self.answers.wait(&mut events, Duration::ZERO)?;
+        for index in 0..events.len() {
+            let number = events.get(index).token as usize;
+            let publisher = &mut self.publishers[number];
+            let answer = publisher.receive()?;
+            if publisher.revive()? {
+                self.answers.add(publisher.stream(), number as u64)?;
+            }
+            let (Some(answer), Some(mark)) = (answer, self.outstanding[number]) else {
+                continue;
+            };
+            self.outstanding[number] = None;
+            self.idle.push_back(number);
+            if answer.status != 200 {
+                self.ledger.reject(mark);
+                self.http_errors += 1;
+                let refusal = format!("{} {}", answer.status, answer.body.trim());
+                let first = self.first_refusal.get_or_insert(refusal);
+                if self.http_errors >= REFUSALS {
+                    return Err(format!("{REFUSALS} publishes were refused, first: {first}").into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
