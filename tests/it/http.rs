@@ -153,7 +153,7 @@ fn sizes_over_the_limits_are_told_with_the_limit() {
 }
 
 #[test]
-fn bodies_in_pieces_chunks_and_pipelines_are_read() {
+fn bodies_in_pieces_chunks_and_pipelines_and_after_100_continue_are_read() {
     let server = TestServer::start();
     let mut client = Client::connect(&server);
     client.subscribe("lobby");
@@ -174,6 +174,14 @@ fn bodies_in_pieces_chunks_and_pipelines_are_read() {
         first.len(),
         second.len()
     ));
+    assert_eq!(http.answer().status, 200);
+    client.expect(expected);
+    http.write(&format!(
+        "{head}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    ));
+    assert_eq!(http.interim(), "HTTP/1.1 100 Continue");
+    http.write(&body);
     assert_eq!(http.answer().status, 200);
     client.expect(expected);
     let whole = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());

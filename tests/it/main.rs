@@ -2,7 +2,10 @@
 //! frames in and out.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(missing_docs, reason = "tests are read, not linked to")]
-#![allow(clippy::too_many_lines, reason = "a table of cases is as long as it has to be")]
+#![allow(
+    clippy::too_many_lines,
+    reason = "a table of cases is as long as it has to be"
+)]
 
 mod auth;
 mod cli;
@@ -15,6 +18,7 @@ mod heartbeat;
 mod http;
 mod layers;
 mod limits;
+mod readme;
 mod shutdown;
 mod slow;
 mod subscribe;

@@ -57,13 +57,29 @@ impl Http {
         self.answer_to("GET")
     }
 
-    fn answer_to(&mut self, method: &str) -> Answer {
-        let head_end = loop {
+    /// An answer of the 1xx kind, which has no body: its first line.
+    pub(crate) fn interim(&mut self) -> String {
+        let end = self.head_end();
+        let head = self.buffer.drain(..end + 4).collect();
+        String::from_utf8(head)
+            .unwrap()
+            .lines()
+            .next()
+            .unwrap()
+            .to_owned()
+    }
+
+    fn head_end(&mut self) -> usize {
+        loop {
             if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
-                break at;
+                return at;
             }
             self.read_more();
-        };
+        }
+    }
+
+    fn answer_to(&mut self, method: &str) -> Answer {
+        let head_end = self.head_end();
         let head = String::from_utf8(self.buffer[..head_end].to_vec()).unwrap();
         let mut lines = head.lines();
         let status = lines

@@ -1,0 +1,100 @@
+//! The README is true: every command in it is one that is tested.
+
+use std::fs;
+use std::path::Path;
+
+use clap::Parser;
+use resound::cli::Cli;
+
+fn file(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The lines of all fenced blocks of a language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let (mut lines, mut inside) = (Vec::new(), false);
+    for line in text.lines() {
+        match line.strip_prefix("```") {
+            Some(name) => inside = name == language,
+            None if inside => lines.push(line.to_owned()),
+            None => {}
+        }
+    }
+    lines
+}
+
+#[test]
+fn every_shell_command_is_run_by_scripts_test_or_understood_by_the_program() {
+    let (readme, script) = (file("README.md"), file("scripts/test"));
+    let commands = blocks(&readme, "sh");
+    assert!(commands.len() >= 4, "{commands:?}");
+    for command in commands {
+        if let Some(arguments) = command.strip_prefix("resound ") {
+            let words = std::iter::once("resound").chain(arguments.split(' '));
+            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{command}: {error}"));
+        } else if command == "cargo run --release -- demo" {
+            assert!(
+                script.contains("cargo run --release --locked -- demo"),
+                "{command}"
+            );
+        } else {
+            assert!(
+                command == "scripts/test" || script.contains(&command),
+                "no test runs: {command}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_settings_it_shows_can_be_loaded() {
+    let readme = file("README.md");
+    let dir = tempfile::tempdir().unwrap();
+    let (env, toml) = (dir.path().join(".env"), dir.path().join("resound.toml"));
+    fs::write(&env, blocks(&readme, "ini").join("\n")).unwrap();
+    fs::write(&toml, blocks(&readme, "toml").join("\n")).unwrap();
+    let sources = resound::config::Sources {
+        env_file: Some(env),
+        config_file: Some(toml),
+        ..Default::default()
+    };
+    let config = resound::config::Config::load(&sources).unwrap();
+    assert_eq!(
+        config
+            .apps
+            .iter()
+            .map(|app| app.id.as_str())
+            .collect::<Vec<_>>(),
+        ["shop", "my-app-id"]
+    );
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_names_in_its_tables_exist() {
+    let readme = file("README.md");
+    let known = file("config/resound.toml")
+        + "REVERB_PORT REVERB_SCHEME REVERB_APP_ID REVERB_APP_KEY REVERB_APP_SECRET";
+    let is_name = |c: char| c.is_ascii_uppercase() || c == '_';
+    for name in readme
+        .split(|c| !is_name(c))
+        .filter(|w| w.starts_with("REVERB_") || w.starts_with("RESOUND_"))
+    {
+        assert!(
+            name == "REVERB_" || known.contains(name),
+            "{name} is not a setting"
+        );
+    }
+    for flag in readme
+        .split(|c: char| c.is_whitespace() || c == '`')
+        .filter(|word| word.starts_with("--") && word.len() > 3)
+    {
+        let help = file("src/cli.rs");
+        let name = flag.trim_start_matches("--").replace('-', "_");
+        let elsewhere = ["release", "locked", "help"];
+        assert!(
+            elsewhere.contains(&name.as_str()) || help.contains(&format!("pub {name}:")),
+            "there is no flag {flag}"
+        );
+    }
+}
