@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::protocol::publish::EventLimits;
 use crate::protocol::signature::Secret;
 
 /// One application (a "Pusher app"): its credentials and its limits.
@@ -24,12 +25,59 @@ pub struct App {
     pub activity_timeout: u32,
     /// Most connections at a time, `None` for no limit.
     pub max_connections: Option<usize>,
+    /// Most channels that a connection may have joined.
+    pub max_subscriptions: usize,
     /// Bytes of a client's message.
     pub max_message_size: usize,
+    /// Most messages of a connection, pings and pongs not counted.
+    pub message_rate: Option<Rate>,
+    /// Whether a connection over its rate is closed.
+    pub terminate_on_limit: bool,
     /// Who may send client events.
     pub client_events: ClientEvents,
+    /// Bytes of a client event's data.
+    pub max_client_event_size: usize,
+    /// Most client events of a connection.
+    pub client_event_rate: Option<Rate>,
     /// Which pages may connect.
     pub origins: Origins,
+    /// What the names and sizes of published events are held to.
+    pub events: EventLimits,
+    /// Limits of presence channels.
+    pub presence: PresenceLimits,
+    /// Limits of what cache channels keep.
+    pub cache: CacheLimits,
+    /// Whether channels are told how many subscribers they have.
+    pub subscription_count: bool,
+    /// How long a connection may neither sign in nor join a private or presence channel.
+    pub authorization_timeout: Option<Duration>,
+}
+
+/// So many in so much time, on average and at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In how much time.
+    pub per: Duration,
+}
+
+/// Limits of presence channels.
+#[derive(Clone, Copy, Debug)]
+pub struct PresenceLimits {
+    /// Users in a channel, `None` for no limit.
+    pub max_members: Option<usize>,
+    /// Bytes of a member's data.
+    pub max_member_size: usize,
+}
+
+/// Limits of what cache channels keep.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheLimits {
+    /// Bytes of all of them.
+    pub max_bytes: usize,
+    /// How long an event is kept.
+    pub ttl: Duration,
 }
 
 impl fmt::Debug for App {
@@ -56,22 +104,29 @@ pub enum ClientEvents {
 
 /// The pages that may open a connection, by their `Origin` header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origins(Vec<String>);
+pub struct Origins {
+    patterns: Vec<String>,
+    missing: bool,
+}
 
 impl Origins {
     /// Patterns in which `*` stands for any run of characters: `*`,
     /// `example.com`, `*.example.com`, `example.com:8443`, `https://example.com`.
-    pub fn new(patterns: Vec<String>) -> Self {
-        Self(patterns)
+    /// `missing` says whether connections without an `Origin`, which only programs
+    /// and native clients leave out, are allowed although pages are restricted.
+    pub fn new(patterns: Vec<String>, missing: bool) -> Self {
+        Self { patterns, missing }
     }
 
-    /// Whether a page may connect. Without an `Origin`, which only programs
-    /// leave out, a connection is allowed only if everybody is.
+    /// Whether a page may connect.
     pub fn allow(&self, origin: Option<&str>) -> bool {
-        if self.0.iter().any(|pattern| pattern == "*") {
+        if self.patterns.iter().any(|pattern| pattern == "*") {
             return true;
         }
-        let Some((scheme, authority)) = origin.and_then(|origin| origin.split_once("://")) else {
+        let Some(origin) = origin else {
+            return self.missing;
+        };
+        let Some((scheme, authority)) = origin.split_once("://") else {
             return false;
         };
         // An IPv6 host keeps its brackets; a port is what follows the last colon outside of them.
@@ -79,7 +134,7 @@ impl Origins {
             Some((host, port)) if !port.contains(']') => host,
             _ => authority,
         };
-        self.0
+        self.patterns
             .iter()
             .any(|pattern| match pattern.split_once("://") {
                 Some((only, rest)) => {
@@ -154,8 +209,40 @@ impl Apps {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// An application with the default limits, for tests of the layers above.
+    pub(crate) fn app(id: &str) -> App {
+        App {
+            index: 0,
+            id: id.to_owned(),
+            key: id.to_owned(),
+            secret: Secret::new("s"),
+            ping_interval: Duration::from_secs(60),
+            activity_timeout: 30,
+            max_connections: None,
+            max_subscriptions: 10_000,
+            max_message_size: 10_000,
+            message_rate: None,
+            terminate_on_limit: false,
+            client_events: ClientEvents::Members,
+            max_client_event_size: 10_000,
+            client_event_rate: None,
+            origins: Origins::new(vec!["*".to_owned()], false),
+            events: EventLimits::default(),
+            presence: PresenceLimits {
+                max_members: None,
+                max_member_size: 10_000,
+            },
+            cache: CacheLimits {
+                max_bytes: 1 << 20,
+                ttl: Duration::from_secs(1800),
+            },
+            subscription_count: false,
+            authorization_timeout: None,
+        }
+    }
 
     #[test]
     fn origins_match_hosts_ports_and_schemes() {
@@ -182,7 +269,7 @@ mod tests {
             ("[::1]", Some("http://[::1]"), true),
         ] {
             assert_eq!(
-                Origins::new(vec![pattern.to_owned()]).allow(origin),
+                Origins::new(vec![pattern.to_owned()], false).allow(origin),
                 allowed,
                 "{pattern} {origin:?}"
             );

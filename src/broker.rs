@@ -1,16 +1,32 @@
 //! The one service that both front doors call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::app::App;
-use crate::hub::Hub;
+use crate::hub::{Channel, Counts, Hub};
 use crate::protocol::publish::Publish;
-use crate::protocol::{ChannelName, SocketId, message};
+use crate::protocol::{ChannelName, Frame, SocketId, message};
 
-/// Publishes to channels.
+/// Publishes to channels and answers questions about them.
 #[derive(Clone)]
 pub struct Broker {
     hub: Arc<Hub>,
+}
+
+/// An event that a client sends to the others.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientEvent<'a> {
+    /// Its name, `client-` included.
+    pub name: &'a str,
+    /// Where it goes.
+    pub channel: &'a ChannelName,
+    /// Its payload as JSON.
+    pub data: Option<&'a str>,
+    /// Who sends it, in a presence channel, as JSON.
+    pub user_id: Option<&'a str>,
+    /// The connection that sends it and does not get it back.
+    pub from: SocketId,
 }
 
 impl Broker {
@@ -25,11 +41,16 @@ impl Broker {
         self.hub.has_room()
     }
 
-    /// Sends an application's event to its channels.
+    /// Sends an application's event to its channels. Cache channels keep it.
     pub fn publish(&self, app: &App, publish: &Publish<'_>) {
         for channel in &publish.channels {
             let encode = || message::event(publish.name, publish.data, channel);
-            let subscribers = self.hub.publish(app, channel, publish.except, encode);
+            let subscribers = if channel.kind().is_cache() {
+                self.hub
+                    .publish_and_keep(app, channel, publish.except, encode())
+            } else {
+                self.hub.publish(app, channel, publish.except, encode)
+            };
             tracing::debug!(app = app.id, %channel, event = publish.name, subscribers, "published");
         }
     }
@@ -40,23 +61,43 @@ impl Broker {
             name,
             channel,
             data,
+            user_id,
             from,
         } = *event;
-        let encode = || message::client_event(name, data, channel);
+        let encode = || message::client_event(name, data, channel, user_id);
         let subscribers = self.hub.publish(app, channel, Some(from), encode);
         tracing::debug!(app = app.id, %channel, event = name, %from, subscribers, "client event");
     }
-}
 
-/// An event that a client sends to the others.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientEvent<'a> {
-    /// Its name, `client-` included.
-    pub name: &'a str,
-    /// Where it goes.
-    pub channel: &'a ChannelName,
-    /// Its payload as JSON.
-    pub data: Option<&'a str>,
-    /// Who sends it and does not get it back.
-    pub from: SocketId,
+    /// Connections of an application.
+    pub fn connections(&self, app: &App) -> usize {
+        self.hub.connections(app)
+    }
+
+    /// Occupied channels whose names begin with `prefix`.
+    pub fn channels(&self, app: &App, prefix: &str) -> Vec<Arc<Channel>> {
+        self.hub.channels(app, prefix)
+    }
+
+    /// How many are in a channel; `None` if nobody is.
+    pub fn counts(&self, app: &App, channel: &str) -> Option<Counts> {
+        self.hub.find(app, channel).map(|channel| channel.counts())
+    }
+
+    /// Ids, as JSON, of the members of a presence channel; `None` if nobody is in it.
+    pub fn member_ids(&self, app: &App, channel: &str) -> Option<Vec<Box<str>>> {
+        self.hub
+            .find(app, channel)
+            .map(|channel| channel.member_ids())
+    }
+
+    /// The last event of a cache channel, and how long it will be kept.
+    pub fn cached(&self, app: &App, channel: &ChannelName) -> Option<(Frame, Duration)> {
+        self.hub.cached(app, channel)
+    }
+
+    /// Closes all connections of a user.
+    pub fn terminate(&self, app: &App, user: &str) -> usize {
+        self.hub.terminate(app, user)
+    }
 }

@@ -20,7 +20,9 @@
 //! api | ws
 //! broker, worker
 //! hub
-//! protocol, app, config, telemetry, shutdown
+//! config
+//! app
+//! protocol, telemetry, shutdown
 //! ```
 //!
 //! `tests/it/layers.rs` fails on anything else, on a runtime in [`protocol`], on an
@@ -62,11 +64,12 @@
 //! - An out-buffer starts at a frame's first byte and holds whole frames, so that
 //!   broadcasts, tungstenite's pongs and close frames, and cuts meet only at frame
 //!   boundaries.
-//! - An idle connection holds no buffer.
+//! - An idle connection holds no buffer of ours (a TLS session has its own).
 //! - Disconnecting costs O(own subscriptions); finding a socket or a channel is a
 //!   look-up.
 //! - Every queue has a bound in bytes and every wait a deadline. When a worker is
-//!   behind, publishers wait; sockets are not taken for slow because we are.
+//!   behind, publishers wait; only a socket that does not take what we tried to
+//!   write is slow.
 
 pub mod cli;
 pub mod server;

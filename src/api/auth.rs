@@ -14,10 +14,18 @@ use crate::protocol::signature::canonical_query;
 /// A request whose signature was checked. There is no other way to get one.
 #[derive(Debug)]
 pub struct Authorized {
-    /// The application that signed it.
-    pub app: Arc<App>,
-    /// Its body, the bytes that were signed.
-    pub body: Bytes,
+    app: Arc<App>,
+    body: Bytes,
+    parameters: Vec<(String, String)>,
+}
+
+/// A request whose signature was checked before its body was read: nobody gets
+/// megabytes of memory for a body that nobody signed.
+#[derive(Debug)]
+pub struct Signed {
+    app: Arc<App>,
+    digest: Option<String>,
+    parameters: Vec<(String, String)>,
 }
 
 /// What a signature is checked against.
@@ -85,14 +93,9 @@ pub enum AuthError {
     },
 }
 
-impl Authorized {
-    /// Checks key, version, clock, digest and signature, in this order.
-    pub fn verify(
-        head: &Parts,
-        body: Bytes,
-        app: &Arc<App>,
-        rules: &Rules<'_>,
-    ) -> Result<Self, AuthError> {
+impl Signed {
+    /// Checks key, version, clock and signature, in this order.
+    pub fn verify(head: &Parts, app: &Arc<App>, rules: &Rules<'_>) -> Result<Self, AuthError> {
         let pairs = query_pairs(head.uri.query().unwrap_or_default());
         let find = |name: &'static str| {
             let found = pairs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
@@ -115,11 +118,6 @@ impl Authorized {
             return Err(AuthError::Version(version.to_owned()));
         }
         check_clock(need("auth_timestamp")?, rules)?;
-        match find("body_md5") {
-            Some(digest) => check_digest(digest, &body)?,
-            None if body.is_empty() => {}
-            None => return Err(AuthError::Missing("body_md5")),
-        }
         let signature = need("auth_signature")?;
         let query = canonical_query(&pairs);
         let signed = |path: &str| {
@@ -144,10 +142,49 @@ impl Authorized {
                 path: path.to_owned(),
             });
         }
+        let digest = find("body_md5").map(str::to_owned);
         Ok(Self {
             app: Arc::clone(app),
-            body,
+            digest,
+            parameters: pairs,
         })
+    }
+
+    /// Checks the body against its digest.
+    pub fn with_body(self, body: Bytes) -> Result<Authorized, AuthError> {
+        match &self.digest {
+            Some(digest) => check_digest(digest, &body)?,
+            None if body.is_empty() => {}
+            None => return Err(AuthError::Missing("body_md5")),
+        }
+        Ok(Authorized {
+            app: self.app,
+            body,
+            parameters: self.parameters,
+        })
+    }
+}
+
+impl Authorized {
+    /// The application that signed it.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Its body, the bytes that were signed.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The pairs of its query, decoded, in the order they came.
+    pub fn parameters(&self) -> &[(String, String)] {
+        &self.parameters
+    }
+
+    /// The value of a query parameter.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let found = self.parameters.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
     }
 }
 

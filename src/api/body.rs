@@ -15,6 +15,21 @@ use super::ApiError;
 /// still sending gets to read why its request is refused.
 const MOST_DISCARDED: usize = 8 << 20;
 
+/// Reads a body that nobody wants, so that its sender gets to read why.
+pub(super) async fn discard(mut body: Incoming, time: Duration) {
+    let reading = async {
+        let mut size = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            size += frame.data_ref().map_or(0, Bytes::len);
+            if size > MOST_DISCARDED {
+                return;
+            }
+        }
+    };
+    // Whoever is slower than this does not get to read it.
+    let _ = timeout(time, reading).await;
+}
+
 /// The whole body.
 pub(super) async fn read(
     head: &Parts,

@@ -5,19 +5,20 @@
 
 pub mod auth;
 mod body;
+mod events;
+mod queries;
 mod reply;
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
+use percent_encoding::percent_decode_str;
 
-use crate::app::{App, Apps};
+use crate::app::Apps;
 use crate::broker::Broker;
-use crate::protocol::publish::Publish;
-use auth::Authorized;
+use auth::{Authorized, Signed};
 pub use reply::{ApiError, Reply, health, json, text};
 
 /// What the API needs to know of the configuration.
@@ -29,8 +30,6 @@ pub struct Api {
     pub broker: Broker,
     /// Bytes of a request's body.
     pub max_request_size: usize,
-    /// Bytes of an event's `data`.
-    pub max_event_size: usize,
     /// How long a body may take to arrive.
     pub request_timeout: Duration,
     /// How far a request's clock may be off.
@@ -39,36 +38,56 @@ pub struct Api {
     pub prefix: String,
 }
 
-/// How long a publish waits for the workers to catch up before it is refused.
-const MOST_WAIT: Duration = Duration::from_secs(5);
-
-/// A call below `/apps/{id}/`.
-#[derive(Clone, Copy)]
+/// A call below `/apps/{id}/`; names are decoded and not yet checked.
+#[derive(Debug)]
 enum Call {
     Events,
     BatchEvents,
+    /// Deprecated by Pusher: the body is the data.
+    ChannelEvents(String),
+    Channels,
+    Channel(String),
+    Users(String),
+    /// Deprecated by Pusher.
+    Stats(String),
+    Terminate(String),
+    /// Reverb's own, which Laravel Pulse asks.
+    Connections,
+}
+
+impl Call {
+    /// The call that a path names, and the method that it takes.
+    fn parse(path: &[&str]) -> Option<(Self, Method)> {
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        Some(match *path {
+            ["events"] => (Self::Events, Method::POST),
+            ["batch_events"] => (Self::BatchEvents, Method::POST),
+            ["channels"] => (Self::Channels, Method::GET),
+            ["channels", name] => (Self::Channel(decoded(name)), Method::GET),
+            ["channels", name, "users"] => (Self::Users(decoded(name)), Method::GET),
+            ["channels", name, "stats"] => (Self::Stats(decoded(name)), Method::GET),
+            ["channels", name, "events"] => (Self::ChannelEvents(decoded(name)), Method::POST),
+            ["users", id, "terminate_connections"] => (Self::Terminate(decoded(id)), Method::POST),
+            ["connections"] => (Self::Connections, Method::GET),
+            _ => return None,
+        })
+    }
 }
 
 impl Api {
-    /// Answers a request for `/apps/{id}/{call}`.
-    pub async fn handle(&self, request: Request<Incoming>, id: &str, call: &str) -> Reply {
+    /// Answers a request for `/apps/{id}/{path}`.
+    pub async fn handle(&self, request: Request<Incoming>, id: &str, path: &[&str]) -> Reply {
         let (head, body) = request.into_parts();
         let answer = async {
-            let call = match call {
-                "events" => Call::Events,
-                "batch_events" => Call::BatchEvents,
-                _ => return Err(ApiError::NotFound),
+            let (call, signed) = match self.check(&head, id, path) {
+                Ok(checked) => checked,
+                Err(error) => {
+                    body::discard(body, self.request_timeout).await;
+                    return Err(error);
+                }
             };
-            if head.method != Method::POST {
-                return Err(ApiError::Method("POST"));
-            }
-            let app = self
-                .apps
-                .by_id(id)
-                .ok_or_else(|| ApiError::UnknownApp(id.to_owned()))?;
             let body = body::read(&head, body, self.max_request_size, self.request_timeout).await?;
-            let request = self.authorize(&head, body, app)?;
-            self.run(call, &request).await
+            self.run(call, &signed.with_body(body)?).await
         };
         answer.await.unwrap_or_else(|error: ApiError| {
             tracing::info!(app = id, method = %head.method, path = head.uri.path(), %error, "refused a request");
@@ -76,50 +95,51 @@ impl Api {
         })
     }
 
-    fn authorize(
-        &self,
-        head: &Parts,
-        body: bytes::Bytes,
-        app: &Arc<App>,
-    ) -> Result<Authorized, ApiError> {
+    /// Everything that can be checked before the body is read.
+    fn check(&self, head: &Parts, id: &str, path: &[&str]) -> Result<(Call, Signed), ApiError> {
+        let (call, method) = Call::parse(path).ok_or(ApiError::NotFound)?;
+        if head.method != method {
+            return Err(ApiError::Method(if method == Method::GET {
+                "GET"
+            } else {
+                "POST"
+            }));
+        }
+        let app = self
+            .apps
+            .by_id(id)
+            .ok_or_else(|| ApiError::UnknownApp(id.to_owned()))?;
         let rules = auth::Rules {
             tolerance: self.timestamp_tolerance,
             prefix: &self.prefix,
             now: SystemTime::now(),
         };
-        Ok(Authorized::verify(head, body, app, &rules)?)
+        Ok((call, Signed::verify(head, app, &rules)?))
     }
 
     async fn run(&self, call: Call, request: &Authorized) -> Result<Reply, ApiError> {
         match call {
-            Call::Events => {
-                let publish = Publish::parse(&request.body, self.max_event_size)?;
-                self.wait_for_room().await?;
-                self.broker.publish(&request.app, &publish);
+            Call::Events => self.events(request).await,
+            Call::BatchEvents => self.batch_events(request).await,
+            Call::ChannelEvents(channel) => self.channel_events(request, &channel).await,
+            Call::Channels => Ok(self.channels(request)),
+            Call::Channel(name) => self.channel(request, &name),
+            Call::Users(name) => self.users(request, &name),
+            Call::Stats(name) => self.stats(request, &name),
+            Call::Terminate(user) => {
+                let connections = self.broker.terminate(request.app(), &user);
+                tracing::info!(
+                    app = request.app().id,
+                    user,
+                    connections,
+                    "terminated a user's connections"
+                );
                 Ok(json("{}"))
             }
-            Call::BatchEvents => {
-                let batch = Publish::parse_batch(&request.body, self.max_event_size)?;
-                self.wait_for_room().await?;
-                for publish in &batch {
-                    self.broker.publish(&request.app, publish);
-                }
-                Ok(json(r#"{"batch":{}}"#))
+            Call::Connections => {
+                let connections = self.broker.connections(request.app());
+                Ok(json(format!(r#"{{"connections":{connections}}}"#)))
             }
         }
-    }
-
-    /// Slows publishers down to what the workers can deliver.
-    async fn wait_for_room(&self) -> Result<(), ApiError> {
-        const STEP: Duration = Duration::from_millis(2);
-        let mut waited = Duration::ZERO;
-        while !self.broker.has_room() {
-            if waited >= MOST_WAIT {
-                return Err(ApiError::OverCapacity);
-            }
-            tokio::time::sleep(STEP).await;
-            waited += STEP;
-        }
-        Ok(())
     }
 }

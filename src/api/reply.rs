@@ -48,8 +48,13 @@ pub enum ApiError {
     #[error("Bad request. The request body cannot be read: {0}.")]
     Broken(String),
     /// The workers are too far behind.
-    #[error("Over capacity. The event was not published; try again.")]
-    OverCapacity,
+    #[error(
+        "Over capacity. Of this request {published} events were published; try again with the rest."
+    )]
+    OverCapacity {
+        /// Events of a batch that were published.
+        published: usize,
+    },
 }
 
 impl ApiError {
@@ -68,7 +73,7 @@ impl ApiError {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
-            Self::OverCapacity => StatusCode::SERVICE_UNAVAILABLE,
+            Self::OverCapacity { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -94,28 +99,29 @@ impl ApiError {
 
 /// 200 with a JSON body.
 pub fn json(body: impl Into<Bytes>) -> Reply {
-    typed(StatusCode::OK, "application/json", body.into())
+    json_with(StatusCode::OK, body)
+}
+
+/// JSON with another status.
+pub(super) fn json_with(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+    reply(status, "application/json", body.into())
 }
 
 /// Plain text.
 pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
-    typed(status, "text/plain; charset=utf-8", body.into())
+    reply(status, "text/plain; charset=utf-8", body.into())
 }
 
 /// The answer of `/up`: 503 once the server is going down.
 pub fn health(shutting_down: bool) -> Reply {
     if shutting_down {
-        typed(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "application/json",
-            Bytes::from_static(br#"{"health":"DRAINING"}"#),
-        )
+        json_with(StatusCode::SERVICE_UNAVAILABLE, r#"{"health":"DRAINING"}"#)
     } else {
         json(r#"{"health":"OK"}"#)
     }
 }
 
-fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Reply {
+fn reply(status: StatusCode, content_type: &'static str, body: Bytes) -> Reply {
     let mut reply = Response::new(Full::new(body));
     *reply.status_mut() = status;
     reply

@@ -69,8 +69,6 @@ pub struct Server {
     pub tls: Option<TlsFiles>,
     /// Bytes of an HTTP request's body.
     pub max_request_size: usize,
-    /// Bytes of an event's `data`.
-    pub max_event_size: usize,
     /// How far `auth_timestamp` may be from the clock; `None` for any distance.
     pub timestamp_tolerance: Option<Duration>,
     /// How long to wait for the answer to a ping.
@@ -81,6 +79,8 @@ pub struct Server {
     pub keep_alive_timeout: Duration,
     /// Bytes that may wait for one connection before it is closed as too slow.
     pub max_backlog: usize,
+    /// New WebSockets a second from one address, `None` for no limit.
+    pub max_connection_rate: Option<u32>,
     /// How long connections get to end when the server stops.
     pub shutdown_grace: Duration,
 }
@@ -284,7 +284,6 @@ mod tests {
                 "set it to false to run on one node",
             ),
             ("RESOUND_TLS_CERT", "/x", "server.tls_key"),
-            ("REDIS_PORT", "x", "scaling.port"),
         ] {
             let text = problem(&[(name, value)]);
             assert!(text.contains(expected), "{name}={value}: {text}");
@@ -344,6 +343,39 @@ mod tests {
                 .to_string()
                 .contains("cannot read no/such/.env")
         );
+    }
+
+    #[test]
+    fn variables_mean_what_laravel_makes_of_them() {
+        for (value, secret) in [
+            ("\"s\"", Some("s")),
+            ("'s'", Some("s")),
+            ("\"s'", Some("\"s'")),
+            ("s ", Some("s ")),
+            ("null", None),
+            ("\"\"", None),
+        ] {
+            let layers =
+                source::Layers::read(&sources(&[("REVERB_APP_SECRET", value)], &[])).unwrap();
+            let found = layers.apps[0].get(&(setting::Section::App, "secret"));
+            assert_eq!(found.map(|value| value.text.as_str()), secret, "{value}");
+        }
+    }
+
+    /// They are the application's, and it may well mean something by them.
+    #[test]
+    fn redis_variables_are_not_looked_at_while_they_are_not_used() {
+        for (name, value) in [
+            ("REDIS_PORT", "tcp://10.0.0.5:6379"),
+            ("REDIS_PORT", "0"),
+            ("REDIS_DB", "cache"),
+            ("REDIS_TIMEOUT", "2.5"),
+        ] {
+            assert!(
+                Config::load(&sources(&[(name, value)], &[])).is_ok(),
+                "{name}={value}"
+            );
+        }
     }
 
     #[test]

@@ -9,7 +9,8 @@ use super::report::Effective;
 use super::setting::{Section, Setting};
 use super::source::{Layers, Source, Value, Values};
 use super::{Config, ConfigError, Server, TlsFiles};
-use crate::app::{App, Apps, ClientEvents, Origins};
+use crate::app::{App, Apps, CacheLimits, ClientEvents, Origins, PresenceLimits, Rate};
+use crate::protocol::publish::EventLimits;
 use crate::protocol::signature::Secret;
 
 pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
@@ -143,7 +144,7 @@ impl Reader {
         };
         let bytes = 1024..=1 << 30;
         let server = Server {
-            host: self.text(&group, "host").unwrap_or_default(),
+            host: self.take(&group, "host", host).unwrap_or_default(),
             port: u16::try_from(self.number(&group, "port", 0..=65_535)).unwrap_or_default(),
             path: self.take(&group, "path", path).unwrap_or_default(),
             hostname: self.text(&group, "hostname"),
@@ -153,13 +154,13 @@ impl Reader {
             debug: self.flag(&group, "debug"),
             tls: self.tls(&group),
             max_request_size: self.size(&group, "max_request_size", &bytes),
-            max_event_size: self.size(&group, "max_event_size", &(1..=1 << 30)),
             timestamp_tolerance: Some(self.seconds(&group, "timestamp_tolerance", 0))
                 .filter(|t| !t.is_zero()),
             pong_timeout: self.seconds(&group, "pong_timeout", 1),
             request_timeout: self.seconds(&group, "request_timeout", 1),
             keep_alive_timeout: self.seconds(&group, "keep_alive_timeout", 1),
             max_backlog: self.size(&group, "max_backlog", &bytes),
+            max_connection_rate: self.optional(&group, "max_connection_rate"),
             shutdown_grace: self.seconds(&group, "shutdown_grace", 0),
         };
         // Known so that a Reverb project's settings are understood; they are about Laravel's own tools.
@@ -201,7 +202,7 @@ impl Reader {
         }
     }
 
-    /// Scaling is not in this version: its settings are checked, and switching it on is refused.
+    /// Scaling is not in this version: switching it on is refused.
     fn scaling(&mut self, values: &Values) {
         let group = Group {
             section: Section::Scaling,
@@ -209,15 +210,14 @@ impl Reader {
             values,
         };
         let enabled = self.flag(&group, "enabled");
-        for key in ["channel", "url", "scheme", "host"] {
+        // The REDIS_* variables are first of all the application's own; what they
+        // hold is only looked at when they are used.
+        for key in [
+            "channel", "url", "scheme", "host", "port", "username", "password", "database",
+            "timeout",
+        ] {
             self.text(&group, key);
         }
-        self.number(&group, "port", 1..=65_535);
-        for key in ["username", "password"] {
-            self.text(&group, key);
-        }
-        self.number(&group, "database", 0..=u64::from(u32::MAX));
-        self.number(&group, "timeout", 0..=u64::from(u32::MAX));
         if enabled {
             let source = group.value(Setting::of(Section::Scaling, "enabled")).source;
             self.problems.push(format!(
@@ -236,14 +236,16 @@ impl Reader {
         let id = self.credential(&group, "id");
         let key = self.credential(&group, "key");
         let secret = self.credential(&group, "secret");
-        let app = App {
+        let bytes = 1..=1 << 30;
+        App {
             index,
             id,
             key,
             secret: Secret::new(&secret),
             origins: Origins::new(
-                self.take(&group, "allowed_origins", |text| Ok(list(text)))
+                self.take(&group, "allowed_origins", origins)
                     .unwrap_or_default(),
+                self.flag(&group, "allow_missing_origin"),
             ),
             ping_interval: self.seconds(&group, "ping_interval", 1),
             activity_timeout: u32::try_from(self.number(
@@ -252,34 +254,72 @@ impl Reader {
                 1..=u64::from(u32::MAX),
             ))
             .unwrap_or(u32::MAX),
-            max_connections: self
-                .take(&group, "max_connections", optional_count)
-                .flatten(),
-            max_message_size: self.size(&group, "max_message_size", &(1..=1 << 30)),
+            max_connections: self.optional(&group, "max_connections"),
+            max_subscriptions: self.size(&group, "max_subscriptions", &(1..=1 << 30)),
+            max_message_size: self.size(&group, "max_message_size", &bytes),
+            events: EventLimits {
+                data: self.size(&group, "max_event_size", &bytes),
+                name: self.size(&group, "max_event_name_length", &bytes),
+                channel: self.size(&group, "max_channel_name_length", &(1..=4096)),
+                channels: self.size(&group, "max_channels_per_event", &(1..=10_000)),
+                batch: self
+                    .optional(&group, "max_events_per_batch")
+                    .unwrap_or(usize::MAX),
+            },
             client_events: self
                 .take(&group, "accept_client_events_from", client_events)
                 .unwrap_or(ClientEvents::None),
-        };
-        let limited = self.flag(&group, "rate_limiting.enabled");
-        self.number(
-            &group,
-            "rate_limiting.max_attempts",
-            1..=u64::from(u32::MAX),
-        );
-        self.number(
-            &group,
-            "rate_limiting.decay_seconds",
-            1..=u64::from(u32::MAX),
-        );
-        self.flag(&group, "rate_limiting.terminate_on_limit");
-        if limited {
-            let text = format!(
-                "application {:?}: rate_limiting is understood but not enforced in this version",
-                app.id
-            );
-            self.warnings.push(text);
+            message_rate: self.message_rate(&group),
+            terminate_on_limit: self.flag(&group, "rate_limiting.terminate_on_limit"),
+            max_client_event_size: self
+                .optional(&group, "client_events.max_size")
+                .unwrap_or(usize::MAX),
+            client_event_rate: self
+                .optional(&group, "client_events.max_per_second")
+                .map(|count| Rate {
+                    count,
+                    per: Duration::from_secs(1),
+                }),
+            presence: PresenceLimits {
+                max_members: self.optional(&group, "presence.max_members"),
+                max_member_size: self.size(&group, "presence.max_member_size", &bytes),
+            },
+            cache: CacheLimits {
+                ttl: self.seconds(&group, "cache.ttl", 1),
+                max_bytes: self.size(&group, "cache.max_bytes", &(0..=1 << 40)),
+            },
+            subscription_count: self.flag(&group, "subscription_count"),
+            authorization_timeout: Some(self.seconds(&group, "authorization_timeout", 0))
+                .filter(|t| !t.is_zero()),
         }
-        app
+    }
+
+    /// `rate_limiting.*`, which does nothing until it is enabled.
+    fn message_rate(&mut self, group: &Group<'_>) -> Option<Rate> {
+        let enabled = self.flag(group, "rate_limiting.enabled");
+        let most = 1..=u64::from(u32::MAX);
+        let count = self.number(group, "rate_limiting.max_attempts", most);
+        let per = self.seconds(group, "rate_limiting.decay_seconds", 1);
+        enabled.then(|| Rate {
+            count: u32::try_from(count).unwrap_or(u32::MAX),
+            per,
+        })
+    }
+
+    /// A count, or nothing for no limit.
+    fn optional<T: std::str::FromStr>(
+        &mut self,
+        group: &Group<'_>,
+        key: &'static str,
+    ) -> Option<T> {
+        self.take(group, key, |text| match text {
+            "" => Ok(None),
+            _ => text
+                .parse()
+                .map(Some)
+                .map_err(|_| "a whole number, or nothing for no limit".to_owned()),
+        })
+        .flatten()
     }
 
     fn credential(&mut self, group: &Group<'_>, key: &'static str) -> String {
@@ -341,21 +381,26 @@ fn workers(text: &str) -> Result<NonZeroUsize, String> {
         .ok_or_else(|| "auto or a whole number from 1 to 1024".to_owned())
 }
 
-fn list(text: &str) -> Vec<String> {
-    text.split(',')
+fn host(text: &str) -> Result<String, String> {
+    let valid = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '/');
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err("an address such as 0.0.0.0, :: or localhost".to_owned())
+    }
+}
+
+fn origins(text: &str) -> Result<Vec<String>, String> {
+    let origins: Vec<String> = text
+        .split(',')
         .map(str::trim)
         .filter(|item| !item.is_empty())
         .map(str::to_owned)
-        .collect()
-}
-
-fn optional_count(text: &str) -> Result<Option<usize>, String> {
-    match text {
-        "" => Ok(None),
-        _ => text
-            .parse()
-            .map(Some)
-            .map_err(|_| "a whole number, or nothing for no limit".to_owned()),
+        .collect();
+    if origins.is_empty() {
+        Err("a list of hosts, or *".to_owned())
+    } else {
+        Ok(origins)
     }
 }
 

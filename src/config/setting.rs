@@ -74,6 +74,7 @@ const fn app(
 }
 
 /// All settings, in the order in which they are printed.
+#[rustfmt::skip] // A table is read by its columns.
 pub const SETTINGS: &[Setting] = &[
     server("host", "REVERB_SERVER_HOST", "--host", "0.0.0.0"),
     server("port", "REVERB_SERVER_PORT", "--port", "8080"),
@@ -84,95 +85,53 @@ pub const SETTINGS: &[Setting] = &[
     server("tls_cert", "RESOUND_TLS_CERT", "--tls-cert", ""),
     server("tls_key", "RESOUND_TLS_KEY", "--tls-key", ""),
     server("max_request_size", "REVERB_MAX_REQUEST_SIZE", "", "1048576"),
-    server("max_event_size", "RESOUND_MAX_EVENT_SIZE", "", "102400"),
-    server(
-        "timestamp_tolerance",
-        "RESOUND_TIMESTAMP_TOLERANCE",
-        "",
-        "600",
-    ),
+    server("timestamp_tolerance", "RESOUND_TIMESTAMP_TOLERANCE", "", "600"),
     server("pong_timeout", "RESOUND_PONG_TIMEOUT", "", "30"),
     server("request_timeout", "RESOUND_REQUEST_TIMEOUT", "", "30"),
     server("keep_alive_timeout", "RESOUND_KEEP_ALIVE_TIMEOUT", "", "75"),
     server("max_backlog", "RESOUND_MAX_BACKLOG", "", "4194304"),
+    server("max_connection_rate", "RESOUND_MAX_CONNECTION_RATE", "", ""),
     server("shutdown_grace", "RESOUND_SHUTDOWN_GRACE", "", "5"),
-    server(
-        "pulse_ingest_interval",
-        "REVERB_PULSE_INGEST_INTERVAL",
-        "",
-        "15",
-    ),
-    server(
-        "telescope_ingest_interval",
-        "REVERB_TELESCOPE_INGEST_INTERVAL",
-        "",
-        "15",
-    ),
+    server("pulse_ingest_interval", "REVERB_PULSE_INGEST_INTERVAL", "", "15"),
+    server("telescope_ingest_interval", "REVERB_TELESCOPE_INGEST_INTERVAL", "", "15"),
     scaling("enabled", "REVERB_SCALING_ENABLED", "false"),
     scaling("channel", "REVERB_SCALING_CHANNEL", "reverb"),
-    Setting {
-        secret: true,
-        ..scaling("url", "REDIS_URL", "")
-    },
+    Setting { secret: true, ..scaling("url", "REDIS_URL", "") },
     scaling("scheme", "REDIS_SCHEME", ""),
     scaling("host", "REDIS_HOST", "127.0.0.1"),
     scaling("port", "REDIS_PORT", "6379"),
     scaling("username", "REDIS_USERNAME", ""),
-    Setting {
-        secret: true,
-        ..scaling("password", "REDIS_PASSWORD", "")
-    },
+    Setting { secret: true, ..scaling("password", "REDIS_PASSWORD", "") },
     scaling("database", "REDIS_DB", "0"),
     scaling("timeout", "REDIS_TIMEOUT", "60"),
     app("id", "REVERB_APP_ID", "--app-id", ""),
     app("key", "REVERB_APP_KEY", "--app-key", ""),
-    Setting {
-        secret: true,
-        ..app("secret", "REVERB_APP_SECRET", "--app-secret", "")
-    },
-    Setting {
-        list: true,
-        ..app("allowed_origins", "REVERB_ALLOWED_ORIGINS", "", "*")
-    },
+    Setting { secret: true, ..app("secret", "REVERB_APP_SECRET", "--app-secret", "") },
+    Setting { list: true, ..app("allowed_origins", "REVERB_ALLOWED_ORIGINS", "", "*") },
+    app("allow_missing_origin", "RESOUND_ALLOW_MISSING_ORIGIN", "", "false"),
     app("ping_interval", "REVERB_APP_PING_INTERVAL", "", "60"),
     app("activity_timeout", "REVERB_APP_ACTIVITY_TIMEOUT", "", "30"),
     app("max_connections", "REVERB_APP_MAX_CONNECTIONS", "", ""),
-    app(
-        "max_message_size",
-        "REVERB_APP_MAX_MESSAGE_SIZE",
-        "",
-        "10000",
-    ),
-    app(
-        "accept_client_events_from",
-        "REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM",
-        "",
-        "members",
-    ),
-    app(
-        "rate_limiting.enabled",
-        "REVERB_APP_RATE_LIMITING_ENABLED",
-        "",
-        "false",
-    ),
-    app(
-        "rate_limiting.max_attempts",
-        "REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS",
-        "",
-        "60",
-    ),
-    app(
-        "rate_limiting.decay_seconds",
-        "REVERB_APP_RATE_LIMIT_DECAY_SECONDS",
-        "",
-        "60",
-    ),
-    app(
-        "rate_limiting.terminate_on_limit",
-        "REVERB_APP_RATE_LIMIT_TERMINATE",
-        "",
-        "false",
-    ),
+    app("max_subscriptions", "RESOUND_MAX_SUBSCRIPTIONS", "", "10000"),
+    app("max_message_size", "REVERB_APP_MAX_MESSAGE_SIZE", "", "10000"),
+    app("max_event_size", "RESOUND_MAX_EVENT_SIZE", "", "102400"),
+    app("max_event_name_length", "RESOUND_MAX_EVENT_NAME_LENGTH", "", "200"),
+    app("max_channel_name_length", "RESOUND_MAX_CHANNEL_NAME_LENGTH", "", "164"),
+    app("max_channels_per_event", "RESOUND_MAX_CHANNELS_PER_EVENT", "", "100"),
+    app("max_events_per_batch", "RESOUND_MAX_EVENTS_PER_BATCH", "", ""),
+    app("accept_client_events_from", "REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM", "", "members"),
+    app("rate_limiting.enabled", "REVERB_APP_RATE_LIMITING_ENABLED", "", "false"),
+    app("rate_limiting.max_attempts", "REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS", "", "60"),
+    app("rate_limiting.decay_seconds", "REVERB_APP_RATE_LIMIT_DECAY_SECONDS", "", "60"),
+    app("rate_limiting.terminate_on_limit", "REVERB_APP_RATE_LIMIT_TERMINATE", "", "false"),
+    app("client_events.max_size", "RESOUND_CLIENT_EVENT_MAX_SIZE", "", ""),
+    app("client_events.max_per_second", "RESOUND_CLIENT_EVENT_MAX_PER_SECOND", "", ""),
+    app("presence.max_members", "RESOUND_PRESENCE_MAX_MEMBERS", "", ""),
+    app("presence.max_member_size", "RESOUND_PRESENCE_MAX_MEMBER_SIZE", "", "10000"),
+    app("cache.ttl", "RESOUND_CACHE_TTL", "", "1800"),
+    app("cache.max_bytes", "RESOUND_CACHE_MAX_BYTES", "", "67108864"),
+    app("subscription_count", "RESOUND_SUBSCRIPTION_COUNT", "", "false"),
+    app("authorization_timeout", "RESOUND_AUTHORIZATION_TIMEOUT", "", "0"),
 ];
 
 /// Variables of a Reverb project that are for Laravel's broadcaster and for the

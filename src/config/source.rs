@@ -89,6 +89,16 @@ impl Layers {
                 );
             }
         }
+        let mut unknown: Vec<&String> = sources
+            .environment
+            .keys()
+            .filter(|name| is_unknown(name))
+            .collect();
+        unknown.sort();
+        let warnings = unknown
+            .iter()
+            .map(|name| format!("environment variable {name} is not a setting"));
+        layers.warnings.extend(warnings);
         layers.refuse_other_servers(
             sources.environment.get("REVERB_SERVER").map(String::as_str),
             "environment",
@@ -189,9 +199,7 @@ impl Layers {
                     let source = Source::Dotenv(Rc::clone(path), entry.line, setting.variable);
                     said.insert(setting.id(), Value { text, source });
                 }
-            } else if (name.starts_with("REVERB_") || name.starts_with("RESOUND_"))
-                && !FOR_OTHERS.contains(&name)
-            {
+            } else if is_unknown(name) {
                 self.warnings.push(format!(
                     "{} line {}: {name} is not a setting",
                     path.display(),
@@ -249,14 +257,26 @@ impl Setting {
     }
 }
 
-/// What Laravel's `env()` makes of a variable: empty and null mean "not set".
+/// What Laravel's `env()` makes of a variable: empty and null mean "not set", and
+/// one pair of quotes around the whole is taken off (docker's `--env-file` leaves it).
 fn meaning(text: &str) -> Option<String> {
-    match text.trim().to_ascii_lowercase().as_str() {
+    match text.to_ascii_lowercase().as_str() {
         "" | "null" | "(null)" | "empty" | "(empty)" => None,
         "(true)" => Some("true".to_owned()),
         "(false)" => Some("false".to_owned()),
-        _ => Some(text.trim().to_owned()),
+        _ => {
+            let unquoted = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
+            let inner = unquoted('"').or_else(|| unquoted('\'')).unwrap_or(text);
+            Some(inner.to_owned()).filter(|inner| !inner.is_empty())
+        }
     }
+}
+
+/// Whether a variable looks like a setting of ours and is none.
+fn is_unknown(name: &str) -> bool {
+    let ours = name.starts_with("REVERB_") || name.starts_with("RESOUND_");
+    let known = name == "REVERB_SERVER" || FOR_OTHERS.contains(&name);
+    ours && !known && !SETTINGS.iter().any(|setting| setting.variable == name)
 }
 
 fn line_of(text: &str, at: usize) -> usize {

@@ -1,10 +1,22 @@
 //! One channel.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use super::inbox::{Cast, Inbox};
+use indexmap::IndexMap;
+
+use super::inbox::{Address, Cast, Inbox, Letter};
 use super::lock;
-use crate::protocol::{ChannelName, Frame, SocketId};
+use crate::protocol::message::{self, EncodedMember};
+use crate::protocol::{ChannelName, Frame, Member, SocketId};
+
+/// Subscribers from which on count events are held back (Pusher Channels,
+/// "Subscription count events").
+const MANY: usize = 100;
+
+/// How long they are held back.
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A channel with at least one subscriber.
 #[derive(Debug)]
@@ -12,6 +24,12 @@ pub struct Channel {
     id: u64,
     app: usize,
     name: ChannelName,
+    /// Whether subscribers are told how many they are.
+    counts: bool,
+    /// Whether a count was held back.
+    count_due: AtomicBool,
+    /// Whether somebody will come back for it.
+    count_queued: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -21,18 +39,63 @@ struct State {
     seq: u64,
     /// Subscribers by worker.
     subscribers: Box<[usize]>,
+    /// Of a presence channel, by identity; the order is that of joining until
+    /// somebody leaves.
+    members: IndexMap<Arc<str>, Present>,
+    counted: Option<Instant>,
+}
+
+/// A user that is in a presence channel.
+#[derive(Debug)]
+struct Present {
+    encoded: EncodedMember,
+    id_json: Box<str>,
+    connections: usize,
+}
+
+/// How many there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections.
+    pub subscriptions: usize,
+    /// Users of a presence channel, each once.
+    pub users: usize,
+}
+
+/// The presence channel has all the members that it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("The presence channel has all the {0} members it may have")]
+pub struct Full(pub usize);
+
+impl State {
+    fn total(&self) -> usize {
+        self.subscribers.iter().sum()
+    }
 }
 
 impl Channel {
-    pub(super) fn new(id: u64, app: usize, name: ChannelName, workers: usize) -> Self {
+    pub(super) fn new(
+        id: u64,
+        app: usize,
+        name: ChannelName,
+        workers: usize,
+        counts: bool,
+    ) -> Self {
         let state = State {
             seq: 0,
             subscribers: vec![0; workers].into(),
+            members: IndexMap::new(),
+            counted: None,
         };
+        let counts = counts && !name.kind().is_presence();
+        let (count_due, count_queued) = (AtomicBool::new(false), AtomicBool::new(false));
         Self {
             id,
             app,
             name,
+            counts,
+            count_due,
+            count_queued,
             state: Mutex::new(state),
         }
     }
@@ -52,18 +115,98 @@ impl Channel {
         self.app
     }
 
-    /// Counts a subscriber and gives back the number of the last message.
-    pub(super) fn join(&self, worker: usize) -> u64 {
-        let mut state = lock(&self.state);
-        state.subscribers[worker] += 1;
-        state.seq
+    /// How many subscribers and members there are.
+    pub fn counts(&self) -> Counts {
+        let state = lock(&self.state);
+        Counts {
+            subscriptions: state.total(),
+            users: state.members.len(),
+        }
     }
 
-    /// Takes a subscriber away and gives back how many are left.
-    pub(super) fn leave(&self, worker: usize) -> usize {
+    /// Ids of the members as JSON.
+    pub fn member_ids(&self) -> Vec<Box<str>> {
+        lock(&self.state)
+            .members
+            .values()
+            .map(|present| present.id_json.clone())
+            .collect()
+    }
+
+    /// The answer to a subscription, as things stand.
+    pub(super) fn welcome(&self) -> Frame {
+        self.welcome_of(&lock(&self.state))
+    }
+
+    fn welcome_of(&self, state: &State) -> Frame {
+        if self.name.kind().is_presence() {
+            message::presence_succeeded(
+                &self.name,
+                state.members.values().map(|present| &present.encoded),
+            )
+        } else {
+            message::subscription_succeeded(&self.name)
+        }
+    }
+
+    /// Adds a subscriber, and tells the others if it is its user's first. Gives
+    /// back the number of the last message and the answer to the subscription.
+    pub(super) fn join(
+        &self,
+        seat: Address,
+        member: Option<&Member>,
+        most: usize,
+        inboxes: &[Arc<Inbox>],
+    ) -> Result<(u64, Frame), Full> {
+        let mut state = lock(&self.state);
+        if let Some(member) = member {
+            if let Some(present) = state.members.get_mut(&member.id) {
+                present.connections += 1;
+            } else if state.members.len() >= most {
+                return Err(Full(most));
+            } else {
+                let present = Present {
+                    encoded: EncodedMember::new(member),
+                    id_json: member.id_json.clone(),
+                    connections: 1,
+                };
+                state.members.insert(Arc::clone(&member.id), present);
+                self.cast_in(
+                    &mut state,
+                    &message::member_added(&self.name, member),
+                    None,
+                    inboxes,
+                );
+            }
+        }
+        state.subscribers[seat.worker] += 1;
+        let joined = (state.seq, self.welcome_of(&state));
+        self.tell_count(&mut state, inboxes);
+        Ok(joined)
+    }
+
+    /// Takes a subscriber away, and tells the others if it was its user's last.
+    /// Gives back how many are left.
+    pub(super) fn leave(&self, worker: usize, user: Option<&str>, inboxes: &[Arc<Inbox>]) -> usize {
         let mut state = lock(&self.state);
         state.subscribers[worker] -= 1;
-        state.subscribers.iter().sum()
+        if let Some(user) = user
+            && let Some(present) = state.members.get_mut(user)
+        {
+            present.connections -= 1;
+            if present.connections == 0
+                && let Some(gone) = state.members.swap_remove(user)
+            {
+                self.cast_in(
+                    &mut state,
+                    &message::member_removed(&self.name, &gone.id_json),
+                    None,
+                    inboxes,
+                );
+            }
+        }
+        self.tell_count(&mut state, inboxes);
+        state.total()
     }
 
     /// Numbers a frame and puts it into the inbox of each worker that has a
@@ -74,20 +217,68 @@ impl Channel {
         except: Option<SocketId>,
         inboxes: &[Arc<Inbox>],
     ) -> usize {
-        let mut state = lock(&self.state);
+        self.cast_in(&mut lock(&self.state), frame, except, inboxes)
+    }
+
+    fn cast_in(
+        &self,
+        state: &mut State,
+        frame: &Frame,
+        except: Option<SocketId>,
+        inboxes: &[Arc<Inbox>],
+    ) -> usize {
         state.seq += 1;
         for (inbox, _) in inboxes
             .iter()
             .zip(&state.subscribers)
             .filter(|(_, count)| **count > 0)
         {
-            inbox.push(Cast {
+            inbox.push(Letter::Cast(Cast {
                 channel: self.id,
                 seq: state.seq,
                 frame: frame.clone(),
                 except,
-            });
+            }));
         }
-        state.subscribers.iter().sum()
+        state.total()
+    }
+
+    /// Tells subscribers how many they are: at once, or, when they are many, at
+    /// most every five seconds.
+    fn tell_count(&self, state: &mut State, inboxes: &[Arc<Inbox>]) {
+        let total = state.total();
+        if !self.counts || total == 0 {
+            return;
+        }
+        let now = Instant::now();
+        let recent = state
+            .counted
+            .is_some_and(|counted| now.saturating_duration_since(counted) < COUNT_INTERVAL);
+        if total > MANY && recent {
+            self.count_due.store(true, Ordering::Relaxed);
+            return;
+        }
+        state.counted = Some(now);
+        self.count_due.store(false, Ordering::Relaxed);
+        self.cast_in(
+            state,
+            &message::subscription_count(&self.name, total),
+            None,
+            inboxes,
+        );
+    }
+
+    /// Whether a count was held back that nobody will come back for yet; whoever
+    /// asks has to call [`Self::tell_held_back_count`] later.
+    pub(super) fn must_be_queued(&self) -> bool {
+        self.count_due.load(Ordering::Relaxed) && !self.count_queued.swap(true, Ordering::Relaxed)
+    }
+
+    /// Sends a count that was held back long enough.
+    pub(super) fn tell_held_back_count(&self, inboxes: &[Arc<Inbox>]) {
+        self.count_queued.store(false, Ordering::Relaxed);
+        if self.count_due.load(Ordering::Relaxed) {
+            self.tell_count(&mut lock(&self.state), inboxes);
+        }
     }
 }

@@ -6,7 +6,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use super::lock;
-use crate::protocol::{Frame, SocketId};
+use crate::protocol::{CloseReason, Frame, SocketId};
+
+/// Where a connection lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// Its worker.
+    pub worker: usize,
+    /// Its place among the worker's sockets.
+    pub key: usize,
+    /// Its id, which tells it from a later connection in the same place.
+    pub id: SocketId,
+}
+
+/// Something for a worker to do.
+#[derive(Clone, Debug)]
+pub enum Letter {
+    /// A message for the subscribers of a channel.
+    Cast(Cast),
+    /// A frame for one connection.
+    Direct(Address, Frame),
+    /// One connection has to go.
+    Close(Address, CloseReason),
+}
 
 /// One message for a worker's subscribers of one channel.
 #[derive(Clone, Debug)]
@@ -21,14 +43,19 @@ pub struct Cast {
     pub except: Option<SocketId>,
 }
 
-impl Cast {
+impl Letter {
     /// What it costs while it waits: its bytes, and a little for the entry.
     fn cost(&self) -> usize {
-        self.frame.len() + size_of::<Self>()
+        let bytes = match self {
+            Self::Cast(cast) => cast.frame.len(),
+            Self::Direct(_, frame) => frame.len(),
+            Self::Close(..) => 0,
+        };
+        bytes + size_of::<Self>()
     }
 }
 
-/// A queue of [`Cast`]s from any thread to one worker, bounded in bytes.
+/// A queue of [`Letter`]s from any thread to one worker, bounded in bytes.
 ///
 /// The bound is soft: [`Inbox::has_room`] is asked before a publish is accepted,
 /// and an accepted one always fits, so that no message reaches half of the workers.
@@ -41,7 +68,7 @@ pub struct Inbox {
 
 #[derive(Debug, Default)]
 struct Queue {
-    casts: VecDeque<Cast>,
+    letters: VecDeque<Letter>,
     waker: Option<Waker>,
 }
 
@@ -59,11 +86,11 @@ impl Inbox {
         self.bytes.load(Ordering::Relaxed) < self.capacity
     }
 
-    pub(super) fn push(&self, cast: Cast) {
-        self.bytes.fetch_add(cast.cost(), Ordering::Relaxed);
+    pub(super) fn push(&self, letter: Letter) {
+        self.bytes.fetch_add(letter.cost(), Ordering::Relaxed);
         let waker = {
             let mut queue = lock(&self.queue);
-            queue.casts.push_back(cast);
+            queue.letters.push_back(letter);
             queue.waker.take()
         };
         if let Some(waker) = waker {
@@ -72,26 +99,26 @@ impl Inbox {
     }
 
     /// Takes all that waits.
-    pub fn take(&self) -> VecDeque<Cast> {
-        self.taken(std::mem::take(&mut lock(&self.queue).casts))
+    pub fn take(&self) -> VecDeque<Letter> {
+        self.taken(std::mem::take(&mut lock(&self.queue).letters))
     }
 
     /// Takes all that waits, or waits for the first.
-    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<VecDeque<Cast>> {
+    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<VecDeque<Letter>> {
         let mut queue = lock(&self.queue);
-        if queue.casts.is_empty() {
+        if queue.letters.is_empty() {
             queue.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let casts = std::mem::take(&mut queue.casts);
+        let letters = std::mem::take(&mut queue.letters);
         drop(queue);
-        Poll::Ready(self.taken(casts))
+        Poll::Ready(self.taken(letters))
     }
 
-    fn taken(&self, casts: VecDeque<Cast>) -> VecDeque<Cast> {
+    fn taken(&self, letters: VecDeque<Letter>) -> VecDeque<Letter> {
         self.bytes
-            .fetch_sub(casts.iter().map(Cast::cost).sum(), Ordering::Relaxed);
-        casts
+            .fetch_sub(letters.iter().map(Letter::cost).sum(), Ordering::Relaxed);
+        letters
     }
 }
 
@@ -104,12 +131,12 @@ mod tests {
     fn the_bound_counts_bytes_until_they_are_taken() {
         let inbox = Inbox::new(1);
         assert!(inbox.has_room());
-        inbox.push(Cast {
+        inbox.push(Letter::Cast(Cast {
             channel: 1,
             seq: 1,
             frame: message::ping(),
             except: None,
-        });
+        }));
         assert!(!inbox.has_room());
         assert_eq!(inbox.take().len(), 1);
         assert!(inbox.has_room());

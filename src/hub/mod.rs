@@ -5,25 +5,33 @@
 //! decided under the channel's lock and put into the workers' inboxes under that
 //! same lock, so all subscribers of a channel see one order.
 //!
-//! Lock order: a registry shard, then a channel, then an inbox. None is held
-//! while anything is awaited; there is no `async fn` in here.
+//! Lock order: a registry shard, then a channel, then a cache, then the users of an
+//! application, then an inbox. None is held while anything is awaited; there is no
+//! `async fn` in here.
 
+mod cache;
 mod channel;
 mod inbox;
+mod users;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use crate::app::{App, Apps};
-use crate::protocol::{ChannelName, Frame, SocketId};
+use crate::protocol::{ChannelName, Frame, Member, SocketId, User, message};
+use cache::Cache;
+use users::Users;
 
-pub use channel::Channel;
-pub use inbox::{Cast, Inbox};
+pub use channel::{Channel, Counts, Full};
+pub use inbox::{Address, Cast, Inbox, Letter};
 
 /// Shards of an application's channel registry: enough that two cores seldom meet.
 const SHARDS: usize = 16;
+
+type Shard = Mutex<HashMap<ChannelName, Arc<Channel>>>;
 
 /// All channels of all applications.
 pub struct Hub {
@@ -31,11 +39,17 @@ pub struct Hub {
     inboxes: Vec<Arc<Inbox>>,
     hasher: RandomState,
     next_channel_id: AtomicU64,
+    /// Channels whose count of subscribers was held back.
+    counts_due: Mutex<Vec<Arc<Channel>>>,
 }
 
 struct AppState {
-    shards: [Mutex<HashMap<ChannelName, Arc<Channel>>>; SHARDS],
+    shards: [Shard; SHARDS],
     connections: Arc<AtomicUsize>,
+    users: Users,
+    cache: Mutex<Cache>,
+    most_members: usize,
+    counts: bool,
 }
 
 /// A subscription as it begins.
@@ -45,7 +59,13 @@ pub struct Joined {
     pub channel: Arc<Channel>,
     /// The sequence number it stood at: the subscriber gets what comes after it.
     pub after: u64,
+    /// What the subscriber is answered, as things stood then.
+    pub answers: Answers,
 }
+
+/// What a subscriber is answered: success, and then the last event of a cache
+/// channel, or that there is none.
+pub type Answers = [Option<Frame>; 2];
 
 /// One place among an application's connections; given back when dropped.
 #[derive(Debug)]
@@ -57,21 +77,52 @@ impl Drop for Slot {
     }
 }
 
+/// A connection's sign-in; dropping it signs out.
+pub struct SignedIn {
+    hub: Arc<Hub>,
+    app: usize,
+    socket: SocketId,
+    user: User,
+}
+
+impl SignedIn {
+    /// Who it is.
+    pub fn user(&self) -> &User {
+        &self.user
+    }
+}
+
+impl Drop for SignedIn {
+    fn drop(&mut self) {
+        self.hub.apps[self.app].users.sign_out(
+            &self.user.member.id,
+            self.socket,
+            &self.user.watchlist,
+        );
+    }
+}
+
 impl Hub {
     /// A hub without channels for `workers` workers, whose inboxes hold
     /// `inbox_bytes` each before publishers have to wait.
     pub fn new(apps: &Apps, workers: usize, inbox_bytes: usize) -> Self {
-        let state = |_| AppState {
+        let inboxes: Vec<_> = (0..workers)
+            .map(|_| Arc::new(Inbox::new(inbox_bytes)))
+            .collect();
+        let state = |app: &Arc<App>| AppState {
             shards: std::array::from_fn(|_| Mutex::default()),
             connections: Arc::default(),
+            users: Users::new(inboxes.clone()),
+            cache: Mutex::new(Cache::new(app.cache.max_bytes, app.cache.ttl)),
+            most_members: app.presence.max_members.unwrap_or(usize::MAX),
+            counts: app.subscription_count,
         };
         Self {
             apps: apps.iter().map(state).collect(),
-            inboxes: (0..workers)
-                .map(|_| Arc::new(Inbox::new(inbox_bytes)))
-                .collect(),
+            inboxes,
             hasher: RandomState::new(),
             next_channel_id: AtomicU64::new(0),
+            counts_due: Mutex::default(),
         }
     }
 
@@ -97,30 +148,46 @@ impl Hub {
         Some(Slot(Arc::clone(connections)))
     }
 
-    /// Connections of an application.
+    /// Connections of an application, in a channel or not.
     pub fn connections(&self, app: &App) -> usize {
         self.apps[app.index].connections.load(Ordering::Relaxed)
     }
 
-    /// Channels of an application that have a subscriber.
-    pub fn occupied(&self, app: &App) -> usize {
-        self.apps[app.index]
-            .shards
-            .iter()
-            .map(|shard| lock(shard).len())
-            .sum()
+    /// The channels of an application that have a subscriber and whose names
+    /// begin with `prefix`.
+    pub fn channels(&self, app: &App, prefix: &str) -> Vec<Arc<Channel>> {
+        let mut found = Vec::new();
+        for shard in &self.apps[app.index].shards {
+            let shard = lock(shard);
+            found.extend(
+                shard
+                    .values()
+                    .filter(|channel| channel.name().as_str().starts_with(prefix))
+                    .cloned(),
+            );
+        }
+        found
     }
 
     /// The channel of this name, if it has a subscriber.
     pub fn find(&self, app: &App, name: &str) -> Option<Arc<Channel>> {
-        lock(self.shard(app, name)).get(name).cloned()
+        lock(self.shard(app.index, name)).get(name).cloned()
     }
 
-    /// Adds a subscriber that lives on `worker`.
-    pub fn subscribe(&self, app: &App, name: &ChannelName, worker: usize) -> Joined {
+    /// Adds a subscriber; `member` is who it is in a presence channel.
+    pub fn subscribe(
+        &self,
+        app: &App,
+        name: &ChannelName,
+        seat: Address,
+        member: Option<&Member>,
+    ) -> Result<Joined, Full> {
+        let state = &self.apps[app.index];
         // The shard stays locked so that the last subscriber's leaving cannot
-        // take the channel out of the registry in between.
-        let mut shard = lock(self.shard(app, name.as_str()));
+        // take the channel out of the registry in between, and so that a cache
+        // channel's event is either the cached one or comes later.
+        let mut shard = lock(self.shard(app.index, name.as_str()));
+        let is_new = !shard.contains_key(name);
         let channel = shard.entry(name.clone()).or_insert_with(|| {
             let id = self.next_channel_id.fetch_add(1, Ordering::Relaxed);
             Arc::new(Channel::new(
@@ -128,28 +195,59 @@ impl Hub {
                 app.index,
                 name.clone(),
                 self.inboxes.len(),
+                state.counts,
             ))
         });
-        let after = channel.join(worker);
-        Joined {
-            channel: Arc::clone(channel),
-            after,
+        let channel = Arc::clone(channel);
+        match channel.join(seat, member, state.most_members, &self.inboxes) {
+            Ok((after, welcome)) => {
+                let answers = [Some(welcome), self.last_event(app.index, name)];
+                drop(shard);
+                if let Some(member) = member {
+                    state.users.join(&member.id, seat);
+                }
+                self.queue_count(&channel);
+                Ok(Joined {
+                    channel,
+                    after,
+                    answers,
+                })
+            }
+            Err(full) => {
+                if is_new {
+                    shard.remove(name);
+                }
+                Err(full)
+            }
         }
     }
 
-    /// Takes away a subscriber that lives on `worker`; a channel without
-    /// subscribers is forgotten.
-    pub fn leave(&self, channel: &Channel, worker: usize) {
+    /// What a subscriber is answered that subscribes again.
+    pub fn answers(&self, channel: &Channel) -> Answers {
+        [
+            Some(channel.welcome()),
+            self.last_event(channel.app(), channel.name()),
+        ]
+    }
+
+    /// Takes a subscriber away, who was `user` in a presence channel; a channel
+    /// without subscribers is forgotten.
+    pub fn leave(&self, channel: &Arc<Channel>, seat: Address, user: Option<&str>) {
         let name = channel.name().as_str();
-        let mut shard = lock(self.shard_of(channel.app(), name));
-        if channel.leave(worker) == 0 {
+        let mut shard = lock(self.shard(channel.app(), name));
+        if channel.leave(seat.worker, user, &self.inboxes) == 0 {
             shard.remove(name);
         }
+        drop(shard);
+        if let Some(user) = user {
+            self.apps[channel.app()].users.leave(user, seat.id);
+        }
+        self.queue_count(channel);
     }
 
-    /// Sends an event to all subscribers of a channel but `except`. The frame is
-    /// encoded only if there is somebody to get it. Gives back how many
-    /// subscribers the channel has.
+    /// Sends an event to all subscribers of a channel but `except`. Gives back how
+    /// many subscribers the channel has. The frame is encoded only if there is
+    /// somebody to get it.
     pub fn publish(
         &self,
         app: &App,
@@ -163,11 +261,75 @@ impl Hub {
         }
     }
 
-    fn shard(&self, app: &App, name: &str) -> &Mutex<HashMap<ChannelName, Arc<Channel>>> {
-        self.shard_of(app.index, name)
+    /// Sends an event of a cache channel, and keeps it for later subscribers.
+    pub fn publish_and_keep(
+        &self,
+        app: &App,
+        name: &ChannelName,
+        except: Option<SocketId>,
+        frame: Frame,
+    ) -> usize {
+        let shard = lock(self.shard(app.index, name.as_str()));
+        let subscribers = shard
+            .get(name)
+            .map_or(0, |channel| channel.cast(&frame, except, &self.inboxes));
+        lock(&self.apps[app.index].cache).put(name, frame, Instant::now());
+        subscribers
     }
 
-    fn shard_of(&self, app: usize, name: &str) -> &Mutex<HashMap<ChannelName, Arc<Channel>>> {
+    /// The last event of a cache channel, and how long it will be kept.
+    pub fn cached(&self, app: &App, name: &ChannelName) -> Option<(Frame, Duration)> {
+        lock(&self.apps[app.index].cache).get(name, Instant::now())
+    }
+
+    fn last_event(&self, app: usize, name: &ChannelName) -> Option<Frame> {
+        if !name.kind().is_cache() {
+            return None;
+        }
+        let cached = lock(&self.apps[app].cache).get(name, Instant::now());
+        Some(cached.map_or_else(|| message::cache_miss(name), |(frame, _)| frame))
+    }
+
+    /// A connection has signed in.
+    pub fn sign_in(self: &Arc<Self>, app: &App, address: Address, user: User) -> SignedIn {
+        self.apps[app.index]
+            .users
+            .sign_in(&user.member.id, address, &user.watchlist);
+        SignedIn {
+            hub: Arc::clone(self),
+            app: app.index,
+            socket: address.id,
+            user,
+        }
+    }
+
+    /// Closes all connections of a user, signed in or in a presence channel.
+    /// Gives back how many there are.
+    pub fn terminate(&self, app: &App, user: &str) -> usize {
+        self.apps[app.index].users.terminate(user)
+    }
+
+    /// Users of an application that are known of; for tests that look for leaks.
+    pub fn users(&self, app: &App) -> usize {
+        self.apps[app.index].users.len()
+    }
+
+    /// Sends counts of subscribers that were held back. To be called every second.
+    pub fn tell_counts(&self) {
+        let due = std::mem::take(&mut *lock(&self.counts_due));
+        for channel in due {
+            channel.tell_held_back_count(&self.inboxes);
+            self.queue_count(&channel);
+        }
+    }
+
+    fn queue_count(&self, channel: &Arc<Channel>) {
+        if channel.must_be_queued() {
+            lock(&self.counts_due).push(Arc::clone(channel));
+        }
+    }
+
+    fn shard(&self, app: usize, name: &str) -> &Shard {
         let hash =
             usize::try_from(self.hasher.hash_one(name) % SHARDS as u64).expect("it is below 16");
         &self.apps[app].shards[hash]
@@ -183,100 +345,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::app::{ClientEvents, Origins};
-    use crate::protocol::message;
-    use crate::protocol::signature::Secret;
-    use std::time::Duration;
-
-    fn apps(max_connections: Option<usize>) -> Apps {
-        let app = |id: &str| App {
-            index: 0,
-            id: id.to_owned(),
-            key: id.to_owned(),
-            secret: Secret::new("s"),
-            ping_interval: Duration::from_secs(60),
-            activity_timeout: 30,
-            max_connections,
-            max_message_size: 1,
-            client_events: ClientEvents::None,
-            origins: Origins::new(Vec::new()),
-        };
-        Apps::new(vec![app("a"), app("b")])
-    }
-
-    fn name(text: &str) -> ChannelName {
-        ChannelName::parse(text).unwrap()
-    }
-
-    fn casts(hub: &Hub, worker: usize) -> Vec<(u64, u64)> {
-        hub.inbox(worker)
-            .take()
-            .into_iter()
-            .map(|cast| (cast.channel, cast.seq))
-            .collect()
-    }
-
-    #[test]
-    fn each_worker_with_subscribers_gets_a_message_once_in_one_order() {
-        let apps = apps(None);
-        let app = apps.by_id("a").unwrap();
-        let hub = Hub::new(&apps, 3, 1 << 20);
-        let first = hub.subscribe(app, &name("c"), 0);
-        hub.subscribe(app, &name("c"), 0);
-        hub.subscribe(app, &name("c"), 2);
-        assert_eq!(hub.publish(app, &name("c"), None, message::ping), 3);
-        assert_eq!(hub.publish(app, &name("c"), None, message::ping), 3);
-        let id = first.channel.id();
-        assert_eq!(casts(&hub, 0), [(id, 1), (id, 2)]);
-        assert_eq!(casts(&hub, 1), []);
-        assert_eq!(casts(&hub, 2), [(id, 1), (id, 2)]);
-        assert_eq!(
-            hub.subscribe(app, &name("c"), 1).after,
-            2,
-            "what was before the subscription is not for it"
-        );
-    }
-
-    #[test]
-    fn a_channel_lives_from_its_first_subscriber_to_its_last() {
-        let apps = apps(None);
-        let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
-        let hub = Hub::new(&apps, 1, 1 << 20);
-        assert_eq!(
-            hub.publish(a, &name("c"), None, || unreachable!("nobody is there")),
-            0
-        );
-        let one = hub.subscribe(a, &name("c"), 0);
-        let two = hub.subscribe(a, &name("c"), 0);
-        assert_eq!(
-            (hub.occupied(a), hub.occupied(b)),
-            (1, 0),
-            "applications do not meet"
-        );
-        hub.leave(&one.channel, 0);
-        assert_eq!(hub.occupied(a), 1);
-        hub.leave(&two.channel, 0);
-        assert_eq!(hub.occupied(a), 0);
-        let again = hub.subscribe(a, &name("c"), 0);
-        assert_ne!(
-            again.channel.id(),
-            one.channel.id(),
-            "late casts of the old channel reach nobody"
-        );
-    }
-
-    #[test]
-    fn connections_are_counted_up_to_the_quota() {
-        let apps = apps(Some(2));
-        let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
-        let hub = Hub::new(&apps, 1, 1);
-        let slots: Vec<_> = (0..2).map(|_| hub.admit(a).unwrap()).collect();
-        assert!(hub.admit(a).is_none());
-        assert!(hub.admit(b).is_some(), "each application has its own quota");
-        drop(slots);
-        assert_eq!(hub.connections(a), 0);
-        assert!(hub.admit(a).is_some());
-    }
-}
+mod tests;

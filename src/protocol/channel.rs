@@ -3,9 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Longest channel name, in bytes, prefix included (Pusher Channels, "Channel
-/// naming conventions").
-pub const MAX_NAME_LENGTH: usize = 164;
+/// What the name of a signed-in user's own channel begins with.
+const USER_PREFIX: &str = "#server-to-user-";
 
 /// What a subscriber has to show before it may join, and what the channel keeps.
 ///
@@ -75,8 +74,9 @@ impl ChannelKind {
     }
 }
 
-/// A valid channel name: 1 to [`MAX_NAME_LENGTH`] of `A-Z a-z 0-9 _ - = @ , . ;`,
-/// with a leading `#` only for the service's own channels.
+/// A valid channel name: `A-Z a-z 0-9 _ - = @ , . ;`, with a leading `#` only for
+/// the service's own channels. 164 bytes at most, prefix included, unless the
+/// application is configured otherwise (Pusher Channels, "Channel naming conventions").
 ///
 /// The characters need no escaping in JSON, which the encoders rely on.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,10 +89,12 @@ pub enum ChannelNameError {
     #[error("The channel name is empty")]
     Empty,
     /// Longer than allowed.
-    #[error("The channel name has {length} bytes, {MAX_NAME_LENGTH} are allowed")]
+    #[error("The channel name has {length} bytes, {limit} are allowed")]
     TooLong {
         /// Its length in bytes.
         length: usize,
+        /// The bytes that are allowed.
+        limit: usize,
     },
     /// A character outside the set.
     #[error("The channel name has {0:?}, allowed are letters, digits and _ - = @ , . ;")]
@@ -100,13 +102,16 @@ pub enum ChannelNameError {
 }
 
 impl ChannelName {
-    /// Checks a name.
-    pub fn parse(name: &str) -> Result<Self, ChannelNameError> {
+    /// Checks a name, which may have `limit` bytes.
+    pub fn parse(name: &str, limit: usize) -> Result<Self, ChannelNameError> {
         if name.is_empty() {
             return Err(ChannelNameError::Empty);
         }
-        if name.len() > MAX_NAME_LENGTH {
-            return Err(ChannelNameError::TooLong { length: name.len() });
+        if name.len() > limit {
+            return Err(ChannelNameError::TooLong {
+                length: name.len(),
+                limit,
+            });
         }
         let body = name.strip_prefix('#').unwrap_or(name);
         let allowed = |c: char| c.is_ascii_alphanumeric() || "_-=@,.;".contains(c);
@@ -124,6 +129,11 @@ impl ChannelName {
     /// The kind that the prefix stands for.
     pub fn kind(&self) -> ChannelKind {
         ChannelKind::of(&self.0)
+    }
+
+    /// The user to whom a `#server-to-user-…` channel belongs.
+    pub fn user(&self) -> Option<&str> {
+        self.0.strip_prefix(USER_PREFIX)
     }
 
     /// Whether the name belongs to the service itself (`#server-to-user-…`), so
@@ -188,9 +198,9 @@ mod tests {
             "_-=@,.;",
             "#server-to-user-1",
         ] {
-            assert!(ChannelName::parse(good).is_ok(), "{good}");
+            assert!(ChannelName::parse(good, 164).is_ok(), "{good}");
         }
-        assert!(ChannelName::parse(&"x".repeat(164)).is_ok());
+        assert!(ChannelName::parse(&"x".repeat(164), 164).is_ok());
         for (bad, error) in [
             ("", ChannelNameError::Empty),
             ("with space", ChannelNameError::Character(' ')),
@@ -200,12 +210,15 @@ mod tests {
             ("a:b", ChannelNameError::Character(':')),
             ("a#b", ChannelNameError::Character('#')),
         ] {
-            assert_eq!(ChannelName::parse(bad), Err(error), "{bad}");
+            assert_eq!(ChannelName::parse(bad, 164), Err(error), "{bad}");
         }
         let long = "x".repeat(165);
         assert_eq!(
-            ChannelName::parse(&long),
-            Err(ChannelNameError::TooLong { length: 165 })
+            ChannelName::parse(&long, 164),
+            Err(ChannelNameError::TooLong {
+                length: 165,
+                limit: 164
+            })
         );
     }
 }

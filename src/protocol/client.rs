@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// A client's message, understood.
@@ -21,6 +22,13 @@ pub enum ClientFrame<'a> {
     Unsubscribe {
         /// The channel's name, not yet checked.
         channel: Cow<'a, str>,
+    },
+    /// `pusher:signin`.
+    Signin {
+        /// `KEY:SIGNATURE`.
+        auth: Cow<'a, str>,
+        /// The user's data: the exact text that was signed.
+        user_data: Cow<'a, str>,
     },
     /// `pusher:ping`.
     Ping,
@@ -52,18 +60,30 @@ struct Envelope<'a> {
     event: Cow<'a, str>,
     #[serde(borrow, default)]
     channel: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
 }
 
+/// `null` is a value like any other; only what is not there is absent.
+pub(super) fn present<'de, D: Deserializer<'de>>(
+    json: D,
+) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(json).map(Some)
+}
+
 #[derive(Deserialize)]
-struct Subscription<'a> {
-    #[serde(borrow)]
-    channel: Cow<'a, str>,
-    #[serde(borrow, default)]
-    auth: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    channel_data: Option<Cow<'a, str>>,
+struct Subscription {
+    channel: String,
+    #[serde(default)]
+    auth: Option<String>,
+    #[serde(default)]
+    channel_data: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Signin {
+    auth: String,
+    user_data: String,
 }
 
 impl<'a> ClientFrame<'a> {
@@ -73,23 +93,33 @@ impl<'a> ClientFrame<'a> {
             event,
             channel,
             data,
-        } = serde_json::from_str(text).map_err(|_| InvalidFrame)?;
+        } = object(text)?;
         match event.as_ref() {
             "pusher:subscribe" => {
                 let Subscription {
                     channel,
                     auth,
                     channel_data,
-                } = subscription(data)?;
+                } = nested(data)?;
                 Ok(Self::Subscribe {
-                    channel,
-                    auth,
-                    channel_data,
+                    channel: channel.into(),
+                    auth: auth.map(Cow::from),
+                    channel_data: channel_data.map(Cow::from),
                 })
             }
-            "pusher:unsubscribe" => Ok(Self::Unsubscribe {
-                channel: subscription(data)?.channel,
-            }),
+            "pusher:unsubscribe" => {
+                let Subscription { channel, .. } = nested(data)?;
+                Ok(Self::Unsubscribe {
+                    channel: channel.into(),
+                })
+            }
+            "pusher:signin" => {
+                let Signin { auth, user_data } = nested(data)?;
+                Ok(Self::Signin {
+                    auth: auth.into(),
+                    user_data: user_data.into(),
+                })
+            }
             "pusher:ping" => Ok(Self::Ping),
             "pusher:pong" => Ok(Self::Pong),
             "" => Err(InvalidFrame),
@@ -107,24 +137,22 @@ impl<'a> ClientFrame<'a> {
     }
 }
 
-/// `data` of subscribe and unsubscribe: an object, or a string that holds one.
-fn subscription(data: Option<&RawValue>) -> Result<Subscription<'_>, InvalidFrame> {
+/// `data` as an object, or as a string that holds one.
+fn nested<T: DeserializeOwned>(data: Option<&RawValue>) -> Result<T, InvalidFrame> {
     let data = data.ok_or(InvalidFrame)?.get();
     if !data.starts_with('"') {
-        return serde_json::from_str(data).map_err(|_| InvalidFrame);
+        return object(data);
     }
     let text: String = serde_json::from_str(data).map_err(|_| InvalidFrame)?;
-    let Subscription {
-        channel,
-        auth,
-        channel_data,
-    } = serde_json::from_str(&text).map_err(|_| InvalidFrame)?;
-    let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-    Ok(Subscription {
-        channel: owned(channel),
-        auth: auth.map(owned),
-        channel_data: channel_data.map(owned),
-    })
+    object(&text)
+}
+
+/// serde would take a list for the fields of an object in their order.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, InvalidFrame> {
+    if text.trim_start().starts_with('[') {
+        return Err(InvalidFrame);
+    }
+    serde_json::from_str(text).map_err(|_| InvalidFrame)
 }
 
 #[cfg(test)]
@@ -222,6 +250,12 @@ mod tests {
             r#"{"event":"pusher:subscribe","data":{"channel":"a","auth":5}}"#,
             r#"{"event":"pusher:subscribe","data":{"channel":"a","channel_data":{}}}"#,
             r#"{"event":"pusher:unsubscribe","data":{}}"#,
+            r#"["pusher:ping"]"#,
+            r#"{"event":"pusher:subscribe","data":["lobby"]}"#,
+            r#"{"event":"pusher:subscribe","data":"[\"lobby\"]"}"#,
+            r#"{"event":"pusher:signin"}"#,
+            r#"{"event":"pusher:signin","data":{"auth":"k:s"}}"#,
+            r#"{"event":"pusher:signin","data":{"auth":"k:s","user_data":{"id":"1"}}}"#,
             r#"{"event":"client-a"}"#,
             r#"{"event":"client-a","channel":["a"]}"#,
             &deep,

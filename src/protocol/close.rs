@@ -20,8 +20,10 @@ pub enum ErrorCode {
     InvalidMessage = 4200,
     /// The client did not answer a ping.
     PongNotReceived = 4201,
-    /// A client event was refused.
+    /// A client event was refused, or a rate limit exceeded.
     ClientEventRejected = 4301,
+    /// A watchlist was cut.
+    WatchlistLimit = 4302,
 }
 
 impl ErrorCode {
@@ -44,6 +46,14 @@ pub enum CloseReason {
     OverConnectionQuota,
     /// The `Origin` header is not among the application's `allowed_origins`.
     OriginNotAllowed,
+    /// Neither signed in nor subscribed to a private or presence channel in time.
+    NotAuthorized,
+    /// The application had the user's connections closed.
+    Terminated,
+    /// More messages than allowed, and the application wants that closed.
+    RateLimited,
+    /// Too many connections in a short time from one address.
+    TooManyConnections,
     /// Silent for too long, pings included.
     PongNotReceived,
     /// A message over the application's `max_message_size`.
@@ -67,6 +77,11 @@ impl CloseReason {
             Self::ApplicationDoesNotExist => Some((4001, "Application does not exist")),
             Self::OverConnectionQuota => Some((4004, "Application is over connection quota")),
             Self::OriginNotAllowed => Some((4009, "Origin not allowed")),
+            Self::NotAuthorized => Some((4009, "Connection not authorized in time")),
+            Self::Terminated => Some((4009, "Connection terminated by the application")),
+            // Not 4301: pusher-js would give up for good.
+            Self::RateLimited => Some((4100, "Rate limit exceeded")),
+            Self::TooManyConnections => Some((4100, "Too many connections from this address")),
             Self::PongNotReceived => Some((4201, "Pong reply not received in time")),
             Self::MessageTooBig => Some((1009, "Maximum message size exceeded")),
             Self::ProtocolError => Some((1002, "WebSocket protocol error")),
@@ -82,9 +97,12 @@ impl CloseReason {
         match self {
             Self::ApplicationDoesNotExist => Some(ErrorCode::ApplicationDoesNotExist),
             Self::OverConnectionQuota => Some(ErrorCode::OverConnectionQuota),
-            Self::OriginNotAllowed => Some(ErrorCode::Unauthorized),
+            Self::OriginNotAllowed | Self::NotAuthorized | Self::Terminated => {
+                Some(ErrorCode::Unauthorized)
+            }
+            Self::RateLimited => Some(ErrorCode::ClientEventRejected),
             Self::PongNotReceived => Some(ErrorCode::PongNotReceived),
-            Self::TooSlow => Some(ErrorCode::OverCapacity),
+            Self::TooSlow | Self::TooManyConnections => Some(ErrorCode::OverCapacity),
             Self::ByClient
             | Self::Gone
             | Self::MessageTooBig

@@ -17,7 +17,8 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::route::{self, Exchange};
-use super::stream::Stream;
+use super::stream::{Deadline, Stream};
+use crate::protocol::CloseReason;
 use crate::worker::{Admission, Connection, Upgraded, Worker};
 use crate::ws::handshake::Handshake;
 use crate::ws::session;
@@ -32,6 +33,7 @@ const HEAD_BYTES: usize = 16 * 1024;
 const REFUSED: Admission = Admission {
     ping_interval: Duration::from_secs(60),
     max_message_size: 4096,
+    authorization_timeout: None,
     slot: None,
 };
 
@@ -74,6 +76,7 @@ async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, shared: Arc
     let exchange = Rc::new(Exchange {
         worker: Rc::clone(&worker),
         shared,
+        peer,
         upgrade: RefCell::new(None),
     });
     let service = {
@@ -90,7 +93,10 @@ async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, shared: Arc
         .timer(TokioTimer::new())
         .header_read_timeout(exchange.shared.keep_alive_timeout)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(
+            TokioIo::new(Deadline::new(stream, exchange.shared.write_timeout)),
+            service,
+        );
     let mut shutdown = worker.shutdown();
     let mut going_down = pin!(shutdown.wait_for(|down| *down));
     let ended = tokio::select! {
@@ -104,7 +110,7 @@ async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, shared: Arc
         tracing::debug!(%peer, %error, "HTTP connection ended");
     }
     let parts = http.into_parts();
-    let stream = parts.io.into_inner();
+    let stream = parts.io.into_inner().into_inner();
     match exchange.upgrade.take() {
         Some(handshake) if ended.is_ok() => {
             let (tcp, tls) = stream.into_parts();
@@ -126,15 +132,22 @@ async fn close(mut stream: Stream) {
 
 /// Gives a WebSocket a small task of its own.
 fn start_session(worker: &Rc<Worker>, upgraded: Upgraded, handshake: Handshake, shared: &Shared) {
-    match handshake.outcome {
+    // A handshake that was under way when the server began to go down.
+    let outcome = match handshake.outcome {
+        Ok(_) if *worker.shutdown().borrow() => Err(CloseReason::ShuttingDown),
+        outcome => outcome,
+    };
+    match outcome {
         Ok((app, slot)) => {
             let admission = Admission {
                 ping_interval: app.ping_interval,
                 max_message_size: app.max_message_size,
+                authorization_timeout: app.authorization_timeout,
                 slot: Some(slot),
             };
             let connection = Connection::new(worker, upgraded, admission);
-            tokio::task::spawn_local(session::run(connection, app, shared.broker.clone()));
+            let (hub, broker) = (Arc::clone(worker.hub()), shared.broker.clone());
+            tokio::task::spawn_local(session::run(connection, app, hub, broker));
         }
         Err(reason) => {
             let connection = Connection::new(worker, upgraded, REFUSED);

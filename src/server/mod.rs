@@ -22,6 +22,7 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::worker::{Limits, Pool};
+use crate::ws::arrivals::Arrivals;
 pub use tls::TlsError;
 
 /// Bytes of messages that may wait for one worker before publishers have to wait.
@@ -41,8 +42,10 @@ struct Shared {
     apps: Apps,
     api: Api,
     broker: Broker,
+    arrivals: Arrivals,
     prefix: String,
     keep_alive_timeout: Duration,
+    write_timeout: Duration,
     tls: Option<TlsAcceptor>,
     demo: bool,
 }
@@ -80,7 +83,6 @@ impl Server {
             apps: config.apps.clone(),
             broker: broker.clone(),
             max_request_size: server.max_request_size,
-            max_event_size: server.max_event_size,
             request_timeout: server.request_timeout,
             timestamp_tolerance: server.timestamp_tolerance,
             prefix: server.path.clone(),
@@ -89,8 +91,10 @@ impl Server {
             apps: config.apps.clone(),
             api,
             broker,
+            arrivals: Arrivals::new(server.max_connection_rate),
             prefix: server.path.clone(),
             keep_alive_timeout: server.keep_alive_timeout,
+            write_timeout: server.request_timeout,
             tls,
             demo,
         };
@@ -162,9 +166,11 @@ impl Server {
             connection::spawn(worker, tcp, peer, Arc::clone(&shared))
         });
         let mut pool = Pool::start(self.workers, &self.hub, self.limits, &is_down, &serve)?;
+        let broken = pool.broken();
         tokio::select! {
             result = listener::accept(self.listener, &mut pool) => result?,
             () = shutdown => {}
+            () = broken => return Err(io::Error::other("a worker has failed; its connections are lost")),
         }
         down.send_replace(true);
         // The workers' threads end by themselves; nothing else runs on this one.

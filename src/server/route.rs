@@ -1,8 +1,10 @@
 //! The routes.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -13,6 +15,7 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::{Shared, demo};
 use crate::api::{ApiError, Reply, health, text};
+use crate::protocol::CloseReason;
 use crate::worker::Worker;
 use crate::ws::handshake::{self, Handshake, HandshakeError};
 
@@ -20,8 +23,32 @@ use crate::ws::handshake::{self, Handshake, HandshakeError};
 pub(super) struct Exchange {
     pub(super) worker: Rc<Worker>,
     pub(super) shared: Arc<Shared>,
+    pub(super) peer: SocketAddr,
     /// Set when a request was answered with 101.
     pub(super) upgrade: RefCell<Option<Handshake>>,
+}
+
+/// Where a path leads.
+enum Route<'a> {
+    /// The WebSocket of the application with this key.
+    App(&'a str),
+    /// The HTTP API of the application with this id, and the rest of the path.
+    Api(&'a str, Vec<&'a str>),
+    Up,
+    Demo(Vec<&'a str>),
+}
+
+impl<'a> Route<'a> {
+    fn parse(path: &'a str, demo: bool) -> Option<Self> {
+        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        match segments[..] {
+            ["app", key] if !key.is_empty() => Some(Self::App(key)),
+            ["apps", id, ref call @ ..] if !call.is_empty() => Some(Self::Api(id, call.to_vec())),
+            ["up"] => Some(Self::Up),
+            ["demo", ref rest @ ..] if demo => Some(Self::Demo(rest.to_vec())),
+            _ => None,
+        }
+    }
 }
 
 /// Answers one request. Routes are found with the configured prefix and without
@@ -29,17 +56,15 @@ pub(super) struct Exchange {
 pub(super) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> Reply {
     let shared = &exchange.shared;
     let full = request.uri().path().to_owned();
-    let path = full
+    let bare = full
         .strip_prefix(&shared.prefix)
-        .filter(|rest| rest.starts_with('/'))
-        .unwrap_or(&full);
-    let segments: Vec<&str> = path.split('/').skip(1).collect();
-    match segments[..] {
-        ["app", key] if !key.is_empty() => open(exchange, &request.into_parts().0, key),
-        ["apps", id, call] => shared.api.handle(request, id, call).await,
-        ["up"] => up(exchange, &request),
-        ["demo", ref rest @ ..] if shared.demo => demo::answer(shared, request, rest).await,
-        _ => ApiError::NotFound.into_reply(),
+        .and_then(|path| Route::parse(path, shared.demo));
+    match bare.or_else(|| Route::parse(&full, shared.demo)) {
+        Some(Route::App(key)) => open(exchange, &request.into_parts().0, key),
+        Some(Route::Api(id, call)) => shared.api.handle(request, id, &call).await,
+        Some(Route::Up) => up(exchange, &request),
+        Some(Route::Demo(rest)) => demo::answer(shared, request, &rest).await,
+        None => ApiError::NotFound.into_reply(),
     }
 }
 
@@ -51,7 +76,18 @@ fn up(exchange: &Exchange, request: &Request<Incoming>) -> Reply {
 }
 
 fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
-    match handshake::check(request, key, &exchange.shared.apps, exchange.worker.hub()) {
+    let shared = &exchange.shared;
+    let allowed = shared.arrivals.allow(exchange.peer.ip(), Instant::now());
+    match handshake::check(request, key, &shared.apps, exchange.worker.hub()) {
+        Ok(handshake) if !allowed => {
+            let reply = switching(&handshake.accept);
+            let outcome = Err(CloseReason::TooManyConnections);
+            *exchange.upgrade.borrow_mut() = Some(Handshake {
+                outcome,
+                ..handshake
+            });
+            reply
+        }
         Ok(handshake) => {
             let reply = switching(&handshake.accept);
             *exchange.upgrade.borrow_mut() = Some(handshake);

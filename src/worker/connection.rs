@@ -21,10 +21,10 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketC
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::socket::Socket;
-use super::{Running, Worker};
+use super::{Running, UserId, Worker};
 use crate::app::App;
-use crate::hub::Slot;
-use crate::protocol::{ChannelName, CloseReason, Frame, SocketId};
+use crate::hub::{Address, Answers, Channel, Full, Slot};
+use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId};
 
 /// A connection that speaks WebSocket from now on.
 pub struct Upgraded {
@@ -42,8 +42,21 @@ pub struct Admission {
     pub ping_interval: Duration,
     /// Bytes of a message.
     pub max_message_size: usize,
+    /// How long it may take to sign in or to join a private or presence channel.
+    pub authorization_timeout: Option<Duration>,
     /// Its place in the application's quota; none if it is only told why it was refused.
     pub slot: Option<Slot>,
+}
+
+/// Why a channel cannot be joined. The texts are sent to clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// The connection has joined all the channels it may join.
+    #[error("The connection has all the {0} subscriptions it may have")]
+    TooMany(usize),
+    /// The presence channel has all its members.
+    #[error(transparent)]
+    Full(#[from] Full),
 }
 
 /// An open WebSocket. Dropping it leaves every channel.
@@ -77,10 +90,15 @@ impl Connection {
         socket
             .key
             .set(worker.sockets.borrow_mut().insert(Rc::clone(&socket)));
+        socket.authorize_within(admission.authorization_timeout);
+        let first = admission
+            .authorization_timeout
+            .unwrap_or(Duration::MAX)
+            .min(admission.ping_interval);
         worker
             .wheel
             .borrow_mut()
-            .add(admission.ping_interval, socket.key.get(), socket.id);
+            .add(first, socket.key.get(), socket.id);
         Self {
             socket,
             worker: Rc::clone(worker),
@@ -109,15 +127,46 @@ impl Connection {
         self.worker.close(&self.socket, reason);
     }
 
-    /// Joins a channel. False, and nothing changes, if it had joined before.
-    pub fn subscribe(&self, app: &App, name: &ChannelName) -> bool {
-        if self.is_subscribed(app, name.as_str()) {
-            return false;
+    /// Where it lives.
+    pub fn address(&self) -> Address {
+        Address {
+            worker: self.worker.index,
+            key: self.socket.key.get(),
+            id: self.socket.id,
         }
-        let joined = self.worker.hub.subscribe(app, name, self.worker.index);
-        self.worker.fanout.add(&joined, &self.socket);
+    }
+
+    /// It has signed in, or joined a channel that takes a signature.
+    pub fn is_authorized(&self) {
+        self.socket.authorize_within(None);
+    }
+
+    /// Joins a channel, as `member` if it is a presence channel, and gives back
+    /// what to answer. If it had joined before, nothing changes.
+    pub fn subscribe(
+        &self,
+        app: &App,
+        name: &ChannelName,
+        member: Option<&Member>,
+    ) -> Result<Answers, SubscribeError> {
+        let hub = &self.worker.hub;
+        if let Some(channel) = hub.find(app, name.as_str())
+            && self
+                .worker
+                .fanout
+                .find(channel.id(), &self.socket)
+                .is_some()
+        {
+            return Ok(hub.answers(&channel));
+        }
+        let most = app.max_subscriptions;
+        if self.socket.subscriptions.borrow().len() >= most {
+            return Err(SubscribeError::TooMany(most));
+        }
+        let joined = hub.subscribe(app, name, self.address(), member)?;
+        self.worker.fanout.add(&joined, &self.socket, member);
         self.socket.subscriptions.borrow_mut().push(joined.channel);
-        true
+        Ok(joined.answers)
     }
 
     /// Leaves a channel. False if it had not joined.
@@ -133,15 +182,14 @@ impl Connection {
             return false;
         };
         subscriptions.swap_remove(at);
-        self.worker.fanout.remove(channel.id(), &self.socket);
-        self.worker.hub.leave(&channel, self.worker.index);
+        self.worker.leave(&channel, &self.socket);
         true
     }
 
-    /// Whether it has joined this channel.
-    pub fn is_subscribed(&self, app: &App, name: &str) -> bool {
-        let channel = self.worker.hub.find(app, name);
-        channel.is_some_and(|channel| self.worker.fanout.has(channel.id(), &self.socket))
+    /// Whether it has joined a channel: `Some`, with who it is there.
+    pub fn membership(&self, app: &App, name: &str) -> Option<Option<Rc<UserId>>> {
+        let channel = self.worker.hub.find(app, name)?;
+        self.worker.fanout.find(channel.id(), &self.socket)
     }
 
     /// Waits for bytes and calls `each` with every message in them, then writes
@@ -185,7 +233,8 @@ impl Connection {
             _ => self.socket.end(),
         }
         self.socket.flush();
-        if self.socket.out.borrow().len() > self.worker.limits.max_backlog {
+        let waiting = self.socket.out.borrow().len();
+        if self.socket.is_blocked() && waiting > self.worker.limits.max_backlog {
             self.close(CloseReason::TooSlow);
         }
         Poll::Ready(self.socket.ended().map_or(Ok(()), Err))
@@ -244,9 +293,22 @@ impl Worker {
     /// Takes a socket out of every channel it has joined.
     pub(super) fn leave_all(&self, socket: &Rc<Socket>) {
         for channel in socket.subscriptions.take() {
-            self.fanout.remove(channel.id(), socket);
-            self.hub.leave(&channel, self.index);
+            self.leave(&channel, socket);
         }
+    }
+
+    fn leave(&self, channel: &Arc<Channel>, socket: &Socket) {
+        let user = self
+            .fanout
+            .remove(channel.id(), socket)
+            .and_then(|subscriber| subscriber.user);
+        let seat = Address {
+            worker: self.index,
+            key: socket.key.get(),
+            id: socket.id,
+        };
+        self.hub
+            .leave(channel, seat, user.as_ref().map(|user| &*user.text));
     }
 }
 

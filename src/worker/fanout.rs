@@ -11,13 +11,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 
 use super::Worker;
 use super::socket::Socket;
-use crate::hub::{Cast, Joined};
-use crate::protocol::CloseReason;
+use crate::hub::{Cast, Joined, Letter};
+use crate::protocol::{CloseReason, Frame, Member};
 
 /// Sockets written between two turns of the event loop. 16 and 64 were about as
 /// fast as each other, 256 half as fast.
@@ -32,26 +33,68 @@ const MOST_WAITING: usize = 32 << 20;
 #[derive(Default)]
 pub(super) struct FanOut {
     channels: RefCell<HashMap<u64, Subscribers>>,
-    touched: RefCell<VecDeque<Rc<Socket>>>,
+    queues: RefCell<Queues>,
     /// Sum of [`Socket::queued`].
     waiting: Cell<usize>,
+}
+
+/// Sockets that were touched and are to be written. One that a small channel
+/// touched need not wait for the thousands that a big one did.
+struct Queues {
+    urgent: Queue,
+    bulk: Queue,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        let queue = |mark| Queue {
+            mark,
+            sockets: VecDeque::new(),
+        };
+        Self {
+            urgent: queue(1),
+            bulk: queue(2),
+        }
+    }
+}
+
+struct Queue {
+    /// The bit of [`Socket::queues`] that says that a socket is in here.
+    mark: u8,
+    sockets: VecDeque<Rc<Socket>>,
 }
 
 /// By [`Socket::key`]: joining and leaving are look-ups, and casting walks one
 /// dense array.
 type Subscribers = IndexMap<usize, Subscriber>;
 
-struct Subscriber {
+pub(super) struct Subscriber {
     socket: Rc<Socket>,
     /// It joined at this message: later ones are for it.
     after: u64,
+    /// Who it is in a presence channel: the identity, and the id as JSON.
+    pub(super) user: Option<Rc<UserId>>,
+}
+
+/// A user's id in the two forms that are needed.
+#[derive(Debug)]
+pub struct UserId {
+    /// What tells users apart.
+    pub text: Arc<str>,
+    /// As it came, for frames.
+    pub json: Box<str>,
 }
 
 impl FanOut {
-    pub(super) fn add(&self, joined: &Joined, socket: &Rc<Socket>) {
+    pub(super) fn add(&self, joined: &Joined, socket: &Rc<Socket>, member: Option<&Member>) {
+        let user = member.map(|member| UserId {
+            text: Arc::clone(&member.id),
+            json: member.id_json.clone(),
+        });
         let subscriber = Subscriber {
             socket: Rc::clone(socket),
             after: joined.after,
+            user: user.map(Rc::new),
         };
         let mut channels = self.channels.borrow_mut();
         channels
@@ -60,86 +103,159 @@ impl FanOut {
             .insert(socket.key.get(), subscriber);
     }
 
-    pub(super) fn has(&self, channel: u64, socket: &Socket) -> bool {
-        self.channels
-            .borrow()
-            .get(&channel)
-            .is_some_and(|all| all.contains_key(&socket.key.get()))
+    /// Whether a socket has joined a channel, and as whom.
+    pub(super) fn find(&self, channel: u64, socket: &Socket) -> Option<Option<Rc<UserId>>> {
+        let channels = self.channels.borrow();
+        Some(channels.get(&channel)?.get(&socket.key.get())?.user.clone())
     }
 
-    pub(super) fn remove(&self, channel: u64, socket: &Socket) {
+    pub(super) fn remove(&self, channel: u64, socket: &Socket) -> Option<Subscriber> {
         let mut channels = self.channels.borrow_mut();
-        if let Some(subscribers) = channels.get_mut(&channel) {
-            subscribers.swap_remove(&socket.key.get());
-            if subscribers.is_empty() {
-                channels.remove(&channel);
-            }
+        let subscribers = channels.get_mut(&channel)?;
+        let removed = subscribers.swap_remove(&socket.key.get());
+        if subscribers.is_empty() {
+            channels.remove(&channel);
         }
+        removed
     }
 
     /// Appends a message to the out-buffers of its subscribers. Gives back those
-    /// that have more waiting than they may.
+    /// that do not read what they have.
     fn append(&self, cast: &Cast, max_backlog: usize) -> Vec<Rc<Socket>> {
-        let mut too_slow = Vec::new();
         let channels = self.channels.borrow();
         let Some(subscribers) = channels.get(&cast.channel) else {
-            return too_slow;
+            return Vec::new();
         };
-        let mut touched = self.touched.borrow_mut();
-        let bytes = cast.frame.as_bytes();
-        for Subscriber { socket, after } in subscribers.values() {
-            if cast.seq <= *after || cast.except == Some(socket.id) {
-                continue;
-            }
-            let mut out = socket.out.borrow_mut();
-            out.push(bytes);
-            if out.len() > max_backlog {
-                too_slow.push(Rc::clone(socket));
-            }
-            // A blocked socket is written when its client reads, not before.
-            if !socket.is_blocked() {
-                if socket.queued.get() == 0 {
-                    touched.push_back(Rc::clone(socket));
-                }
-                socket.queued.set(socket.queued.get() + bytes.len());
-                self.waiting.set(self.waiting.get() + bytes.len());
-            }
-        }
-        too_slow
+        let mut queues = self.queues.borrow_mut();
+        let queue = queues.for_audience_of(subscribers.len());
+        subscribers
+            .values()
+            .filter(|to| cast.seq > to.after && cast.except != Some(to.socket.id))
+            .filter(|to| !self.append_to(&to.socket, &cast.frame, max_backlog, queue))
+            .map(|to| Rc::clone(&to.socket))
+            .collect()
     }
 
-    /// Writes the next touched sockets, each once. Gives back whether there are more.
-    fn flush_slice(&self) -> bool {
-        for _ in 0..SLICE {
-            let Some(socket) = self.touched.borrow_mut().pop_front() else {
-                return false;
-            };
-            self.waiting.set(self.waiting.get() - socket.queued.take());
+    /// False, and nothing is appended, if the socket has too much waiting that its
+    /// client does not read. (Bytes that we have not tried to write are our fault.)
+    fn append_to(
+        &self,
+        socket: &Rc<Socket>,
+        frame: &Frame,
+        max_backlog: usize,
+        queue: &mut Queue,
+    ) -> bool {
+        if socket.out.borrow().len() > max_backlog {
             socket.flush();
+            if socket.is_blocked() && socket.out.borrow().len() > max_backlog {
+                return false;
+            }
         }
-        !self.touched.borrow().is_empty()
+        let bytes = frame.as_bytes();
+        socket.out.borrow_mut().push(bytes);
+        // A blocked socket is written when its client reads, not before.
+        if !socket.is_blocked() {
+            queue.add(socket);
+            socket.queued.set(socket.queued.get() + bytes.len());
+            self.waiting.set(self.waiting.get() + bytes.len());
+        }
+        true
+    }
+
+    /// Writes the next touched sockets, each once: a slice of those that small
+    /// channels touched, then a slice of the others. Gives back whether there are more.
+    fn flush_slice(&self) -> bool {
+        for urgent in [true, false] {
+            for _ in 0..SLICE {
+                let next = self.queues.borrow_mut().get(urgent).next();
+                let Some(socket) = next else { break };
+                self.waiting.set(self.waiting.get() - socket.queued.take());
+                socket.flush();
+            }
+        }
+        !self.queues.borrow().are_empty()
+    }
+}
+
+impl Queues {
+    fn for_audience_of(&mut self, subscribers: usize) -> &mut Queue {
+        self.get(subscribers <= SLICE)
+    }
+
+    fn get(&mut self, urgent: bool) -> &mut Queue {
+        if urgent {
+            &mut self.urgent
+        } else {
+            &mut self.bulk
+        }
+    }
+
+    fn are_empty(&self) -> bool {
+        self.urgent.sockets.is_empty() && self.bulk.sockets.is_empty()
+    }
+}
+
+impl Queue {
+    fn add(&mut self, socket: &Rc<Socket>) {
+        let queued = socket.queues.get();
+        if queued & self.mark == 0 {
+            socket.queues.set(queued | self.mark);
+            self.sockets.push_back(Rc::clone(socket));
+        }
+    }
+
+    fn next(&mut self) -> Option<Rc<Socket>> {
+        let socket = self.sockets.pop_front()?;
+        socket.queues.set(socket.queues.get() & !self.mark);
+        Some(socket)
     }
 }
 
 impl Worker {
     pub(super) async fn fan_out(self: Rc<Self>) {
         let inbox = self.hub.inbox(self.index);
-        let mut casts = VecDeque::new();
+        let mut letters = VecDeque::new();
         loop {
-            if casts.is_empty() {
-                casts = inbox.take();
+            if letters.is_empty() {
+                letters = inbox.take();
             }
             while self.fanout.waiting.get() < MOST_WAITING
-                && let Some(cast) = casts.pop_front()
+                && let Some(letter) = letters.pop_front()
             {
+                self.open(letter);
+            }
+            if self.fanout.flush_slice() || !letters.is_empty() {
+                tokio::task::yield_now().await;
+            } else {
+                letters = poll_fn(|cx| inbox.poll_take(cx)).await;
+            }
+        }
+    }
+
+    fn open(&self, letter: Letter) {
+        match letter {
+            Letter::Cast(cast) => {
                 for socket in self.fanout.append(&cast, self.limits.max_backlog) {
                     self.close(&socket, CloseReason::TooSlow);
                 }
             }
-            if self.fanout.flush_slice() || !casts.is_empty() {
-                tokio::task::yield_now().await;
-            } else {
-                casts = poll_fn(|cx| inbox.poll_take(cx)).await;
+            Letter::Direct(address, frame) => {
+                let socket = self.socket_at(address).filter(|socket| socket.is_open());
+                let Some(socket) = socket else { return };
+                let most = self.limits.max_backlog;
+                let mut queues = self.fanout.queues.borrow_mut();
+                let fits = self
+                    .fanout
+                    .append_to(&socket, &frame, most, queues.get(true));
+                drop(queues);
+                if !fits {
+                    self.close(&socket, CloseReason::TooSlow);
+                }
+            }
+            Letter::Close(address, reason) => {
+                if let Some(socket) = self.socket_at(address) {
+                    self.close(&socket, reason);
+                }
             }
         }
     }

@@ -5,10 +5,10 @@
 //! one [`Inbox`](crate::hub::Inbox), are appended to the out-buffers of the
 //! subscribed sockets, and each touched socket is written once, in slices
 //! between which the event loop turns, so that what is published meanwhile joins
-//! the buffers of the sockets not yet written ([`fanout`]).
+//! the buffers of the sockets not yet written (`fanout`).
 //!
 //! What a client sends is read by a task of its own ([`Connection`]), which the
-//! layer above drives. Heartbeats cost nothing while nothing is due ([`wheel`]).
+//! layer above drives. Heartbeats cost nothing while nothing is due (`wheel`).
 
 mod connection;
 mod fanout;
@@ -28,16 +28,17 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::hub::Hub;
+use crate::hub::{Address, Hub};
 use crate::protocol::CloseReason;
 use fanout::FanOut;
 use socket::Socket;
 use wheel::Wheel;
 
 pub use connection::{Admission, Connection, Upgraded};
+pub use fanout::UserId;
 
 /// Bytes read from a socket at a time, into a buffer that all sockets of a worker share.
 const READ_BYTES: usize = 32 * 1024;
@@ -90,10 +91,26 @@ pub struct Pool {
     intakes: Vec<mpsc::Sender<(std::net::TcpStream, SocketAddr)>>,
     threads: Vec<thread::JoinHandle<()>>,
     next: usize,
+    broken: Arc<Notify>,
+}
+
+/// Tells the pool that its thread ends with a panic.
+struct Alarm(Arc<Notify>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.notify_one();
+        }
+    }
 }
 
 impl Pool {
     /// Starts `count` workers, which stop when `shutdown` becomes true.
+    ///
+    /// # Errors
+    /// When a thread or what its event loop needs cannot be had: mostly for want of
+    /// file descriptors.
     pub fn start(
         count: usize,
         hub: &Arc<Hub>,
@@ -101,26 +118,47 @@ impl Pool {
         shutdown: &watch::Receiver<bool>,
         serve: &Arc<Serve>,
     ) -> io::Result<Self> {
+        let broken = Arc::new(Notify::new());
         let mut pool = Self {
             intakes: Vec::new(),
             threads: Vec::new(),
             next: 0,
+            broken,
         };
         for index in 0..count {
             let (intake, accepted) = mpsc::channel(INTAKE);
+            let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
             let (hub, shutdown, serve) = (Arc::clone(hub), shutdown.clone(), Arc::clone(serve));
-            let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                let runtime = Builder::new_current_thread()
-                    .enable_all()
-                    .build_local(LocalOptions::default())
-                    .expect("a runtime needs an epoll and an event descriptor, which were raised before");
-                let worker = Worker::new(index, hub, limits, shutdown);
-                runtime.block_on(worker.run(accepted, &*serve));
-            })?;
+            let alarm = Alarm(Arc::clone(&pool.broken));
+            let thread = thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    let _alarm = alarm;
+                    let runtime = Builder::new_current_thread()
+                        .enable_all()
+                        .build_local(LocalOptions::default());
+                    match runtime {
+                        Ok(runtime) => {
+                            // Whoever waits for it is there until it has heard.
+                            let _ = ready.send(Ok(()));
+                            let worker = Worker::new(index, hub, limits, shutdown);
+                            runtime.block_on(worker.run(accepted, &*serve));
+                        }
+                        Err(error) => _ = ready.send(Err(error)),
+                    }
+                })?;
+            is_ready.recv().map_err(io::Error::other)??;
             pool.intakes.push(intake);
             pool.threads.push(thread);
         }
         Ok(pool)
+    }
+
+    /// Is done when a worker has ended with a panic: its sockets are gone, and the
+    /// process has to start anew.
+    pub fn broken(&self) -> impl Future<Output = ()> + use<> {
+        let broken = Arc::clone(&self.broken);
+        async move { broken.notified().await }
     }
 
     /// Gives a connection to the next worker that can take it; gives up, which
@@ -172,7 +210,7 @@ impl Worker {
     }
 
     /// The channels of all workers.
-    pub fn hub(&self) -> &Hub {
+    pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
 
@@ -193,8 +231,8 @@ impl Worker {
         mut accepted: mpsc::Receiver<(std::net::TcpStream, SocketAddr)>,
         serve: &Serve,
     ) {
-        tokio::task::spawn_local(Rc::clone(&self).fan_out());
-        tokio::task::spawn_local(Rc::clone(&self).beat());
+        let mut fan_out = tokio::task::spawn_local(Rc::clone(&self).fan_out());
+        let mut beat = tokio::task::spawn_local(Rc::clone(&self).beat());
         let mut shutdown = self.shutdown.clone();
         loop {
             tokio::select! {
@@ -206,6 +244,9 @@ impl Worker {
                     }
                 }
                 _ = shutdown.wait_for(|down| *down) => break,
+                // Neither ends but by a panic, and without them no socket is served.
+                _ = &mut fan_out => panic!("the fan-out has ended"),
+                _ = &mut beat => panic!("the heartbeat has ended"),
             }
         }
         drop(accepted);
@@ -250,18 +291,32 @@ impl Worker {
         loop {
             let now = seconds.tick().await;
             let due = self.wheel.borrow_mut().turn();
-            for (key, id) in due {
-                let socket = self
-                    .sockets
-                    .borrow()
-                    .get(key)
-                    .filter(|socket| socket.id == id)
-                    .cloned();
-                if let Some(socket) = socket {
+            for (at, (key, id)) in due.into_iter().enumerate() {
+                if let Some(socket) = self.socket_at(Address {
+                    worker: self.index,
+                    key,
+                    id,
+                }) {
                     self.look_at(&socket, now);
                 }
+                // After a restart thousands are due in one second; nobody waits for all of them.
+                if at % 64 == 63 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            // One worker does it for all.
+            if self.index == 0 {
+                self.hub.tell_counts();
             }
         }
+    }
+
+    fn socket_at(&self, address: Address) -> Option<Rc<Socket>> {
+        self.sockets
+            .borrow()
+            .get(address.key)
+            .filter(|socket| socket.id == address.id)
+            .cloned()
     }
 
     /// Pings a silent socket, closes one that stays silent, drops one that does not go.
@@ -272,8 +327,8 @@ impl Worker {
                 socket.ping(now);
                 self.limits.pong_timeout
             }
-            socket::Health::Dead => {
-                self.close(socket, CloseReason::PongNotReceived);
+            socket::Health::Over(reason) => {
+                self.close(socket, reason);
                 LINGER
             }
             socket::Health::Overdue => return socket.end(),
@@ -284,7 +339,7 @@ impl Worker {
     }
 
     /// Starts to close a socket: it leaves all channels now and gets an error and
-    /// a close frame; its task ends when the client has gone, or after [`LINGER`].
+    /// a close frame; its task ends when the client has gone, or after `LINGER`.
     fn close(&self, socket: &Rc<Socket>, reason: CloseReason) {
         if socket.start_closing(reason, Instant::now() + LINGER) {
             self.leave_all(socket);

@@ -29,9 +29,10 @@ pub(super) struct Socket {
     /// Its place among the worker's sockets.
     pub(super) key: Cell<usize>,
     pub(super) subscriptions: RefCell<Vec<Arc<Channel>>>,
-    /// Bytes appended since it was put into the queue of touched sockets; 0 if it
-    /// is not in there.
+    /// Bytes appended since it was last taken out of a queue of touched sockets.
     pub(super) queued: Cell<usize>,
+    /// The queues that it is in, as bits.
+    pub(super) queues: Cell<u8>,
     pub(super) out: RefCell<Outbox>,
     websocket: RefCell<WebSocketContext>,
     tcp: RefCell<TcpStream>,
@@ -44,6 +45,8 @@ pub(super) struct Socket {
     ping_interval: Duration,
     heard: Cell<Instant>,
     pinged: Cell<Option<Instant>>,
+    /// Until when it has to have authorised itself, if it has to.
+    authorize_by: Cell<Option<Instant>>,
 }
 
 #[derive(Clone, Copy)]
@@ -65,8 +68,8 @@ pub(super) enum Health {
     Fine(Duration),
     /// Silent for its ping interval.
     Silent,
-    /// Pinged, and still silent.
-    Dead,
+    /// To be closed.
+    Over(CloseReason),
     /// Closing for too long.
     Overdue,
 }
@@ -84,6 +87,7 @@ impl Socket {
             key: Cell::new(usize::MAX),
             subscriptions: RefCell::default(),
             queued: Cell::new(0),
+            queues: Cell::new(0),
             out: RefCell::default(),
             websocket: RefCell::new(websocket),
             tcp: RefCell::new(tcp),
@@ -94,6 +98,7 @@ impl Socket {
             ping_interval,
             heard: Cell::new(Instant::now()),
             pinged: Cell::new(None),
+            authorize_by: Cell::new(None),
         }
     }
 
@@ -127,18 +132,31 @@ impl Socket {
         self.pinged.set(None);
     }
 
+    /// Has it closed after `time` unless it has authorised itself by then;
+    /// `None` once it has.
+    pub(super) fn authorize_within(&self, time: Option<Duration>) {
+        self.authorize_by
+            .set(time.map(|time| Instant::now() + time));
+    }
+
     pub(super) fn check(&self, now: Instant, pong_timeout: Duration) -> Health {
+        let authorize_by = self.authorize_by.get().filter(|_| self.is_open());
+        if authorize_by.is_some_and(|by| by <= now) {
+            return Health::Over(CloseReason::NotAuthorized);
+        }
+        let fine =
+            |left: Duration| Health::Fine(authorize_by.map_or(left, |by| left.min(by - now)));
         let left = |since: Instant, allowed: Duration| {
             allowed.saturating_sub(now.saturating_duration_since(since))
         };
         match (self.phase.get(), self.pinged.get()) {
             (Phase::Open, None) => match left(self.heard.get(), self.ping_interval) {
                 Duration::ZERO => Health::Silent,
-                left => Health::Fine(left),
+                left => fine(left),
             },
             (Phase::Open, Some(pinged)) => match left(pinged, pong_timeout) {
-                Duration::ZERO => Health::Dead,
-                left => Health::Fine(left),
+                Duration::ZERO => Health::Over(CloseReason::PongNotReceived),
+                left => fine(left),
             },
             (Phase::Closing { deadline, .. }, _) if now >= deadline => Health::Overdue,
             (Phase::Closing { deadline, .. }, _) => Health::Fine(deadline - now),

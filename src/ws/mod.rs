@@ -2,6 +2,10 @@
 //!
 //! [`handshake`] decides whether a request becomes a WebSocket, and on which
 //! terms; [`session`] answers what the client then sends.
+//! [`arrivals`] counts connections by address.
 
+pub mod arrivals;
+mod bucket;
 pub mod handshake;
 pub mod session;
+mod subscription;

@@ -1,35 +1,72 @@
 //! An open connection: one parsed client frame, one `match`.
 
 use std::borrow::Cow;
+use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::bucket::Bucket;
+use super::subscription;
 use crate::app::{App, ClientEvents};
 use crate::broker::{Broker, ClientEvent};
+use crate::hub::{Hub, SignedIn};
+use crate::protocol::member::MAX_WATCHLIST;
 use crate::protocol::signature::split_auth;
-use crate::protocol::{ChannelName, ClientFrame, CloseReason, ErrorCode, InvalidFrame, message};
+use crate::protocol::{
+    ChannelName, ClientFrame, CloseReason, ErrorCode, InvalidFrame, User, message,
+};
 use crate::worker::Connection;
 
-const UNAUTHORIZED: &str = "Connection is unauthorized";
+pub(super) const UNAUTHORIZED: &str = "Connection is unauthorized";
 
-/// Why a client event is refused: the code and the text of its `pusher:error`.
-type Refusal = (ErrorCode, Cow<'static, str>);
+/// Why something is refused: the code and the text of its `pusher:error`.
+pub(super) type Refusal = (ErrorCode, Cow<'static, str>);
+
+pub(super) fn refusal(code: ErrorCode, text: impl Into<Cow<'static, str>>) -> Refusal {
+    (code, text.into())
+}
+
+/// A connection and what the server knows of it beside its socket.
+pub(super) struct Session {
+    pub(super) connection: Connection,
+    pub(super) app: Arc<App>,
+    /// Who it is, once it has signed in.
+    pub(super) user: OnceCell<SignedIn>,
+    hub: Arc<Hub>,
+    broker: Broker,
+    messages: Option<RefCell<Bucket>>,
+    client_events: Option<RefCell<Bucket>>,
+}
 
 /// Serves a connection until it ends.
-pub async fn run(connection: Connection, app: Arc<App>, broker: Broker) {
+pub async fn run(connection: Connection, app: Arc<App>, hub: Arc<Hub>, broker: Broker) {
+    let now = Instant::now();
+    let bucket = |rate| RefCell::new(Bucket::new(rate, now));
+    let (messages, client_events) = (
+        app.message_rate.map(bucket),
+        app.client_event_rate.map(bucket),
+    );
+    let session = Session {
+        connection,
+        app,
+        user: OnceCell::new(),
+        hub,
+        broker,
+        messages,
+        client_events,
+    };
+    let connection = &session.connection;
     connection.send(&message::connection_established(
         connection.id(),
-        app.activity_timeout,
+        session.app.activity_timeout,
     ));
-    connection.receive_leftover(|connection, text| answer(connection, &app, &broker, text));
+    connection.receive_leftover(|_, text| session.answer(text));
     let reason = loop {
-        let received = connection
-            .receive(|connection, text| answer(connection, &app, &broker, text))
-            .await;
-        if let Err(reason) = received {
+        if let Err(reason) = connection.receive(|_, text| session.answer(text)).await {
             break reason;
         }
     };
-    tracing::debug!(app = app.id, socket_id = %connection.id(), ?reason, "disconnected");
+    tracing::debug!(app = session.app.id, socket_id = %connection.id(), ?reason, "disconnected");
 }
 
 /// Tells a connection why it is not let in.
@@ -39,153 +76,166 @@ pub async fn refuse(connection: Connection, reason: CloseReason) {
     tracing::debug!(?reason, "refused");
 }
 
-fn answer(connection: &Connection, app: &App, broker: &Broker, text: &str) {
-    match ClientFrame::parse(text) {
-        Ok(ClientFrame::Subscribe {
-            channel,
-            auth,
-            channel_data,
-        }) => {
-            subscribe(
-                connection,
-                app,
-                &channel,
-                auth.as_deref(),
-                channel_data.as_deref(),
-            );
+impl Session {
+    fn answer(&self, text: &str) {
+        let frame = ClientFrame::parse(text);
+        if !matches!(frame, Ok(ClientFrame::Ping | ClientFrame::Pong)) && !self.is_within_rate() {
+            return;
         }
-        Ok(ClientFrame::Unsubscribe { channel }) => {
-            connection.unsubscribe(app, &channel);
-        }
-        Ok(ClientFrame::Ping) => connection.send(&message::pong()),
-        Ok(ClientFrame::ClientEvent {
-            event,
-            channel,
-            data,
-        }) => {
-            if let Err((code, text)) =
-                client_event(connection, app, broker, (&event, &channel, data))
-            {
-                connection.send(&message::error(code, &text));
+        let answered = match frame {
+            Ok(ClientFrame::Subscribe {
+                channel,
+                auth,
+                channel_data,
+            }) => {
+                subscription::subscribe(self, &channel, auth.as_deref(), channel_data.as_deref());
+                Ok(())
             }
+            Ok(ClientFrame::Unsubscribe { channel }) => {
+                self.connection.unsubscribe(&self.app, &channel);
+                Ok(())
+            }
+            Ok(ClientFrame::Signin { auth, user_data }) => self.sign_in(&auth, &user_data),
+            Ok(ClientFrame::ClientEvent {
+                event,
+                channel,
+                data,
+            }) => self.client_event(&event, &channel, data),
+            Ok(ClientFrame::Ping) => {
+                self.connection.send(&message::pong());
+                Ok(())
+            }
+            Ok(ClientFrame::Pong | ClientFrame::Ignored) => Ok(()),
+            Err(InvalidFrame) => Err(refusal(ErrorCode::InvalidMessage, InvalidFrame.to_string())),
+        };
+        if let Err((code, text)) = answered {
+            self.connection.send(&message::error(code, &text));
         }
-        Ok(ClientFrame::Pong | ClientFrame::Ignored) => {}
-        Err(InvalidFrame) => {
-            connection.send(&message::error(
-                ErrorCode::InvalidMessage,
-                &InvalidFrame.to_string(),
+    }
+
+    fn is_within_rate(&self) -> bool {
+        let Some(bucket) = &self.messages else {
+            return true;
+        };
+        if bucket.borrow_mut().take(Instant::now()) {
+            return true;
+        }
+        if self.app.terminate_on_limit {
+            self.connection.close(CloseReason::RateLimited);
+        } else {
+            self.connection.send(&message::error(
+                ErrorCode::ClientEventRejected,
+                "Rate limit exceeded",
             ));
         }
+        false
     }
-}
 
-fn subscribe(
-    connection: &Connection,
-    app: &App,
-    channel: &str,
-    auth: Option<&str>,
-    channel_data: Option<&str>,
-) {
-    match may_subscribe(connection, app, channel, auth, channel_data) {
-        Ok(name) => {
-            // A second subscription is answered again and counts once.
-            connection.subscribe(app, &name);
-            connection.send(&message::subscription_succeeded(&name));
-            tracing::debug!(app = app.id, socket_id = %connection.id(), channel, "subscribed");
+    fn sign_in(&self, auth: &str, user_data: &str) -> Result<(), Refusal> {
+        let refused = |text: &'static str| refusal(ErrorCode::Unauthorized, text);
+        let (key, signature) =
+            split_auth(auth).ok_or(refused("auth is not of the form key:signature"))?;
+        if key != self.app.key {
+            return Err(refused("auth was made with the key of another application"));
         }
-        Err((code, text)) => {
-            tracing::debug!(app = app.id, socket_id = %connection.id(), channel, %text, "subscription refused");
-            connection.send(&message::subscription_error(channel, &text));
-            let first = if code == ErrorCode::Unauthorized {
-                UNAUTHORIZED
+        let socket_id = self.connection.id().to_string();
+        let signed = [socket_id.as_bytes(), b"::user::", user_data.as_bytes()];
+        if !self.app.secret.verify(&signed, signature) {
+            return Err(refused(
+                "The signature in auth is not valid for this socket, user data and secret",
+            ));
+        }
+        let user = User::parse(user_data, self.app.presence.max_member_size)
+            .map_err(|error| refusal(ErrorCode::InvalidMessage, error.to_string()))?;
+        if let Some(before) = self.user.get() {
+            return if before.user().member.id == user.member.id {
+                self.connection.send(&message::signin_success(user_data));
+                Ok(())
             } else {
-                &text
+                Err(refused("The connection is signed in as another user"))
             };
-            connection.send(&message::error(code, first));
         }
+        self.connection.is_authorized();
+        self.connection.send(&message::signin_success(user_data));
+        if user.watchlist_cut {
+            let text = format!(
+                "The watchlist has more than {MAX_WATCHLIST} users; the first {MAX_WATCHLIST} are kept"
+            );
+            self.connection
+                .send(&message::error(ErrorCode::WatchlistLimit, &text));
+        }
+        tracing::debug!(app = self.app.id, %socket_id, user = &*user.member.id, "signed in");
+        // Signing in is what tells the watchlist, so the success is queued before.
+        self.user
+            .get_or_init(|| self.hub.sign_in(&self.app, self.connection.address(), user));
+        Ok(())
     }
-}
 
-fn may_subscribe(
-    connection: &Connection,
-    app: &App,
-    channel: &str,
-    auth: Option<&str>,
-    channel_data: Option<&str>,
-) -> Result<ChannelName, Refusal> {
-    let refused = |text: &'static str| (ErrorCode::Unauthorized, Cow::Borrowed(text));
-    let name = ChannelName::parse(channel)
-        .map_err(|error| (ErrorCode::InvalidMessage, Cow::Owned(error.to_string())))?;
-    let kind = name.kind();
-    if name.is_reserved() {
-        return Err(refused("Channels that begin with # belong to the server"));
-    }
-    if kind.is_presence() || kind.is_cache() {
-        return Err(refused(
-            "Presence and cache channels are not in this version of Resound",
-        ));
-    }
-    if !kind.needs_signature() {
-        return Ok(name);
-    }
-    let auth = auth.ok_or(refused("The subscription carries no auth"))?;
-    let (key, signature) =
-        split_auth(auth).ok_or(refused("auth is not of the form key:signature"))?;
-    if key != app.key {
-        return Err(refused("auth was made with the key of another application"));
-    }
-    let socket_id = connection.id().to_string();
-    if app
-        .secret
-        .verifies_subscription(signature, &socket_id, channel, channel_data)
-    {
-        Ok(name)
-    } else {
-        Err(refused(
-            "The signature in auth is not valid for this socket, channel and secret",
-        ))
-    }
-}
-
-fn client_event(
-    connection: &Connection,
-    app: &App,
-    broker: &Broker,
-    (event, channel, data): (&str, &str, Option<&str>),
-) -> Result<(), Refusal> {
-    let refused = |code, text: &'static str| (code, Cow::Borrowed(text));
-    let name = ChannelName::parse(channel)
-        .map_err(|error| (ErrorCode::InvalidMessage, Cow::Owned(error.to_string())))?;
-    let is_member = || connection.is_subscribed(app, channel);
-    match app.client_events {
-        ClientEvents::None => {
-            let text = "The app does not have client messaging enabled.";
-            return Err(refused(ErrorCode::ClientEventRejected, text));
+    fn client_event(&self, event: &str, channel: &str, data: Option<&str>) -> Result<(), Refusal> {
+        let app = &self.app;
+        let name = ChannelName::parse(channel, app.events.channel)
+            .map_err(|error| refusal(ErrorCode::InvalidMessage, error.to_string()))?;
+        let membership = self.connection.membership(app, channel);
+        match app.client_events {
+            ClientEvents::None => {
+                let text = "The app does not have client messaging enabled.";
+                return Err(refusal(ErrorCode::ClientEventRejected, text));
+            }
+            ClientEvents::Private if !name.kind().needs_signature() => {
+                let text = "Client events are only allowed on private and presence channels.";
+                return Err(refusal(ErrorCode::ClientEventRejected, text));
+            }
+            ClientEvents::Private | ClientEvents::Members if membership.is_none() => {
+                let text = "The client is not a member of the specified channel.";
+                return Err(refusal(ErrorCode::Unauthorized, text));
+            }
+            ClientEvents::Private | ClientEvents::Members | ClientEvents::All => {}
         }
-        ClientEvents::Private if !name.kind().needs_signature() => {
-            let text = "Client events are only allowed on private and presence channels.";
-            return Err(refused(ErrorCode::ClientEventRejected, text));
+        // With `all`, too, a user's own channel is the application's to send to.
+        if name.is_reserved() {
+            return Err(refusal(
+                ErrorCode::Unauthorized,
+                "Channels that begin with # belong to the server",
+            ));
         }
-        ClientEvents::Private | ClientEvents::Members if !is_member() => {
-            let text = "The client is not a member of the specified channel.";
-            return Err(refused(ErrorCode::Unauthorized, text));
+        let size = data.map_or(0, str::len);
+        if size > app.max_client_event_size {
+            let most = app.max_client_event_size;
+            let text = format!("The data of the client event has {size} bytes, {most} are allowed");
+            return Err(refusal(ErrorCode::ClientEventRejected, text));
         }
-        ClientEvents::Private | ClientEvents::Members | ClientEvents::All => {}
-    }
-    if !broker.has_room() {
-        return Err(refused(
-            ErrorCode::OverCapacity,
-            "The server is over capacity; the event was not sent",
-        ));
-    }
-    broker.client_event(
-        app,
-        &ClientEvent {
+        if event.len() > app.events.name {
+            let text = format!(
+                "The event name has {} bytes, {} are allowed",
+                event.len(),
+                app.events.name
+            );
+            return Err(refusal(ErrorCode::ClientEventRejected, text));
+        }
+        if self
+            .client_events
+            .as_ref()
+            .is_some_and(|bucket| !bucket.borrow_mut().take(Instant::now()))
+        {
+            return Err(refusal(
+                ErrorCode::ClientEventRejected,
+                "Rate limit exceeded",
+            ));
+        }
+        if !self.broker.has_room() {
+            let text = "The server is over capacity; the event was not sent";
+            return Err(refusal(ErrorCode::OverCapacity, text));
+        }
+        let user = membership.flatten();
+        let user_id = user.as_ref().map(|user| &*user.json);
+        let event = ClientEvent {
             name: event,
             channel: &name,
             data,
-            from: connection.id(),
-        },
-    );
-    Ok(())
+            user_id,
+            from: self.connection.id(),
+        };
+        self.broker.client_event(app, &event);
+        Ok(())
+    }
 }

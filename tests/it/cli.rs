@@ -260,6 +260,26 @@ fn the_demo_ignores_the_environment_and_stays_on_127_0_0_1() {
 }
 
 #[test]
+fn too_few_open_files_end_the_start_with_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_resound");
+    let script = format!(
+        "ulimit -n 16 && exec {program} --host 127.0.0.1 --port 0 --workers 8 {}",
+        APP.join(" ")
+    );
+    let mut command = Command::new("sh");
+    command
+        .current_dir(dir.path())
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .args(["-c", &script]);
+    let Output { status, stderr, .. } = command.output().unwrap();
+    let error = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(1), "{error}");
+    assert!(error.contains("Too many open files"), "{error}");
+}
+
+#[test]
 fn the_soft_limit_of_open_files_is_raised_and_a_low_one_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let program = env!("CARGO_BIN_EXE_resound");

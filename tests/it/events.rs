@@ -153,7 +153,7 @@ fn a_bad_item_sends_nothing_of_a_batch() {
     assert_eq!(answer.status, 422);
     assert_eq!(
         parsed(&answer),
-        json!({ "data": ["The batch.1.data field is required."] })
+        json!({ "batch.1.data": ["The batch.1.data field is required."] })
     );
     client.expect_silence();
 }

@@ -31,7 +31,7 @@ fn a_silent_connection_is_pinged_and_then_closed_with_4201_subscribed_or_not() {
         client.expect_error(4201, "Pong reply not received in time");
         client.closed_with(4201, "Pong reply not received in time");
     }
-    assert_eq!(server.hub.occupied(&server.app), 0);
+    assert_eq!(server.occupied(), 0);
 }
 
 #[test]

@@ -199,7 +199,10 @@ fn a_body_that_does_not_come_is_given_up() {
         ("RESOUND_KEEP_ALIVE_TIMEOUT", "2"),
     ]);
     let mut http = Http::connect(&server);
-    http.write("POST /apps/my-app-id/events HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{");
+    let target = Signed::post("events", "{").target();
+    http.write(&format!(
+        "POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{"
+    ));
     let answer = http.answer();
     assert_eq!(
         (answer.status, answer.body.as_str()),
@@ -236,4 +239,41 @@ fn garbage_is_answered_with_400_and_the_server_goes_on() {
         "y".repeat(100_000)
     ));
     assert_eq!(http.answer().status, 431);
+}
+
+/// It would hold its connection, and what waits for it, for ever.
+#[test]
+fn a_client_that_does_not_read_its_answers_is_cut() {
+    let server = TestServer::with(&[("RESOUND_REQUEST_TIMEOUT", "1")]);
+    let mut http = Http::connect(&server);
+    let requests = "GET /up HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2000);
+    let begin = std::time::Instant::now();
+    while http.try_write(&requests) {
+        assert!(
+            begin.elapsed() < crate::support::PATIENCE,
+            "it is still served"
+        );
+    }
+}
+
+#[test]
+fn a_prefix_that_is_named_like_a_route_works() {
+    for prefix in ["/app", "/apps", "/up"] {
+        let server = TestServer::with(&[("REVERB_SERVER_PATH", prefix)]);
+        for start in [prefix, ""] {
+            assert_eq!(
+                Http::connect(&server)
+                    .request("GET", &format!("{start}/up"), "")
+                    .status,
+                200,
+                "{prefix}"
+            );
+            let mut client = Client::open(
+                &server,
+                &format!("{start}/app/{}", crate::support::KEY),
+                &[],
+            );
+            client.established();
+        }
+    }
 }

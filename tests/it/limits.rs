@@ -28,11 +28,11 @@ fn a_connection_may_join_many_channels() {
     let server = TestServer::start();
     let mut client = Client::connect(&server);
     (0..1000).for_each(|n| client.subscribe(&format!("c{n}")));
-    assert_eq!(server.hub.occupied(&server.app), 1000);
+    assert_eq!(server.occupied(), 1000);
     Http::connect(&server).publish(&["c0", "c999"], "ev", "x");
     client.expect(r#"{"event":"ev","data":"x","channel":"c0"}"#);
     client.expect(r#"{"event":"ev","data":"x","channel":"c999"}"#);
     (0..1000).for_each(|n| client.unsubscribe(&format!("c{n}")));
     client.expect_alive();
-    assert_eq!(server.hub.occupied(&server.app), 0);
+    assert_eq!(server.occupied(), 0);
 }

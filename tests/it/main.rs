@@ -8,6 +8,7 @@
 )]
 
 mod auth;
+mod cache;
 mod cli;
 mod client_events;
 mod connect;
@@ -18,9 +19,13 @@ mod heartbeat;
 mod http;
 mod layers;
 mod limits;
+mod presence;
+mod queries;
+mod rates;
 mod readme;
 mod shutdown;
 mod slow;
 mod subscribe;
 mod support;
 mod tls;
+mod users;

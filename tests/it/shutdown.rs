@@ -31,3 +31,23 @@ fn a_client_that_does_not_go_is_dropped_after_the_grace_time() {
     );
     drop(client);
 }
+
+#[test]
+fn a_handshake_that_ends_while_the_server_goes_down_is_closed_with_1001() {
+    let mut server = TestServer::start();
+    let mut waiting = Client::connect(&server);
+    let mut stream = crate::support::client::tcp(&server);
+    let head = "GET /app/my-app-key HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let (first, rest) = head.split_at(60);
+    std::io::Write::write_all(&mut stream, first.as_bytes()).unwrap();
+    waiting.expect_silence();
+    server.begin_shutdown();
+    waiting.closed_with(1001, "Server is shutting down");
+    // The server may also have cut it, which is as good.
+    let _ = std::io::Write::write_all(&mut stream, rest.as_bytes());
+    let mut answer = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(!answer.contains("connection_established"), "{answer}");
+}

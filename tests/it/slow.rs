@@ -39,3 +39,31 @@ fn a_client_that_does_not_read_is_closed_with_4100_and_holds_up_nobody() {
     slow.closed_with(4100, "Messages are not read fast enough");
     quick.expect_silence();
 }
+
+/// What waits because we have not written it yet is not the client's fault.
+#[test]
+fn one_publish_that_is_bigger_than_the_bound_reaches_a_client_that_reads() {
+    let server = TestServer::start();
+    let mut client = Client::connect(&server);
+    let channels: Vec<String> = (0..45).map(|n| format!("c{n}")).collect();
+    let names: Vec<&str> = channels.iter().map(String::as_str).collect();
+    names.iter().for_each(|name| client.subscribe(name));
+    Http::connect(&server).publish(&names, "ev", &"x".repeat(100_000));
+    for name in names {
+        assert_eq!(client.next_json()["channel"], name);
+    }
+    client.expect_silence();
+}
+
+#[test]
+fn an_event_that_alone_is_over_the_bound_is_delivered() {
+    let server = TestServer::with(&[("RESOUND_MAX_BACKLOG", "1024")]);
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    let data = "x".repeat(100_000);
+    Http::connect(&server).publish(&["a"], "ev", &data);
+    client.expect(&format!(
+        r#"{{"event":"ev","data":"{data}","channel":"a"}}"#
+    ));
+    client.expect_alive();
+}

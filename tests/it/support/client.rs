@@ -11,8 +11,8 @@ use tokio_tungstenite::tungstenite::{self, Error, Message, WebSocket};
 use super::{KEY, PATIENCE, SECRET, TestServer, hmac};
 
 /// Anything that reads and writes.
-pub(crate) trait ReadWrite: Read + Write {}
-impl<T: Read + Write> ReadWrite for T {}
+pub(crate) trait ReadWrite: Read + Write + Send {}
+impl<T: Read + Write + Send> ReadWrite for T {}
 
 pub(crate) struct Client {
     pub(crate) socket: WebSocket<Box<dyn ReadWrite>>,

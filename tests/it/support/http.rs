@@ -53,6 +53,26 @@ impl Http {
         self.stream.write_all(text.as_bytes()).unwrap();
     }
 
+    /// False when the server has closed the connection.
+    pub(crate) fn try_write(&mut self, text: &str) -> bool {
+        self.stream.write_all(text.as_bytes()).is_ok()
+    }
+
+    /// A signed GET.
+    pub(crate) fn get(&mut self, path: &str, query: &[(&str, &str)]) -> Answer {
+        let mut signed = Signed::post(path, "").without("body_md5");
+        signed.method = "GET";
+        for (key, value) in query {
+            signed = signed.set(key, value);
+        }
+        self.request("GET", &signed.target(), "")
+    }
+
+    /// A signed POST.
+    pub(crate) fn post(&mut self, path: &str, body: &str) -> Answer {
+        self.request("POST", &Signed::post(path, body).target(), body)
+    }
+
     pub(crate) fn answer(&mut self) -> Answer {
         self.answer_to("GET")
     }

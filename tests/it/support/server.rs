@@ -58,6 +58,28 @@ impl TestServer {
         }
     }
 
+    /// Channels with a subscriber.
+    pub(crate) fn occupied(&self) -> usize {
+        self.hub.channels(&self.app, "").len()
+    }
+
+    /// Waits until nothing is left: no connection, no channel, no user.
+    pub(crate) fn expect_empty(&self) {
+        let deadline = std::time::Instant::now() + super::PATIENCE;
+        let left = || {
+            let connections = self.hub.connections(&self.app);
+            (connections, self.occupied(), self.hub.users(&self.app))
+        };
+        while left() != (0, 0, 0) {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "something is left: {:?}",
+                left()
+            );
+            thread::yield_now();
+        }
+    }
+
     /// What SIGTERM does; the server ends meanwhile.
     pub(crate) fn begin_shutdown(&mut self) {
         drop(self.stop.take());

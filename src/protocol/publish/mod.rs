@@ -4,7 +4,8 @@
 //! What is wrong with it is told as Laravel tells it, in a bag of messages per
 //! field, which Reverb's users know.
 
-use std::borrow::Cow;
+mod check;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -12,9 +13,38 @@ use serde_json::value::RawValue;
 
 use super::channel::ChannelName;
 use super::socket_id::SocketId;
+use check::Check;
 
-/// Most channels that one event may name (Pusher's HTTP API, "POST event").
-pub const MAX_CHANNELS: usize = 100;
+/// Messages by field, as Laravel's validator has them: `name`, `batch.3.name`.
+pub type Fields = BTreeMap<String, Vec<String>>;
+
+/// What events are held to. The defaults are Pusher's, where a Laravel application
+/// would not run into them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventLimits {
+    /// Bytes of `data`, as a decoded string.
+    pub data: usize,
+    /// Bytes of an event's name.
+    pub name: usize,
+    /// Bytes of a channel's name.
+    pub channel: usize,
+    /// Channels of one event.
+    pub channels: usize,
+    /// Events of one batch.
+    pub batch: usize,
+}
+
+impl Default for EventLimits {
+    fn default() -> Self {
+        Self {
+            data: 102_400,
+            name: 200,
+            channel: 164,
+            channels: 100,
+            batch: usize::MAX,
+        }
+    }
+}
 
 /// One event for some channels.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,10 +53,36 @@ pub struct Publish<'a> {
     pub name: &'a str,
     /// The payload: a JSON string as it came.
     pub data: &'a str,
-    /// 1 to [`MAX_CHANNELS`] channels.
+    /// At least one channel.
     pub channels: Vec<ChannelName>,
     /// The connection that does not get the event: its sender's (`toOthers()`).
     pub except: Option<SocketId>,
+    /// What the publisher wants to know of the channels.
+    pub info: Option<Info>,
+}
+
+/// What a caller wants to know of channels: a comma list of attributes. Those that
+/// do not apply to a channel, and unknown ones, are left out of the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Info {
+    /// Users of a presence channel.
+    pub user_count: bool,
+    /// Subscriptions of a channel that is no presence channel.
+    pub subscription_count: bool,
+    /// The last event of a cache channel.
+    pub cache: bool,
+}
+
+impl Info {
+    /// Reads a comma list.
+    pub fn parse(list: &str) -> Self {
+        let has = |name: &str| list.split(',').any(|item| item.trim() == name);
+        Self {
+            user_count: has("user_count"),
+            subscription_count: has("subscription_count"),
+            cache: has("cache"),
+        }
+    }
 }
 
 /// Why a body is refused. Nothing of a refused body is published.
@@ -37,7 +93,7 @@ pub enum PublishError {
     Json(String),
     /// Fields that are missing or of the wrong type: messages by field.
     #[error("The request body has invalid fields.")]
-    Fields(BTreeMap<&'static str, Vec<String>>),
+    Fields(Fields),
     /// An event's `data` is over the limit.
     #[error(
         "Payload too large. The data of an event has {size} bytes, {limit} are allowed (max_event_size)."
@@ -50,7 +106,7 @@ pub enum PublishError {
     },
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Body<'a> {
     #[serde(borrow, default)]
     name: Option<&'a RawValue>,
@@ -62,6 +118,8 @@ struct Body<'a> {
     channel: Option<&'a RawValue>,
     #[serde(borrow, default)]
     socket_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    info: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -70,188 +128,69 @@ struct Batch<'a> {
     batch: Option<&'a RawValue>,
 }
 
-type Fields = BTreeMap<&'static str, Vec<String>>;
-
 impl<'a> Publish<'a> {
-    /// Reads the body of `POST /apps/{id}/events`. `limit` is in bytes of `data`.
-    pub fn parse(body: &'a [u8], limit: usize) -> Result<Self, PublishError> {
+    /// Reads the body of `POST /apps/{id}/events`.
+    pub fn parse(body: &'a [u8], limits: &EventLimits) -> Result<Self, PublishError> {
         let body: Body<'a> = object(body)?;
-        body.check(limit, "")
+        let mut check = Check::new("");
+        let publish = check.event(&body, limits);
+        finished(check, publish, limits)
     }
 
     /// Reads the body of `POST /apps/{id}/batch_events`.
-    pub fn parse_batch(body: &'a [u8], limit: usize) -> Result<Vec<Self>, PublishError> {
+    pub fn parse_batch(body: &'a [u8], limits: &EventLimits) -> Result<Vec<Self>, PublishError> {
         let batch: Batch<'a> = object(body)?;
-        let Some(batch) = present(batch.batch) else {
+        let Some(batch) = check::present(batch.batch) else {
             return Err(field("batch", "The batch field is required."));
         };
         let items: Vec<&'a RawValue> = serde_json::from_str(batch.get())
             .map_err(|_| field("batch", "The batch field must be an array."))?;
-        items
-            .iter()
-            .enumerate()
-            .map(|(index, item)| {
-                let body: Body<'a> = serde_json::from_str(item.get()).map_err(|_| {
-                    field(
-                        "batch",
-                        &format!("The batch.{index} field must be an object."),
-                    )
-                })?;
-                body.check(limit, &format!("batch.{index}."))
-            })
-            .collect()
+        if items.len() > limits.batch {
+            let text = format!(
+                "The batch field has {} events, {} are allowed.",
+                items.len(),
+                limits.batch
+            );
+            return Err(field("batch", &text));
+        }
+        let item = |(index, item): (usize, &&'a RawValue)| {
+            // What is no object has none of the fields that it needs.
+            let body: Body<'a> = object(item.get().as_bytes()).unwrap_or_default();
+            let mut check = Check::new(&format!("batch.{index}."));
+            let publish = check.event(&body, limits);
+            finished(check, publish, limits)
+        };
+        items.iter().enumerate().map(item).collect()
     }
 }
 
-impl<'a> Body<'a> {
-    /// `prefix` stands before field names in messages: empty, or `batch.3.`.
-    fn check(self, limit: usize, prefix: &str) -> Result<Publish<'a>, PublishError> {
-        let mut fields = Fields::new();
-        let name = required_string(self.name, "name", prefix, &mut fields);
-        if name.is_some_and(is_reserved_event) {
-            let text =
-                format!("The {prefix}name field may not start with pusher: or pusher_internal:.");
-            fields.entry("name").or_default().push(text);
+fn finished<'a>(
+    check: Check,
+    publish: Option<Publish<'a>>,
+    limits: &EventLimits,
+) -> Result<Publish<'a>, PublishError> {
+    match publish {
+        Some(publish) if check.fields.is_empty() => {
+            check_size(publish.data, limits.data)?;
+            Ok(publish)
         }
-        let data = required_string(self.data, "data", prefix, &mut fields);
-        let channels = channels(self.channels, self.channel, prefix, &mut fields);
-        let except = except(self.socket_id, prefix, &mut fields);
-        let (Some(name), Some(data), true) = (name, data, fields.is_empty()) else {
-            return Err(PublishError::Fields(fields));
-        };
-        check_size(data, limit)?;
-        Ok(Publish {
-            name,
-            data,
-            channels,
-            except,
-        })
+        _ => Err(PublishError::Fields(check.fields)),
     }
 }
 
 fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, PublishError> {
-    if body.is_empty() {
-        return Err(PublishError::Json("it is empty".to_owned()));
-    }
-    serde_json::from_slice(body).map_err(|error| PublishError::Json(error.to_string()))
-}
-
-fn field(name: &'static str, message: &str) -> PublishError {
-    PublishError::Fields(Fields::from([(name, vec![message.to_owned()])]))
-}
-
-/// `null` counts as absent, as it does for Laravel's `required`.
-fn present(value: Option<&RawValue>) -> Option<&RawValue> {
-    value.filter(|value| value.get() != "null")
-}
-
-/// The JSON text of a string that is not empty.
-fn required_string<'a>(
-    value: Option<&'a RawValue>,
-    name: &'static str,
-    prefix: &str,
-    fields: &mut Fields,
-) -> Option<&'a str> {
-    let text = match present(value).map(RawValue::get) {
-        None | Some("\"\"") => format!("The {prefix}{name} field is required."),
-        Some(text) if !text.starts_with('"') => {
-            format!("The {prefix}{name} field must be a string.")
+    match body.trim_ascii_start().first() {
+        None => Err(PublishError::Json("it is empty".to_owned())),
+        // serde would take a list for the fields in their order.
+        Some(b'[') => Err(PublishError::Json("it is a list".to_owned())),
+        Some(_) => {
+            serde_json::from_slice(body).map_err(|error| PublishError::Json(error.to_string()))
         }
-        Some(text) => return Some(text),
-    };
-    fields.entry(name).or_default().push(text);
-    None
-}
-
-/// Names that only the service itself may send. `name` is a JSON text; a name
-/// that hides the colon behind an escape is decoded first.
-fn is_reserved_event(name: &str) -> bool {
-    let decoded: Cow<'_, str> = if name.contains('\\') {
-        serde_json::from_str::<String>(name)
-            .unwrap_or_default()
-            .into()
-    } else {
-        name.trim_matches('"').into()
-    };
-    decoded.starts_with("pusher:") || decoded.starts_with("pusher_internal:")
-}
-
-fn channels(
-    list: Option<&RawValue>,
-    single: Option<&RawValue>,
-    prefix: &str,
-    fields: &mut Fields,
-) -> Vec<ChannelName> {
-    let mut fail = |field: &'static str, text: String| {
-        fields.entry(field).or_default().push(text);
-        Vec::new()
-    };
-    let names: Vec<Cow<'_, str>> = match (present(list), present(single)) {
-        (Some(list), _) => match serde_json::from_str::<Vec<Cow<'_, str>>>(list.get()) {
-            Ok(names) if !names.is_empty() => names,
-            Ok(_) => {
-                return fail(
-                    "channels",
-                    format!("The {prefix}channels field is required."),
-                );
-            }
-            Err(_) => {
-                return fail(
-                    "channels",
-                    format!("The {prefix}channels field must be an array of strings."),
-                );
-            }
-        },
-        (None, Some(single)) => match serde_json::from_str(single.get()) {
-            Ok(name) => vec![name],
-            Err(_) => {
-                return fail(
-                    "channel",
-                    format!("The {prefix}channel field must be a string."),
-                );
-            }
-        },
-        (None, None) => {
-            fail(
-                "channels",
-                format!("The {prefix}channels field is required when channel is not present."),
-            );
-            return fail(
-                "channel",
-                format!("The {prefix}channel field is required when channels is not present."),
-            );
-        }
-    };
-    if names.len() > MAX_CHANNELS {
-        let text = format!(
-            "The {prefix}channels field has {} channels, {MAX_CHANNELS} are allowed.",
-            names.len()
-        );
-        return fail("channels", text);
-    }
-    match names.iter().map(|name| ChannelName::parse(name)).collect() {
-        Ok(names) => names,
-        Err(error) => fail(
-            if present(list).is_some() {
-                "channels"
-            } else {
-                "channel"
-            },
-            format!("{error}."),
-        ),
     }
 }
 
-fn except(value: Option<&RawValue>, prefix: &str, fields: &mut Fields) -> Option<SocketId> {
-    let text: Cow<'_, str> = match serde_json::from_str(present(value)?.get()) {
-        Ok(text) => text,
-        Err(_) => {
-            let text = format!("The {prefix}socket id field must be a string.");
-            fields.entry("socket_id").or_default().push(text);
-            return None;
-        }
-    };
-    SocketId::parse(&text)
+fn field(name: &str, message: &str) -> PublishError {
+    PublishError::Fields(Fields::from([(name.to_owned(), vec![message.to_owned()])]))
 }
 
 /// Counts the decoded string only if its JSON text, which is never shorter, is
@@ -272,8 +211,16 @@ fn check_size(data: &str, limit: usize) -> Result<(), PublishError> {
 mod tests {
     use super::*;
 
+    const LIMITS: EventLimits = EventLimits {
+        data: 100,
+        name: 20,
+        channel: 164,
+        channels: 100,
+        batch: 2,
+    };
+
     fn parse(body: &str) -> Result<Publish<'_>, PublishError> {
-        Publish::parse(body.as_bytes(), 100)
+        Publish::parse(body.as_bytes(), &LIMITS)
     }
 
     fn messages(body: &str) -> String {
@@ -330,7 +277,7 @@ mod tests {
             ),
             (
                 r#"{"name":"a","data":"x","channels":"a"}"#,
-                r#"{"channels":["The channels field must be an array of strings."]}"#,
+                r#"{"channels":["The channels field must be an array."]}"#,
             ),
             (
                 r#"{"name":"a","data":"x","channels":[null]}"#,
@@ -338,7 +285,7 @@ mod tests {
             ),
             (
                 r#"{"name":"a","data":"x","channels":[]}"#,
-                r#"{"channels":["The channels field is required."]}"#,
+                r#"{"channel":["The channel field is required when channels is not present."],"channels":["The channels field is required when channel is not present."]}"#,
             ),
             (
                 r#"{"name":"a","data":"x","channel":["a"]}"#,
@@ -346,7 +293,7 @@ mod tests {
             ),
             (
                 r#"{"name":"a","data":"x","channel":"a b"}"#,
-                r#"{"channel":["The channel name has ' ', allowed are letters, digits and _ - = @ , . ;."]}"#,
+                r#"{"channel":["The channel field is invalid: The channel name has ' ', allowed are letters, digits and _ - = @ , . ;."]}"#,
             ),
             (
                 r#"{"name":"a","data":"x","channel":"a","socket_id":1.2}"#,
@@ -401,37 +348,60 @@ mod tests {
             assert!(matches!(parse(body), Err(PublishError::Json(_))), "{body}");
         }
         assert!(matches!(
-            Publish::parse(b"{\"name\":\"\xff\"}", 9),
+            Publish::parse(b"{\"name\":\"\xff\"}", &LIMITS),
             Err(PublishError::Json(_))
         ));
     }
 
     #[test]
+    fn what_php_makes_of_a_list_with_holes_is_a_list() {
+        let publish = parse(r#"{"name":"a","data":"b","channels":{"0":"c","2":"d"}}"#).unwrap();
+        let names: Vec<&str> = publish.channels.iter().map(ChannelName::as_str).collect();
+        assert_eq!(names, ["c", "d"]);
+    }
+
+    #[test]
+    fn a_channel_that_is_named_twice_gets_the_event_once() {
+        let publish = parse(r#"{"name":"a","data":"b","channels":["c","d","c"]}"#).unwrap();
+        assert_eq!(publish.channels.len(), 2);
+    }
+
+    #[test]
     fn one_bad_item_refuses_the_whole_batch_and_is_named() {
         let good = r#"{"batch":[{"name":"a","data":"x","channel":"c"},{"name":"b","data":"y","channel":"d"}]}"#;
-        let batch = Publish::parse_batch(good.as_bytes(), 100).unwrap();
+        let batch = Publish::parse_batch(good.as_bytes(), &LIMITS).unwrap();
         assert_eq!(
             batch.iter().map(|p| p.data).collect::<Vec<_>>(),
             ["\"x\"", "\"y\""]
         );
         assert_eq!(
-            Publish::parse_batch(br#"{"batch":[]}"#, 100),
+            Publish::parse_batch(br#"{"batch":[]}"#, &LIMITS),
             Ok(Vec::new())
         );
-        for (body, text) in [
-            ("{}", "The batch field is required."),
-            (r#"{"batch":"x"}"#, "The batch field must be an array."),
-            (r#"{"batch":["x"]}"#, "The batch.0 field must be an object."),
+        for (body, expected) in [
+            ("{}", r#"{"batch":["The batch field is required."]}"#),
+            (
+                r#"{"batch":"x"}"#,
+                r#"{"batch":["The batch field must be an array."]}"#,
+            ),
+            (
+                r#"{"batch":[1,2,3]}"#,
+                r#"{"batch":["The batch field has 3 events, 2 are allowed."]}"#,
+            ),
+            (
+                r#"{"batch":["x"]}"#,
+                r#"{"batch.0.channel":["The batch.0.channel field is required when channels is not present."],"batch.0.data":["The batch.0.data field is required."],"batch.0.name":["The batch.0.name field is required."]}"#,
+            ),
             (
                 r#"{"batch":[{"name":"a","data":"x","channel":"c"},{"name":"b","channel":"c"}]}"#,
-                "The batch.1.data field is required.",
+                r#"{"batch.1.data":["The batch.1.data field is required."]}"#,
             ),
         ] {
-            let Err(PublishError::Fields(fields)) = Publish::parse_batch(body.as_bytes(), 100)
+            let Err(PublishError::Fields(fields)) = Publish::parse_batch(body.as_bytes(), &LIMITS)
             else {
                 panic!("{body}")
             };
-            assert_eq!(fields.values().next().unwrap(), &[text], "{body}");
+            assert_eq!(serde_json::to_string(&fields).unwrap(), expected, "{body}");
         }
     }
 }

@@ -1,0 +1,118 @@
+//! The publish calls.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::auth::Authorized;
+use super::reply::{self, ApiError, Reply};
+use super::{Api, queries};
+use crate::protocol::publish::Publish;
+
+/// How long a publish waits for the workers to catch up before it is refused.
+const MOST_WAIT: Duration = Duration::from_secs(5);
+
+impl Api {
+    pub(super) async fn events(&self, request: &Authorized) -> Result<Reply, ApiError> {
+        let body = event_of(request);
+        let publish = Publish::parse(&body, &request.app().events)?;
+        self.wait_for_room(0).await?;
+        self.broker.publish(request.app(), &publish);
+        let Some(info) = publish.info else {
+            return Ok(reply::json("{}"));
+        };
+        let channels: Map<String, Value> = publish
+            .channels
+            .iter()
+            .map(|channel| {
+                let attributes =
+                    queries::attributes(&self.broker, request.app(), channel.as_str(), info);
+                (channel.as_str().to_owned(), attributes.into())
+            })
+            .collect();
+        Ok(reply::json(json!({ "channels": channels }).to_string()))
+    }
+
+    pub(super) async fn batch_events(&self, request: &Authorized) -> Result<Reply, ApiError> {
+        let batch = Publish::parse_batch(request.body(), &request.app().events)?;
+        for (published, publish) in batch.iter().enumerate() {
+            // Asked for each: a batch may be as big as the room itself.
+            self.wait_for_room(published).await?;
+            self.broker.publish(request.app(), publish);
+        }
+        if batch.iter().all(|publish| publish.info.is_none()) {
+            return Ok(reply::json(r#"{"batch":{}}"#));
+        }
+        let told: Vec<Map<String, Value>> = batch
+            .iter()
+            .map(|publish| match (publish.info, publish.channels.first()) {
+                (Some(info), Some(channel)) => {
+                    queries::attributes(&self.broker, request.app(), channel.as_str(), info)
+                }
+                _ => Map::new(),
+            })
+            .collect();
+        Ok(reply::json(json!({ "batch": told }).to_string()))
+    }
+
+    /// `POST /channels/{name}/events?name=…&socket_id=…`, whose body is the data.
+    pub(super) async fn channel_events(
+        &self,
+        request: &Authorized,
+        channel: &str,
+    ) -> Result<Reply, ApiError> {
+        let data = std::str::from_utf8(request.body())
+            .map_err(|_| ApiError::Broken("it is not UTF-8".to_owned()))?;
+        let mut event = json!({ "channel": channel, "data": data });
+        for name in ["name", "socket_id"] {
+            if let Some(value) = request.parameter(name) {
+                event[name] = value.into();
+            }
+        }
+        let body = event.to_string();
+        let publish = Publish::parse(body.as_bytes(), &request.app().events)?;
+        self.wait_for_room(0).await?;
+        self.broker.publish(request.app(), &publish);
+        Ok(reply::text(StatusCode::ACCEPTED, ""))
+    }
+
+    /// Slows publishers down to what the workers can deliver.
+    async fn wait_for_room(&self, published: usize) -> Result<(), ApiError> {
+        const STEP: Duration = Duration::from_millis(2);
+        let mut waited = Duration::ZERO;
+        while !self.broker.has_room() {
+            if waited >= MOST_WAIT {
+                return Err(ApiError::OverCapacity { published });
+            }
+            tokio::time::sleep(STEP).await;
+            waited += STEP;
+        }
+        Ok(())
+    }
+}
+
+/// The event of a request: its body, or, without one, the parameters of its query,
+/// which Pusher allows.
+fn event_of(request: &Authorized) -> Cow<'_, [u8]> {
+    if !request.body().is_empty() || request.parameter("name").is_none() {
+        return Cow::Borrowed(request.body());
+    }
+    let mut event = Map::new();
+    for name in ["name", "data", "channel", "socket_id", "info"] {
+        if let Some(value) = request.parameter(name) {
+            event.insert(name.to_owned(), value.into());
+        }
+    }
+    let channels: Vec<Value> = request
+        .parameters()
+        .iter()
+        .filter(|(key, _)| key == "channels[]" || key == "channels")
+        .map(|(_, value)| value.as_str().into())
+        .collect();
+    if !channels.is_empty() {
+        event.insert("channels".to_owned(), channels.into());
+    }
+    Cow::Owned(Value::Object(event).to_string().into_bytes())
+}

@@ -1,0 +1,250 @@
+//! The hub as a whole, without a runtime.
+
+use super::*;
+use crate::app::tests::app;
+use crate::protocol::{ChannelKind, message};
+
+fn apps(change: impl Fn(&mut App)) -> Apps {
+    let mut pair = ["a", "b"].map(app);
+    pair.iter_mut().for_each(change);
+    Apps::new(pair.into())
+}
+
+fn name(text: &str) -> ChannelName {
+    ChannelName::parse(text, 164).unwrap()
+}
+
+fn seat(worker: usize, key: usize) -> Address {
+    Address {
+        worker,
+        key,
+        id: SocketId::from_random(key as u64),
+    }
+}
+
+fn member(id: &str) -> Member {
+    Member::parse(
+        &format!(r#"{{"user_id":"{id}","user_info":{{"n":"{id}"}}}}"#),
+        1000,
+    )
+    .unwrap()
+}
+
+fn casts(hub: &Hub, worker: usize) -> Vec<Cast> {
+    let cast = |letter| match letter {
+        Letter::Cast(cast) => cast,
+        other => panic!("{other:?}"),
+    };
+    hub.inbox(worker).take().into_iter().map(cast).collect()
+}
+
+fn text(frame: &Frame) -> String {
+    message::text(frame).to_owned()
+}
+
+/// What each worker is told: numbers and texts.
+fn told(hub: &Hub, worker: usize) -> Vec<(u64, String)> {
+    casts(hub, worker)
+        .iter()
+        .map(|cast| (cast.seq, text(&cast.frame)))
+        .collect()
+}
+
+#[test]
+fn each_worker_with_subscribers_gets_a_message_once_in_one_order() {
+    let apps = apps(|_| ());
+    let app = apps.by_id("a").unwrap();
+    let hub = Hub::new(&apps, 3, 1 << 20);
+    for (worker, key) in [(0, 0), (0, 1), (2, 2)] {
+        hub.subscribe(app, &name("c"), seat(worker, key), None)
+            .unwrap();
+    }
+    assert_eq!(hub.publish(app, &name("c"), None, message::ping), 3);
+    assert_eq!(hub.publish(app, &name("c"), None, message::ping), 3);
+    for (worker, expected) in [(0, &[1, 2][..]), (1, &[]), (2, &[1, 2])] {
+        assert_eq!(
+            casts(&hub, worker)
+                .iter()
+                .map(|cast| cast.seq)
+                .collect::<Vec<_>>(),
+            expected
+        );
+    }
+    let after = hub
+        .subscribe(app, &name("c"), seat(1, 3), None)
+        .unwrap()
+        .after;
+    assert_eq!(after, 2, "what was before the subscription is not for it");
+}
+
+#[test]
+fn a_channel_lives_from_its_first_subscriber_to_its_last() {
+    let apps = apps(|_| ());
+    let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
+    let hub = Hub::new(&apps, 1, 1 << 20);
+    assert_eq!(
+        hub.publish(a, &name("c"), None, || unreachable!("nobody is there")),
+        0
+    );
+    let one = hub.subscribe(a, &name("c"), seat(0, 1), None).unwrap();
+    let two = hub.subscribe(a, &name("c"), seat(0, 2), None).unwrap();
+    assert_eq!(
+        (hub.channels(a, "").len(), hub.channels(b, "").len()),
+        (1, 0),
+        "applications do not meet"
+    );
+    hub.leave(&one.channel, seat(0, 1), None);
+    assert_eq!(hub.channels(a, "").len(), 1);
+    hub.leave(&two.channel, seat(0, 2), None);
+    assert_eq!(hub.channels(a, "").len(), 0);
+    let again = hub.subscribe(a, &name("c"), seat(0, 1), None).unwrap();
+    assert_ne!(
+        again.channel.id(),
+        one.channel.id(),
+        "late casts of the old channel reach nobody"
+    );
+}
+
+#[test]
+fn connections_are_counted_up_to_the_quota() {
+    let apps = apps(|app| app.max_connections = Some(2));
+    let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
+    let hub = Hub::new(&apps, 1, 1);
+    let slots: Vec<_> = (0..2).map(|_| hub.admit(a).unwrap()).collect();
+    assert!(hub.admit(a).is_none());
+    assert!(hub.admit(b).is_some(), "each application has its own quota");
+    drop(slots);
+    assert_eq!(hub.connections(a), 0);
+    assert!(hub.admit(a).is_some());
+}
+
+#[test]
+fn a_user_joins_with_its_first_connection_and_leaves_with_its_last() {
+    let apps = apps(|_| ());
+    let app = apps.by_id("a").unwrap();
+    let hub = Hub::new(&apps, 1, 1 << 20);
+    let room = name("presence-r");
+    assert_eq!(room.kind(), ChannelKind::Presence);
+    let ana = hub
+        .subscribe(app, &room, seat(0, 1), Some(&member("ana")))
+        .unwrap();
+    assert_eq!(told(&hub, 0), [], "nobody is there to be told");
+    hub.subscribe(app, &room, seat(0, 2), Some(&member("ana")))
+        .unwrap();
+    assert_eq!(told(&hub, 0), [], "a second tab is no news");
+    let ben = hub
+        .subscribe(app, &room, seat(0, 3), Some(&member("ben")))
+        .unwrap();
+    let news = told(&hub, 0);
+    assert_eq!(news.len(), 1);
+    assert!(
+        news[0].1.contains("member_added") && news[0].1.contains("ben"),
+        "{news:?}"
+    );
+    assert_eq!(ben.after, news[0].0, "who joins does not hear of itself");
+    let welcome = text(ben.answers[0].as_ref().unwrap());
+    assert!(
+        welcome.contains(r#"\"count\":2,\"ids\":[\"ana\",\"ben\"]"#),
+        "{welcome}"
+    );
+    assert_eq!(
+        ana.channel.counts(),
+        Counts {
+            subscriptions: 3,
+            users: 2
+        }
+    );
+    hub.leave(&ana.channel, seat(0, 1), Some("ana"));
+    assert_eq!(told(&hub, 0), []);
+    hub.leave(&ana.channel, seat(0, 2), Some("ana"));
+    assert!(
+        told(&hub, 0)[0]
+            .1
+            .contains(r#"member_removed","data":"{\"user_id\":\"ana\"}"#)
+    );
+    hub.leave(&ana.channel, seat(0, 3), Some("ben"));
+    assert_eq!(
+        (hub.channels(app, "").len(), hub.users(app)),
+        (0, 0),
+        "nothing is left"
+    );
+}
+
+#[test]
+fn a_full_presence_channel_takes_connections_of_its_members_only() {
+    let apps = apps(|app| app.presence.max_members = Some(1));
+    let app = apps.by_id("a").unwrap();
+    let hub = Hub::new(&apps, 1, 1 << 20);
+    let room = name("presence-r");
+    let ana = hub
+        .subscribe(app, &room, seat(0, 1), Some(&member("ana")))
+        .unwrap();
+    assert_eq!(
+        hub.subscribe(app, &room, seat(0, 2), Some(&member("ben")))
+            .unwrap_err(),
+        Full(1)
+    );
+    assert!(
+        hub.subscribe(app, &room, seat(0, 3), Some(&member("ana")))
+            .is_ok()
+    );
+    assert_eq!(
+        ana.channel.counts(),
+        Counts {
+            subscriptions: 2,
+            users: 1
+        }
+    );
+}
+
+#[test]
+fn the_last_event_of_a_cache_channel_outlives_its_subscribers() {
+    let apps = apps(|_| ());
+    let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
+    let hub = Hub::new(&apps, 1, 1 << 20);
+    let channel = name("cache-c");
+    let answer = |app| {
+        text(
+            hub.subscribe(app, &channel, seat(0, 1), None)
+                .unwrap()
+                .answers[1]
+                .as_ref()
+                .unwrap(),
+        )
+    };
+    assert!(answer(a).contains("pusher:cache_miss"));
+    let event = |data: &str| message::event("\"e\"", &format!("\"{data}\""), &channel);
+    assert_eq!(hub.publish_and_keep(a, &channel, None, event("first")), 1);
+    assert_eq!(casts(&hub, 0).len(), 1);
+    hub.leave(&hub.find(a, "cache-c").unwrap(), seat(0, 1), None);
+    assert_eq!(hub.publish_and_keep(a, &channel, None, event("second")), 0);
+    assert!(answer(a).contains("second"));
+    assert!(
+        answer(b).contains("pusher:cache_miss"),
+        "applications do not meet"
+    );
+}
+
+#[test]
+fn counts_are_told_at_once_to_few_and_held_back_from_many() {
+    let apps = apps(|app| app.subscription_count = true);
+    let app = apps.by_id("a").unwrap();
+    let hub = Hub::new(&apps, 1, 1 << 20);
+    let mut last = None;
+    for key in 0..=100 {
+        last = Some(hub.subscribe(app, &name("c"), seat(0, key), None).unwrap());
+    }
+    let counts = told(&hub, 0);
+    assert_eq!(counts.len(), 100, "the 101st is held back");
+    assert!(
+        counts[99].1.contains(r#"{\"subscription_count\":100}"#),
+        "{:?}",
+        counts[99]
+    );
+    assert_eq!(last.unwrap().after, counts[99].0);
+    hub.tell_counts();
+    assert_eq!(told(&hub, 0), [], "five seconds are not over");
+    hub.subscribe(app, &name("presence-c"), seat(0, 1), Some(&member("ana")))
+        .unwrap();
+    assert_eq!(told(&hub, 0), [], "presence channels have members instead");
+}

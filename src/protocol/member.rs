@@ -1,0 +1,235 @@
+//! Who a client says it is: members of presence channels and signed-in users.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::client::present;
+
+/// Longest user id, in bytes (Pusher Channels, "Presence channels").
+pub const MAX_USER_ID: usize = 128;
+
+/// Most users that one connection may watch (Pusher Channels, "Watchlist events").
+pub const MAX_WATCHLIST: usize = 100;
+
+/// A member of a presence channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What tells users apart: the id as text, whether it came as a text or as a number.
+    pub id: Arc<str>,
+    /// The id as JSON, of the type in which it came.
+    pub id_json: Box<str>,
+    /// `user_info` as JSON; `{}` if there was none, so that pages can read its fields.
+    pub info_json: Box<str>,
+}
+
+/// A user that signed in with `pusher:signin`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Who it is, wherever it joins a presence channel without `channel_data`.
+    pub member: Member,
+    /// Users it wants to hear of, [`MAX_WATCHLIST`] at most.
+    pub watchlist: Vec<Arc<str>>,
+    /// Whether it wanted to hear of more.
+    pub watchlist_cut: bool,
+}
+
+/// Why a member's or user's data cannot be used. The texts are sent to clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemberError {
+    /// Not a JSON object, or without an id.
+    #[error("The user data is not a JSON object with an id")]
+    Format,
+    /// An id that is empty, or over [`MAX_USER_ID`] bytes.
+    #[error("The user id is empty or has more than {MAX_USER_ID} bytes")]
+    Id,
+    /// Over the application's limit.
+    #[error("The user data has {size} bytes, {limit} are allowed")]
+    TooLarge {
+        /// Its bytes.
+        size: usize,
+        /// Bytes that are allowed.
+        limit: usize,
+    },
+}
+
+#[derive(Deserialize)]
+struct ChannelData<'a> {
+    #[serde(borrow)]
+    user_id: &'a RawValue,
+    #[serde(borrow, default, deserialize_with = "present")]
+    user_info: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct UserData<'a> {
+    #[serde(borrow)]
+    id: &'a RawValue,
+    #[serde(borrow, default, deserialize_with = "present")]
+    user_info: Option<&'a RawValue>,
+    #[serde(default)]
+    watchlist: Option<Vec<String>>,
+}
+
+impl Member {
+    /// Reads `channel_data`. `limit` is in bytes of the whole text.
+    pub fn parse(channel_data: &str, limit: usize) -> Result<Self, MemberError> {
+        check_size(channel_data, limit)?;
+        let data: ChannelData<'_> = object(channel_data)?;
+        Self::new(data.user_id, data.user_info)
+    }
+
+    fn new(id: &RawValue, info: Option<&RawValue>) -> Result<Self, MemberError> {
+        let json = id.get();
+        let text: Cow<'_, str> = match json.as_bytes().first() {
+            Some(b'"') => serde_json::from_str::<String>(json)
+                .map_err(|_| MemberError::Format)?
+                .into(),
+            Some(b'0'..=b'9' | b'-') => json.into(),
+            _ => return Err(MemberError::Format),
+        };
+        if text.is_empty() || text.len() > MAX_USER_ID {
+            return Err(MemberError::Id);
+        }
+        let info_json = info.map_or("{}", RawValue::get);
+        Ok(Self {
+            id: text.as_ref().into(),
+            id_json: json.into(),
+            info_json: info_json.into(),
+        })
+    }
+}
+
+impl User {
+    /// Reads `user_data`. Its id has to be a text: pusher-js drops any other.
+    pub fn parse(user_data: &str, limit: usize) -> Result<Self, MemberError> {
+        check_size(user_data, limit)?;
+        let data: UserData<'_> = object(user_data)?;
+        if !data.id.get().starts_with('"') {
+            return Err(MemberError::Format);
+        }
+        let member = Member::new(data.id, data.user_info)?;
+        let mut watchlist: Vec<Arc<str>> = data
+            .watchlist
+            .unwrap_or_default()
+            .iter()
+            .map(|id| Arc::from(id.as_str()))
+            .collect();
+        let watchlist_cut = watchlist.len() > MAX_WATCHLIST;
+        watchlist.truncate(MAX_WATCHLIST);
+        Ok(Self {
+            member,
+            watchlist,
+            watchlist_cut,
+        })
+    }
+}
+
+/// serde would take a list for the fields of an object in their order.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, MemberError> {
+    if text.trim_start().starts_with('[') {
+        return Err(MemberError::Format);
+    }
+    serde_json::from_str(text).map_err(|_| MemberError::Format)
+}
+
+fn check_size(text: &str, limit: usize) -> Result<(), MemberError> {
+    let size = text.len();
+    if size > limit {
+        Err(MemberError::TooLarge { size, limit })
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_texts_or_numbers_and_keep_their_type() {
+        for (data, id, id_json, info) in [
+            (
+                r#"{"user_id":"7","user_info":{"name":"Ana"}}"#,
+                "7",
+                "\"7\"",
+                r#"{"name":"Ana"}"#,
+            ),
+            (r#"{"user_id":7}"#, "7", "7", "{}"),
+            (
+                r#"{"user_id":9007199254740993,"user_info":true}"#,
+                "9007199254740993",
+                "9007199254740993",
+                "true",
+            ),
+            (
+                r#"{"user_id":"0","x":1,"user_info":[]}"#,
+                "0",
+                "\"0\"",
+                "[]",
+            ),
+            (r#"{"user_id":"\u00e9"}"#, "é", r#""\u00e9""#, "{}"),
+        ] {
+            let member = Member::parse(data, 1000).unwrap();
+            let found = (
+                member.id.as_ref(),
+                member.id_json.as_ref(),
+                member.info_json.as_ref(),
+            );
+            assert_eq!(found, (id, id_json, info), "{data}");
+        }
+    }
+
+    #[test]
+    fn data_without_a_usable_id_is_refused() {
+        for data in [
+            "",
+            "[]",
+            "[\"1\"]",
+            "3",
+            "{}",
+            r#"{"user_id":null}"#,
+            r#"{"user_id":true}"#,
+            r#"{"user_id":["1"]}"#,
+            r#"{"user_id":{}}"#,
+        ] {
+            assert_eq!(
+                Member::parse(data, 1000),
+                Err(MemberError::Format),
+                "{data}"
+            );
+        }
+        assert_eq!(
+            Member::parse(r#"{"user_id":""}"#, 1000),
+            Err(MemberError::Id)
+        );
+        let long = format!(r#"{{"user_id":"{}"}}"#, "x".repeat(129));
+        assert_eq!(Member::parse(&long, 1000), Err(MemberError::Id));
+        assert_eq!(
+            Member::parse(&long, 100),
+            Err(MemberError::TooLarge {
+                size: long.len(),
+                limit: 100
+            })
+        );
+        assert_eq!(User::parse(r#"{"id":7}"#, 1000), Err(MemberError::Format));
+        assert_eq!(
+            User::parse(r#"{"id":"7","watchlist":"8"}"#, 1000),
+            Err(MemberError::Format)
+        );
+    }
+
+    #[test]
+    fn a_watchlist_is_cut_to_what_is_allowed() {
+        let ids: Vec<String> = (0..101).map(|n| format!("\"{n}\"")).collect();
+        let user = User::parse(
+            &format!(r#"{{"id":"7","watchlist":[{}]}}"#, ids.join(",")),
+            10_000,
+        )
+        .unwrap();
+        assert_eq!((user.watchlist.len(), user.watchlist_cut), (100, true));
+        assert_eq!(&*user.watchlist[99], "99");
+    }
+}

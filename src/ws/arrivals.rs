@@ -1,0 +1,50 @@
+//! How often new connections come from one address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::bucket::Bucket;
+use crate::app::Rate;
+
+/// Addresses that are remembered before those without news are forgotten.
+const MOST_ADDRESSES: usize = 10_000;
+
+/// A limit on new connections per second and address.
+#[derive(Debug)]
+pub struct Arrivals {
+    rate: Option<Rate>,
+    by_address: Mutex<HashMap<IpAddr, Bucket>>,
+}
+
+impl Arrivals {
+    /// `per_second` is `None` for no limit.
+    pub fn new(per_second: Option<u32>) -> Self {
+        let rate = per_second.map(|count| Rate {
+            count,
+            per: Duration::from_secs(1),
+        });
+        Self {
+            rate,
+            by_address: Mutex::default(),
+        }
+    }
+
+    /// Counts a new connection; false if there were too many.
+    pub fn allow(&self, address: IpAddr, now: Instant) -> bool {
+        let Some(rate) = self.rate else { return true };
+        // A map of counters is whole after any panic.
+        let mut known = self
+            .by_address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_ADDRESSES {
+            known.retain(|_, bucket| !bucket.is_full(now));
+        }
+        known
+            .entry(address)
+            .or_insert_with(|| Bucket::new(rate, now))
+            .take(now)
+    }
+}

@@ -1,0 +1,69 @@
+//! A token bucket: so many at once, and so many in a time on average.
+
+use std::time::Instant;
+
+use crate::app::Rate;
+
+/// What is left of a [`Rate`].
+#[derive(Debug)]
+pub(super) struct Bucket {
+    rate: Rate,
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub(super) fn new(rate: Rate, now: Instant) -> Self {
+        Self {
+            rate,
+            tokens: f64::from(rate.count),
+            filled: now,
+        }
+    }
+
+    /// Takes one; false if there is none.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        let most = f64::from(self.rate.count);
+        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * most / self.rate.per.as_secs_f64()).min(most);
+        self.filled = now;
+        let enough = self.tokens >= 1.0;
+        if enough {
+            self.tokens -= 1.0;
+        }
+        enough
+    }
+
+    /// Whether nothing is missing: a new one would be the same.
+    pub(super) fn is_full(&self, now: Instant) -> bool {
+        let most = f64::from(self.rate.count);
+        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.tokens + elapsed * most / self.rate.per.as_secs_f64() >= most
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn tokens_come_back_with_time_up_to_the_count() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut bucket = Bucket::new(
+            Rate {
+                count: 3,
+                per: Duration::from_secs(6),
+            },
+            start,
+        );
+        let takes = |bucket: &mut Bucket, now| (0..5).filter(|_| bucket.take(now)).count();
+        assert_eq!(takes(&mut bucket, at(0)), 3);
+        assert!(!bucket.take(at(1)), "half a token");
+        assert_eq!(takes(&mut bucket, at(4)), 2);
+        assert!(!bucket.is_full(at(9)) && bucket.is_full(at(10)));
+        assert_eq!(takes(&mut bucket, at(1000)), 3);
+    }
+}

@@ -1,0 +1,111 @@
+//! Who may join a channel, and as whom.
+
+use super::session::{Refusal, Session, UNAUTHORIZED, refusal};
+use crate::protocol::signature::split_auth;
+use crate::protocol::{ChannelName, ErrorCode, Member, message};
+
+/// Answers `pusher:subscribe`.
+pub(super) fn subscribe(
+    session: &Session,
+    channel: &str,
+    auth: Option<&str>,
+    channel_data: Option<&str>,
+) {
+    let (connection, app) = (&session.connection, &session.app);
+    let joined = may_join(session, channel, auth, channel_data).and_then(|(name, member)| {
+        connection
+            .subscribe(app, &name, member.as_ref())
+            .map_err(|full| refusal(ErrorCode::OverCapacity, full.to_string()))
+    });
+    match joined {
+        Ok(answers) => {
+            answers
+                .iter()
+                .flatten()
+                .for_each(|frame| connection.send(frame));
+            tracing::debug!(app = app.id, socket_id = %connection.id(), channel, "subscribed");
+        }
+        Err((code, text)) => {
+            tracing::debug!(app = app.id, socket_id = %connection.id(), channel, %text, "subscription refused");
+            connection.send(&message::subscription_error(channel, &text));
+            let told = if code == ErrorCode::Unauthorized {
+                UNAUTHORIZED
+            } else {
+                &text
+            };
+            connection.send(&message::error(code, told));
+        }
+    }
+}
+
+/// The name, and who it is in a presence channel.
+fn may_join(
+    session: &Session,
+    channel: &str,
+    auth: Option<&str>,
+    channel_data: Option<&str>,
+) -> Result<(ChannelName, Option<Member>), Refusal> {
+    let app = &session.app;
+    let invalid =
+        |error: &dyn std::fmt::Display| refusal(ErrorCode::InvalidMessage, error.to_string());
+    let refused = |text: &'static str| refusal(ErrorCode::Unauthorized, text);
+    let name = ChannelName::parse(channel, app.events.channel).map_err(|error| invalid(&error))?;
+    let user = session.user.get().map(|signed_in| signed_in.user());
+    if name.is_reserved() {
+        let own = name
+            .user()
+            .is_some_and(|owner| user.is_some_and(|user| &*user.member.id == owner));
+        return if own {
+            Ok((name, None))
+        } else {
+            Err(refused("The channel belongs to another user"))
+        };
+    }
+    if !name.kind().needs_signature() {
+        return Ok((name, None));
+    }
+    verify(session, channel, auth, channel_data)?;
+    session.connection.is_authorized();
+    if !name.kind().is_presence() {
+        return Ok((name, None));
+    }
+    let member = match (channel_data, user) {
+        (Some(data), _) => {
+            Member::parse(data, app.presence.max_member_size).map_err(|error| invalid(&error))?
+        }
+        (None, Some(user)) => user.member.clone(),
+        (None, None) => {
+            return Err(refused(
+                "A presence channel needs channel_data or a signed-in user",
+            ));
+        }
+    };
+    Ok((name, Some(member)))
+}
+
+fn verify(
+    session: &Session,
+    channel: &str,
+    auth: Option<&str>,
+    channel_data: Option<&str>,
+) -> Result<(), Refusal> {
+    let refused = |text: &'static str| refusal(ErrorCode::Unauthorized, text);
+    let auth = auth.ok_or(refused("The subscription carries no auth"))?;
+    let (key, signature) =
+        split_auth(auth).ok_or(refused("auth is not of the form key:signature"))?;
+    if key != session.app.key {
+        return Err(refused("auth was made with the key of another application"));
+    }
+    let socket_id = session.connection.id().to_string();
+    if session
+        .app
+        .secret
+        .verifies_subscription(signature, &socket_id, channel, channel_data)
+    {
+        Ok(())
+    } else {
+        Err(refused(
+            "The signature in auth is not valid for this socket, channel and secret",
+        ))
+    }
+}
