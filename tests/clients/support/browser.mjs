@@ -1,0 +1,36 @@
+// Headless Chromium, the one of the system.
+
+import { fileURLToPath } from 'node:url';
+import { chromium } from 'playwright-core';
+
+const output = fileURLToPath(new URL('../.output/screenshots/', import.meta.url));
+
+export function launch() {
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
+    timeout: 20_000,
+    args: [
+      '--headless',
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+    ],
+  });
+}
+
+/** A page with storage of its own, which ends with the test. */
+export async function openPage(t, browser) {
+  const context = await browser.newContext();
+  t.after(() => context.close());
+  context.setDefaultTimeout(10_000);
+  return context.newPage();
+}
+
+/** For people to look at, animations at their end; the next run overwrites it. */
+export function screenshot(page, name) {
+  return page.screenshot({ path: `${output}${name}.png`, animations: 'disabled' });
+}

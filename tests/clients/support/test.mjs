@@ -1,0 +1,8 @@
+// node:test, with a limit on every test. The runner's own option --test-timeout
+// counts for a whole file, and then does not say which test was too slow.
+
+import { test as unlimited } from 'node:test';
+
+export { after, before, describe } from 'node:test';
+
+export const test = (name, run) => unlimited(name, { timeout: 30_000 }, run);
