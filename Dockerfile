@@ -3,8 +3,8 @@
 #   docker build -t resound .
 #   docker run -p 8080:8080 --env-file .env resound
 #
-# docker's --env-file takes quotes as part of the value, unlike Laravel; to have
-# a Laravel .env read as Laravel reads it, mount it instead:
+# or, to have a Laravel .env read as Laravel reads it (comments, ${OTHER}), mounted;
+# user 10001 has to be able to read it:
 #
 #   docker run -p 8080:8080 -v ./.env:/srv/.env:ro resound
 
@@ -27,9 +27,7 @@ USER resound
 EXPOSE 8080
 # docker stop sends SIGTERM; connections are then closed within shutdown_grace.
 STOPSIGNAL SIGTERM
-# Plain HTTP, and bash alone: the image has no curl. With TLS in the container,
-# replace it.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=2s --retries=3 \
-    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/${REVERB_SERVER_PORT:-8080} && printf 'GET /up HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && read -r -t 2 _ status _ <&3 && [ \"$status\" = 200 ]"]
+# Reads the same settings as the server, wherever they are from.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=2s --retries=3 CMD ["resound", "health"]
 ENTRYPOINT ["resound"]
 CMD ["start"]

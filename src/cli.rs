@@ -35,11 +35,13 @@ pub enum Command {
     Start(Settings),
     /// Print the effective settings and where each was said, without starting
     Check(Settings),
+    /// Ask the server that these settings describe whether it is up (exit code 0 or 1)
+    Health(Settings),
     /// Try it in a browser: a chat at /demo, on 127.0.0.1 only, with public credentials
     Demo(Demo),
 }
 
-/// Flags of `start` and `check`.
+/// Flags of `start`, `check` and `health`.
 ///
 /// Values are texts: the configuration checks them, whatever source they are from.
 #[derive(Args, Debug, Default)]

@@ -14,8 +14,8 @@
 //! Downwards only; neighbours on one row never import each other:
 //!
 //! ```text
-//! main → cli, config, telemetry, shutdown, server
-//! cli  → config
+//! main → cli, health, config, telemetry, shutdown, server
+//! cli, health → config
 //! server → api, ws, worker, broker, hub
 //! api | ws
 //! broker, worker
@@ -72,6 +72,7 @@
 //!   write is slow.
 
 pub mod cli;
+pub mod health;
 pub mod server;
 
 pub mod api;

@@ -7,7 +7,7 @@ use clap::Parser;
 use resound::cli::{Cli, Command};
 use resound::config::{Config, Sources, report};
 use resound::server::{Server, StartError};
-use resound::{shutdown, telemetry};
+use resound::{health, shutdown, telemetry};
 
 /// The configuration cannot be used (EX_USAGE of sysexits.h).
 const BAD_CONFIGURATION: u8 = 64;
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Start(cli.start)) {
         Command::Start(settings) => start(&settings.into_sources(), false),
         Command::Check(settings) => check(&settings.into_sources()),
+        Command::Health(settings) => ask_health(&settings.into_sources()),
         Command::Demo(demo) => start(&demo.into_sources(), true),
     }
 }
@@ -46,6 +47,16 @@ fn check(sources: &Sources) -> ExitCode {
     match io::stdout().write_all(report::table(&config).as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, 1),
+    }
+}
+
+fn ask_health(sources: &Sources) -> ExitCode {
+    match Config::load(sources) {
+        Err(error) => fail(&error, BAD_CONFIGURATION),
+        Ok(config) => match health::check(&config.server) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        },
     }
 }
 

@@ -66,6 +66,7 @@ fn help_and_version_are_no_errors() {
         &["start", "--help"],
         &["check", "--help"],
         &["demo", "--help"],
+        &["health", "--help"],
         &["--version"],
     ] {
         let (code, out, _) = run(dir.path(), arguments);
@@ -257,6 +258,32 @@ fn the_demo_ignores_the_environment_and_stays_on_127_0_0_1() {
     );
     signal(&child, "-TERM");
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn health_tells_a_server_that_is_up_from_one_that_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+        .to_string();
+    let flags = [&["--port", &port, "--path", "/ws"][..], &APP].concat();
+    let (code, _, error) = run(dir.path(), &[&["health"], &flags[..]].concat());
+    assert_eq!(code, Some(1));
+    assert!(
+        error.contains(&format!("127.0.0.1:{port}: Connection refused")),
+        "{error}"
+    );
+    let mut command = resound(dir.path());
+    command.args(["start"]).args(&flags);
+    let (mut child, _, _log) = started(command);
+    let (code, _, error) = run(dir.path(), &[&["health"], &flags[..]].concat());
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    signal(&child, "-TERM");
+    child.wait().unwrap();
+    assert_eq!(run(dir.path(), &["health", "--port", "x"]).0, Some(64));
 }
 
 #[test]

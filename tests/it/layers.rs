@@ -11,6 +11,7 @@ const LONGEST_FUNCTION: usize = 70;
 /// Each module and what it may import; the crate docs of `src/lib.rs` draw it.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli", &["config"]),
+    ("health", &["config"]),
     (
         "server",
         &[
