@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::app::{App, Apps};
-use crate::protocol::{ChannelName, Frame, Member, SocketId, User, message};
+use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId, User, message};
 use cache::Cache;
 use users::Users;
 
@@ -37,6 +37,8 @@ type Shard = Mutex<HashMap<ChannelName, Arc<Channel>>>;
 pub struct Hub {
     apps: Vec<AppState>,
     inboxes: Vec<Arc<Inbox>>,
+    sockets: Arc<AtomicUsize>,
+    capacity: Capacity,
     hasher: RandomState,
     next_channel_id: AtomicU64,
     /// Channels whose count of subscribers was held back.
@@ -67,11 +69,36 @@ pub struct Joined {
 /// channel, or that there is none.
 pub type Answers = [Option<Frame>; 2];
 
-/// One place among an application's connections; given back when dropped.
-#[derive(Debug)]
-pub struct Slot(Arc<AtomicUsize>);
+/// What the process as a whole may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Bytes in a worker's inbox before publishers have to wait.
+    pub inbox_bytes: usize,
+    /// WebSockets.
+    pub sockets: usize,
+}
 
-impl Drop for Slot {
+/// A connection's places in its application's quota and in the process's; given
+/// back when dropped.
+#[derive(Debug)]
+pub struct Slot {
+    _places: [Place; 2],
+}
+
+#[derive(Debug)]
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let more = |count: usize| (count < most).then_some(count + 1);
+        taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()?;
+        Some(Self(Arc::clone(taken)))
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -103,11 +130,10 @@ impl Drop for SignedIn {
 }
 
 impl Hub {
-    /// A hub without channels for `workers` workers, whose inboxes hold
-    /// `inbox_bytes` each before publishers have to wait.
-    pub fn new(apps: &Apps, workers: usize, inbox_bytes: usize) -> Self {
+    /// A hub without channels for `workers` workers.
+    pub fn new(apps: &Apps, workers: usize, capacity: Capacity) -> Self {
         let inboxes: Vec<_> = (0..workers)
-            .map(|_| Arc::new(Inbox::new(inbox_bytes)))
+            .map(|_| Arc::new(Inbox::new(capacity.inbox_bytes)))
             .collect();
         let state = |app: &Arc<App>| AppState {
             shards: std::array::from_fn(|_| Mutex::default()),
@@ -120,6 +146,8 @@ impl Hub {
         Self {
             apps: apps.iter().map(state).collect(),
             inboxes,
+            sockets: Arc::default(),
+            capacity,
             hasher: RandomState::new(),
             next_channel_id: AtomicU64::new(0),
             counts_due: Mutex::default(),
@@ -137,15 +165,17 @@ impl Hub {
         self.inboxes.iter().all(|inbox| inbox.has_room())
     }
 
-    /// Counts a new connection, unless the application has all it may have.
-    pub fn admit(&self, app: &App) -> Option<Slot> {
-        let connections = &self.apps[app.index].connections;
+    /// Counts a new connection, unless the application or the process has all it
+    /// may have.
+    pub fn admit(&self, app: &App) -> Result<Slot, CloseReason> {
         let most = app.max_connections.unwrap_or(usize::MAX);
-        let more = |count: usize| (count < most).then_some(count + 1);
-        connections
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-            .ok()?;
-        Some(Slot(Arc::clone(connections)))
+        let own = Place::take(&self.apps[app.index].connections, most)
+            .ok_or(CloseReason::OverConnectionQuota)?;
+        let all =
+            Place::take(&self.sockets, self.capacity.sockets).ok_or(CloseReason::OverCapacity)?;
+        Ok(Slot {
+            _places: [own, all],
+        })
     }
 
     /// Connections of an application, in a channel or not.

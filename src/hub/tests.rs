@@ -4,6 +4,11 @@ use super::*;
 use crate::app::tests::app;
 use crate::protocol::{ChannelKind, message};
 
+const CAPACITY: Capacity = Capacity {
+    inbox_bytes: 1 << 20,
+    sockets: 1000,
+};
+
 fn apps(change: impl Fn(&mut App)) -> Apps {
     let mut pair = ["a", "b"].map(app);
     pair.iter_mut().for_each(change);
@@ -54,7 +59,7 @@ fn told(hub: &Hub, worker: usize) -> Vec<(u64, String)> {
 fn each_worker_with_subscribers_gets_a_message_once_in_one_order() {
     let apps = apps(|_| ());
     let app = apps.by_id("a").unwrap();
-    let hub = Hub::new(&apps, 3, 1 << 20);
+    let hub = Hub::new(&apps, 3, CAPACITY);
     for (worker, key) in [(0, 0), (0, 1), (2, 2)] {
         hub.subscribe(app, &name("c"), seat(worker, key), None)
             .unwrap();
@@ -81,7 +86,7 @@ fn each_worker_with_subscribers_gets_a_message_once_in_one_order() {
 fn a_channel_lives_from_its_first_subscriber_to_its_last() {
     let apps = apps(|_| ());
     let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
-    let hub = Hub::new(&apps, 1, 1 << 20);
+    let hub = Hub::new(&apps, 1, CAPACITY);
     assert_eq!(
         hub.publish(a, &name("c"), None, || unreachable!("nobody is there")),
         0
@@ -109,20 +114,47 @@ fn a_channel_lives_from_its_first_subscriber_to_its_last() {
 fn connections_are_counted_up_to_the_quota() {
     let apps = apps(|app| app.max_connections = Some(2));
     let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
-    let hub = Hub::new(&apps, 1, 1);
+    let hub = Hub::new(
+        &apps,
+        1,
+        Capacity {
+            sockets: 4,
+            ..CAPACITY
+        },
+    );
     let slots: Vec<_> = (0..2).map(|_| hub.admit(a).unwrap()).collect();
-    assert!(hub.admit(a).is_none());
-    assert!(hub.admit(b).is_some(), "each application has its own quota");
+    assert_eq!(hub.admit(a).unwrap_err(), CloseReason::OverConnectionQuota);
+    let others: Vec<_> = (0..2).map(|_| hub.admit(b).unwrap()).collect();
+    assert_eq!(others.len(), 2, "each application has its own quota");
     drop(slots);
     assert_eq!(hub.connections(a), 0);
-    assert!(hub.admit(a).is_some());
+    let more: Vec<_> = (0..2).map(|_| hub.admit(a).unwrap()).collect();
+    drop(others);
+    assert_eq!((more.len(), hub.connections(b)), (2, 0));
+}
+
+#[test]
+fn the_process_as_a_whole_has_a_bound() {
+    let apps = apps(|_| ());
+    let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
+    let hub = Hub::new(
+        &apps,
+        1,
+        Capacity {
+            sockets: 2,
+            ..CAPACITY
+        },
+    );
+    let _slots = [hub.admit(a).unwrap(), hub.admit(b).unwrap()];
+    assert_eq!(hub.admit(a).unwrap_err(), CloseReason::OverCapacity);
+    assert_eq!(hub.connections(a), 1, "who is refused does not count");
 }
 
 #[test]
 fn a_user_joins_with_its_first_connection_and_leaves_with_its_last() {
     let apps = apps(|_| ());
     let app = apps.by_id("a").unwrap();
-    let hub = Hub::new(&apps, 1, 1 << 20);
+    let hub = Hub::new(&apps, 1, CAPACITY);
     let room = name("presence-r");
     assert_eq!(room.kind(), ChannelKind::Presence);
     let ana = hub
@@ -174,7 +206,7 @@ fn a_user_joins_with_its_first_connection_and_leaves_with_its_last() {
 fn a_full_presence_channel_takes_connections_of_its_members_only() {
     let apps = apps(|app| app.presence.max_members = Some(1));
     let app = apps.by_id("a").unwrap();
-    let hub = Hub::new(&apps, 1, 1 << 20);
+    let hub = Hub::new(&apps, 1, CAPACITY);
     let room = name("presence-r");
     let ana = hub
         .subscribe(app, &room, seat(0, 1), Some(&member("ana")))
@@ -201,7 +233,7 @@ fn a_full_presence_channel_takes_connections_of_its_members_only() {
 fn the_last_event_of_a_cache_channel_outlives_its_subscribers() {
     let apps = apps(|_| ());
     let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
-    let hub = Hub::new(&apps, 1, 1 << 20);
+    let hub = Hub::new(&apps, 1, CAPACITY);
     let channel = name("cache-c");
     let answer = |app| {
         text(
@@ -229,7 +261,7 @@ fn the_last_event_of_a_cache_channel_outlives_its_subscribers() {
 fn counts_are_told_at_once_to_few_and_held_back_from_many() {
     let apps = apps(|app| app.subscription_count = true);
     let app = apps.by_id("a").unwrap();
-    let hub = Hub::new(&apps, 1, 1 << 20);
+    let hub = Hub::new(&apps, 1, CAPACITY);
     let mut last = None;
     for key in 0..=100 {
         last = Some(hub.subscribe(app, &name("c"), seat(0, key), None).unwrap());

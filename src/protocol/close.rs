@@ -44,6 +44,8 @@ pub enum CloseReason {
     ApplicationDoesNotExist,
     /// The application's `max_connections` is reached.
     OverConnectionQuota,
+    /// The process has all the connections that its open files allow.
+    OverCapacity,
     /// The `Origin` header is not among the application's `allowed_origins`.
     OriginNotAllowed,
     /// Neither signed in nor subscribed to a private or presence channel in time.
@@ -76,6 +78,7 @@ impl CloseReason {
             Self::ByClient | Self::Gone => None,
             Self::ApplicationDoesNotExist => Some((4001, "Application does not exist")),
             Self::OverConnectionQuota => Some((4004, "Application is over connection quota")),
+            Self::OverCapacity => Some((4100, "Server is over capacity")),
             Self::OriginNotAllowed => Some((4009, "Origin not allowed")),
             Self::NotAuthorized => Some((4009, "Connection not authorized in time")),
             Self::Terminated => Some((4009, "Connection terminated by the application")),
@@ -102,7 +105,9 @@ impl CloseReason {
             }
             Self::RateLimited => Some(ErrorCode::ClientEventRejected),
             Self::PongNotReceived => Some(ErrorCode::PongNotReceived),
-            Self::TooSlow | Self::TooManyConnections => Some(ErrorCode::OverCapacity),
+            Self::OverCapacity | Self::TooSlow | Self::TooManyConnections => {
+                Some(ErrorCode::OverCapacity)
+            }
             Self::ByClient
             | Self::Gone
             | Self::MessageTooBig

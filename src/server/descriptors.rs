@@ -5,8 +5,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Below this many a busy chat runs out.
 const FEW: u64 = 10_000;
 
-/// Raises the soft limit to the hard one, and says so if that is little.
-pub(super) fn raise_limit() {
+/// Open files that WebSockets leave to others: publishes, above all, which must
+/// get through when sockets are at their limit.
+const RESERVED: u64 = 128;
+
+/// Raises the soft limit to the hard one, says so if that is little, and gives back
+/// how many WebSockets there may be.
+pub(super) fn raise_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -17,11 +22,15 @@ pub(super) fn raise_limit() {
     {
         tracing::warn!(%error, "the limit of open files cannot be raised");
     }
-    match getrlimit(Resource::Nofile).current {
-        Some(files) if files < FEW => tracing::warn!(
+    let Some(files) = getrlimit(Resource::Nofile).current else {
+        return usize::MAX;
+    };
+    if files < FEW {
+        tracing::warn!(
             files,
             "few open files are allowed, and each connection takes one; raise the hard limit (ulimit -Hn, LimitNOFILE)"
-        ),
-        files => tracing::debug!(?files, "limit of open files"),
+        );
     }
+    // At least half of few files, so that a small limit still serves somebody.
+    usize::try_from(files.saturating_sub(RESERVED).max(files / 2)).unwrap_or(usize::MAX)
 }

@@ -20,7 +20,7 @@ use crate::api::Api;
 use crate::app::Apps;
 use crate::broker::Broker;
 use crate::config::Config;
-use crate::hub::Hub;
+use crate::hub::{Capacity, Hub};
 use crate::worker::{Limits, Pool};
 use crate::ws::arrivals::Arrivals;
 pub use tls::TlsError;
@@ -72,12 +72,19 @@ impl Server {
     /// Raises the limit of open files, loads the certificate and takes the port. `demo` adds the page `/demo` and
     /// its signing, which give everybody the application's signature.
     pub fn bind(config: &Config, demo: bool) -> Result<Self, StartError> {
-        descriptors::raise_limit();
+        let sockets = descriptors::raise_limit();
         let server = &config.server;
         let tls = server.tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = listener::bind(&server.host, server.port)?;
         let workers = server.workers.get();
-        let hub = Arc::new(Hub::new(&config.apps, workers, INBOX_BYTES));
+        let hub = Arc::new(Hub::new(
+            &config.apps,
+            workers,
+            Capacity {
+                inbox_bytes: INBOX_BYTES,
+                sockets,
+            },
+        ));
         let broker = Broker::new(Arc::clone(&hub));
         let api = Api {
             apps: config.apps.clone(),

@@ -123,7 +123,7 @@ fn admit(
     if !app.origins.allow(origin) {
         return Err(CloseReason::OriginNotAllowed);
     }
-    let slot = hub.admit(app).ok_or(CloseReason::OverConnectionQuota)?;
+    let slot = hub.admit(app)?;
     Ok((Arc::clone(app), slot))
 }
 

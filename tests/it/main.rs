@@ -20,6 +20,7 @@ mod http;
 mod layers;
 mod limits;
 mod presence;
+mod process;
 mod queries;
 mod rates;
 mod readme;

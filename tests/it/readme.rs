@@ -47,6 +47,14 @@ fn every_shell_command_is_run_by_scripts_test_or_understood_by_the_program() {
 }
 
 #[test]
+fn its_figures_are_figures() {
+    let readme = file("README.md");
+    for placeholder in ["_CEILING", "_RESOUND ", "_RATIO"] {
+        assert!(!readme.contains(placeholder), "{placeholder} is left");
+    }
+}
+
+#[test]
 fn the_settings_it_shows_can_be_loaded() {
     let readme = file("README.md");
     let dir = tempfile::tempdir().unwrap();

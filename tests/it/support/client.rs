@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Error, Message, WebSocket};
 
-use super::{KEY, PATIENCE, SECRET, TestServer, hmac};
+use super::{At, KEY, PATIENCE, SECRET, hmac};
 
 /// Anything that reads and writes.
 pub(crate) trait ReadWrite: Read + Write + Send {}
@@ -21,7 +21,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// Connects and is established.
-    pub(crate) fn connect(server: &TestServer) -> Self {
+    pub(crate) fn connect(server: &impl At) -> Self {
         let mut client = Self::open(
             server,
             &format!("/app/{KEY}?protocol=7&client=test&version=1"),
@@ -32,11 +32,7 @@ impl Client {
     }
 
     /// Connects to a path, with more headers, and reads nothing yet.
-    pub(crate) fn open(
-        server: &TestServer,
-        target: &str,
-        headers: &[(&'static str, &str)],
-    ) -> Self {
+    pub(crate) fn open(server: &impl At, target: &str, headers: &[(&'static str, &str)]) -> Self {
         Self::over(Box::new(tcp(server)), target, headers)
     }
 
@@ -154,8 +150,8 @@ impl Client {
 }
 
 /// A TCP connection that does not wait for ever.
-pub(crate) fn tcp(server: &TestServer) -> TcpStream {
-    let stream = TcpStream::connect(server.address).unwrap();
+pub(crate) fn tcp(server: &impl At) -> TcpStream {
+    let stream = TcpStream::connect(server.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();

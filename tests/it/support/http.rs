@@ -8,7 +8,7 @@ use md5::{Digest, Md5};
 use serde_json::{Value, json};
 
 use super::client::tcp;
-use super::{APP_ID, KEY, SECRET, TestServer, hmac};
+use super::{APP_ID, At, KEY, SECRET, hmac};
 
 /// One keep-alive connection.
 pub(crate) struct Http {
@@ -33,7 +33,7 @@ impl Answer {
 }
 
 impl Http {
-    pub(crate) fn connect(server: &TestServer) -> Self {
+    pub(crate) fn connect(server: &impl At) -> Self {
         Self {
             stream: tcp(server),
             buffer: Vec::new(),

@@ -8,7 +8,13 @@ pub(crate) use client::Client;
 pub(crate) use http::{Http, Signed, body};
 pub(crate) use server::TestServer;
 
+use std::net::SocketAddr;
 use std::time::Duration;
+
+/// A server that listens somewhere: in this process, or in one of its own.
+pub(crate) trait At {
+    fn address(&self) -> SocketAddr;
+}
 
 /// Longer than anything takes, so that only a real failure waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

@@ -93,6 +93,12 @@ impl TestServer {
     }
 }
 
+impl super::At for TestServer {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 impl Drop for TestServer {
     fn drop(&mut self) {
         self.begin_shutdown();

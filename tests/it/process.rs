@@ -1,0 +1,231 @@
+//! The server as a process of its own: what it holds, and what it gives back.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use crate::support::{APP_ID, At, Client, Http, KEY, SECRET};
+use serde_json::{Value, json};
+
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    _dir: tempfile::TempDir,
+}
+
+impl Process {
+    fn start(limits: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let program = env!("CARGO_BIN_EXE_resound");
+        let script = format!("{limits} exec {program} start --host 127.0.0.1 --port 0 --workers 2");
+        let mut child = Command::new("sh")
+            .args(["-c", &script])
+            .current_dir(dir.path())
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .envs([
+                ("REVERB_APP_ID", APP_ID),
+                ("REVERB_APP_KEY", KEY),
+                ("REVERB_APP_SECRET", SECRET),
+            ])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("server on ") {
+            assert!(log.read_line(&mut said).unwrap() > 0, "it ended: {said}");
+        }
+        // What else it says goes nowhere, but must not block it.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        let address = said
+            .split("server on ")
+            .nth(1)
+            .unwrap()
+            .split_whitespace()
+            .next()
+            .unwrap();
+        Self {
+            child,
+            address: address.parse().unwrap(),
+            _dir: dir,
+        }
+    }
+
+    /// Resident memory in KiB.
+    fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl At for Process {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already, which the test has seen.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_publish_gets_through_when_sockets_are_at_the_limit_of_open_files() {
+    let server = Process::start("ulimit -n 300;");
+    let mut clients: Vec<Client> = Vec::new();
+    let refused = loop {
+        let mut client = Client::open(&server, &format!("/app/{KEY}"), &[]);
+        let first = client.next_json();
+        if first["event"] == "pusher:error" {
+            break client;
+        }
+        clients.push(client);
+        assert!(clients.len() < 300, "nobody was refused");
+    };
+    let mut refused = refused;
+    refused.closed_with(4100, "Server is over capacity");
+    assert!(clients.len() >= 150, "{} is far below 300", clients.len());
+    clients[0].subscribe("lobby");
+    for _ in 0..20 {
+        Http::connect(&server).publish(&["lobby"], "ev", "x");
+        clients[0].expect(r#"{"event":"ev","data":"x","channel":"lobby"}"#);
+    }
+    clients.pop();
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    while Client::open(&server, &format!("/app/{KEY}"), &[]).next_json()["event"] == "pusher:error"
+    {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "a place that is free is not given"
+        );
+    }
+}
+
+/// Every frame type, with every field missing, of every wrong type, empty, huge,
+/// nested and twice.
+fn bad_frames() -> Vec<String> {
+    let frames = [
+        json!({ "event": "pusher:subscribe", "data": { "channel": "presence-x", "auth": "k:s", "channel_data": "{}" } }),
+        json!({ "event": "pusher:unsubscribe", "data": { "channel": "never-joined" } }),
+        json!({ "event": "pusher:signin", "data": { "auth": "k:s", "user_data": "{\"id\":\"1\"}" } }),
+        json!({ "event": "client-x", "channel": "never-joined", "data": {} }),
+        json!({ "event": "pusher:ping", "data": {} }),
+        json!({ "event": "unknown", "channel": "x" }),
+        json!({ "event": "pusher:unknown" }),
+    ];
+    let deep = (0..100).fold(json!(1), |value, _| json!([value]));
+    let wrong = [
+        json!(null),
+        json!(true),
+        json!(-1.5),
+        json!([]),
+        json!({}),
+        json!(""),
+        json!("x".repeat(5000)),
+        deep,
+    ];
+    let mut bad = vec![
+        "".to_owned(),
+        "{".to_owned(),
+        "[]".to_owned(),
+        "\"x\"".to_owned(),
+        "[".repeat(1000),
+    ];
+    bad.push(format!(
+        r#"{{"event":"pusher:subscribe","data":{}1{}}}"#,
+        "[".repeat(1000),
+        "]".repeat(1000)
+    ));
+    for frame in frames {
+        bad.push(frame.to_string());
+        let paths = |value: &Value| {
+            value
+                .as_object()
+                .unwrap()
+                .keys()
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        for key in paths(&frame) {
+            let mut changed = frame.clone();
+            changed.as_object_mut().unwrap().remove(&key);
+            bad.push(changed.to_string());
+            bad.push(
+                frame
+                    .to_string()
+                    .replacen('{', &format!("{{\"{key}\":1,"), 1),
+            );
+            for value in &wrong {
+                changed[&key] = value.clone();
+                bad.push(changed.to_string());
+            }
+        }
+        for key in frame["data"]
+            .as_object()
+            .map(|_| paths(&frame["data"]))
+            .unwrap_or_default()
+        {
+            let mut changed = frame.clone();
+            changed["data"].as_object_mut().unwrap().remove(&key);
+            bad.push(changed.to_string());
+            for value in &wrong {
+                changed["data"][&key] = value.clone();
+                bad.push(changed.to_string());
+            }
+        }
+    }
+    bad
+}
+
+#[test]
+fn bad_frames_are_answered_and_leave_no_state_and_no_memory_behind() {
+    let server = Process::start("");
+    let mut http = Http::connect(&server);
+    let frames = bad_frames();
+    assert!(frames.len() > 150, "{}", frames.len());
+    let round = || {
+        let mut client = Client::connect(&server);
+        for frame in &frames {
+            client.send(frame);
+            client.send(r#"{"event":"pusher:ping"}"#);
+            while client.next_text() != r#"{"event":"pusher:pong"}"# {}
+        }
+    };
+    (0..5).for_each(|_| round());
+    let before = server.memory();
+    (0..40).for_each(|_| round());
+    let after = server.memory();
+    assert!(after < before + 2048, "{before} KiB became {after} KiB");
+    assert_eq!(http.get("channels", &[]).body, r#"{"channels":{}}"#);
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    while http.get("connections", &[]).body != r#"{"connections":0}"# {
+        assert!(std::time::Instant::now() < deadline, "a connection is left");
+    }
+}
+
+/// Members come and go, and then nothing is left of them.
+#[test]
+fn memory_returns_after_channels_and_members_have_gone() {
+    let server = Process::start("");
+    let crowd = || {
+        let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(&server)).collect();
+        for (n, client) in clients.iter_mut().enumerate() {
+            for channel in 0..20 {
+                client.subscribe(&format!("private-{n}-{channel}"));
+            }
+        }
+    };
+    (0..3).for_each(|_| crowd());
+    let before = server.memory();
+    (0..10).for_each(|_| crowd());
+    let after = server.memory();
+    assert!(after < before + 2048, "{before} KiB became {after} KiB");
+}
