@@ -147,7 +147,11 @@ impl Pool {
                         Err(error) => _ = ready.send(Err(error)),
                     }
                 })?;
-            is_ready.recv().map_err(io::Error::other)??;
+            let started = is_ready.recv().map_err(io::Error::other)?;
+            started.map_err(|error| {
+                let text = format!("worker {} of {count} cannot start: {error}; more open files are needed (ulimit -n)", index + 1);
+                io::Error::new(error.kind(), text)
+            })?;
             pool.intakes.push(intake);
             pool.threads.push(thread);
         }
