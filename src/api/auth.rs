@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use hyper::header;
 use hyper::http::request::Parts;
 use md5::{Digest, Md5};
 use percent_encoding::percent_decode_str;
 
 use crate::app::App;
-use crate::protocol::signature::canonical_query;
+use crate::protocol::signature::{canonical_query, canonical_query_as_sent};
 
 /// A request whose signature was checked. There is no other way to get one.
 #[derive(Debug)]
@@ -118,31 +119,22 @@ impl Signed {
             return Err(AuthError::Version(version.to_owned()));
         }
         check_clock(need("auth_timestamp")?, rules)?;
+        let digest = find("body_md5");
+        if digest.is_none() && announces_body(head) {
+            return Err(AuthError::Missing("body_md5"));
+        }
         let signature = need("auth_signature")?;
         let query = canonical_query(&pairs);
-        let signed = |path: &str| {
-            let parts = [head.method.as_str(), "\n", path, "\n", &query];
-            app.secret.verify(&parts.map(str::as_bytes), signature)
-        };
-        let path = head.uri.path();
-        // pusher-http-php signs without the prefix, other libraries with it; and a
-        // proxy may have taken it off, or put it on.
-        let bare = path
-            .strip_prefix(rules.prefix)
-            .filter(|_| !rules.prefix.is_empty());
-        let valid = signed(path)
-            || bare.is_some_and(signed)
-            || (bare.is_none()
-                && !rules.prefix.is_empty()
-                && signed(&format!("{}{path}", rules.prefix)));
-        if !valid {
+        let matches = |query: &str| is_signed(head, query, signature, app, rules.prefix);
+        if !matches(&query) && !matches(&canonical_query_as_sent(&pairs)) {
+            let path = head.uri.path();
             tracing::debug!(app = app.id, signed = ?format!("{}\n{path}\n{query}", head.method), "signature does not match");
             return Err(AuthError::Signature {
                 method: head.method.to_string(),
                 path: path.to_owned(),
             });
         }
-        let digest = find("body_md5").map(str::to_owned);
+        let digest = digest.map(str::to_owned);
         Ok(Self {
             app: Arc::clone(app),
             digest,
@@ -186,6 +178,31 @@ impl Authorized {
         let found = self.parameters.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str())
     }
+}
+
+/// Whether the path was signed in one of its forms: pusher-http-php signs without
+/// the prefix, other libraries with it; and a proxy may have taken it off, or put
+/// it on.
+fn is_signed(head: &Parts, query: &str, signature: &str, app: &App, prefix: &str) -> bool {
+    let signed = |path: &str| {
+        let parts = [head.method.as_str(), "\n", path, "\n", query];
+        app.secret.verify(&parts.map(str::as_bytes), signature)
+    };
+    let path = head.uri.path();
+    if signed(path) {
+        return true;
+    }
+    match path.strip_prefix(prefix) {
+        _ if prefix.is_empty() => false,
+        Some(bare) => signed(bare),
+        None => signed(&format!("{prefix}{path}")),
+    }
+}
+
+fn announces_body(head: &Parts) -> bool {
+    let length = head.headers.get(header::CONTENT_LENGTH);
+    length.is_some_and(|length| length != "0")
+        || head.headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 fn check_clock(text: &str, rules: &Rules<'_>) -> Result<(), AuthError> {

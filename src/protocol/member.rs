@@ -39,9 +39,12 @@ pub struct User {
 /// Why a member's or user's data cannot be used. The texts are sent to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemberError {
-    /// Not a JSON object, or without an id.
-    #[error("The user data is not a JSON object with an id")]
-    Format,
+    /// `channel_data` is not a JSON object, or has no `user_id`.
+    #[error("channel_data is not a JSON object with a user_id, a text or a number")]
+    ChannelData,
+    /// `user_data` is not a JSON object, or has no `id`.
+    #[error("user_data is not a JSON object with an id, a text")]
+    UserData,
     /// An id that is empty, or over [`MAX_USER_ID`] bytes.
     #[error("The user id is empty or has more than {MAX_USER_ID} bytes")]
     Id,
@@ -77,26 +80,19 @@ impl Member {
     /// Reads `channel_data`. `limit` is in bytes of the whole text.
     pub fn parse(channel_data: &str, limit: usize) -> Result<Self, MemberError> {
         check_size(channel_data, limit)?;
-        let data: ChannelData<'_> = object(channel_data)?;
-        Self::new(data.user_id, data.user_info)
+        let data: ChannelData<'_> = object(channel_data).ok_or(MemberError::ChannelData)?;
+        let id = id(data.user_id).ok_or(MemberError::ChannelData)?;
+        Self::new(&id, data.user_id, data.user_info)
     }
 
-    fn new(id: &RawValue, info: Option<&RawValue>) -> Result<Self, MemberError> {
-        let json = id.get();
-        let text: Cow<'_, str> = match json.as_bytes().first() {
-            Some(b'"') => serde_json::from_str::<String>(json)
-                .map_err(|_| MemberError::Format)?
-                .into(),
-            Some(b'0'..=b'9' | b'-') => json.into(),
-            _ => return Err(MemberError::Format),
-        };
+    fn new(text: &str, id: &RawValue, info: Option<&RawValue>) -> Result<Self, MemberError> {
         if text.is_empty() || text.len() > MAX_USER_ID {
             return Err(MemberError::Id);
         }
         let info_json = info.map_or("{}", RawValue::get);
         Ok(Self {
-            id: text.as_ref().into(),
-            id_json: json.into(),
+            id: text.into(),
+            id_json: id.get().into(),
             info_json: info_json.into(),
         })
     }
@@ -106,11 +102,12 @@ impl User {
     /// Reads `user_data`. Its id has to be a text: pusher-js drops any other.
     pub fn parse(user_data: &str, limit: usize) -> Result<Self, MemberError> {
         check_size(user_data, limit)?;
-        let data: UserData<'_> = object(user_data)?;
-        if !data.id.get().starts_with('"') {
-            return Err(MemberError::Format);
-        }
-        let member = Member::new(data.id, data.user_info)?;
+        let data: UserData<'_> = object(user_data).ok_or(MemberError::UserData)?;
+        let is_text = data.id.get().starts_with('"');
+        let id = id(data.id)
+            .filter(|_| is_text)
+            .ok_or(MemberError::UserData)?;
+        let member = Member::new(&id, data.id, data.user_info)?;
         let mut watchlist: Vec<Arc<str>> = data
             .watchlist
             .unwrap_or_default()
@@ -127,12 +124,23 @@ impl User {
     }
 }
 
-/// serde would take a list for the fields of an object in their order.
-fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, MemberError> {
-    if text.trim_start().starts_with('[') {
-        return Err(MemberError::Format);
+/// The text of an id that came as a text or as a number.
+fn id(json: &RawValue) -> Option<Cow<'_, str>> {
+    match json.get().as_bytes().first()? {
+        b'"' => serde_json::from_str::<String>(json.get())
+            .ok()
+            .map(Cow::from),
+        b'0'..=b'9' | b'-' => Some(json.get().into()),
+        _ => None,
     }
-    serde_json::from_str(text).map_err(|_| MemberError::Format)
+}
+
+/// serde would take a list for the fields of an object in their order.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
+    if text.trim_start().starts_with('[') {
+        return None;
+    }
+    serde_json::from_str(text).ok()
 }
 
 fn check_size(text: &str, limit: usize) -> Result<(), MemberError> {
@@ -197,7 +205,7 @@ mod tests {
         ] {
             assert_eq!(
                 Member::parse(data, 1000),
-                Err(MemberError::Format),
+                Err(MemberError::ChannelData),
                 "{data}"
             );
         }
@@ -214,10 +222,10 @@ mod tests {
                 limit: 100
             })
         );
-        assert_eq!(User::parse(r#"{"id":7}"#, 1000), Err(MemberError::Format));
+        assert_eq!(User::parse(r#"{"id":7}"#, 1000), Err(MemberError::UserData));
         assert_eq!(
             User::parse(r#"{"id":"7","watchlist":"8"}"#, 1000),
-            Err(MemberError::Format)
+            Err(MemberError::UserData)
         );
     }
 

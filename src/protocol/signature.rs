@@ -69,10 +69,19 @@ pub fn split_auth(auth: &str) -> Option<(&str, &str)> {
 /// values not escaped, `auth_signature` left out
 /// (Pusher's HTTP API, "Authentication").
 pub fn canonical_query(pairs: &[(String, String)]) -> String {
+    canonical(pairs, str::to_ascii_lowercase)
+}
+
+/// The same with the keys as they were sent, which is what Reverb checks.
+pub fn canonical_query_as_sent(pairs: &[(String, String)]) -> String {
+    canonical(pairs, str::to_owned)
+}
+
+fn canonical(pairs: &[(String, String)], name: impl Fn(&str) -> String) -> String {
     let mut sorted: Vec<(String, &str)> = pairs
         .iter()
-        .map(|(key, value)| (key.to_ascii_lowercase(), value.as_str()))
-        .filter(|(key, _)| key != "auth_signature")
+        .map(|(key, value)| (name(key), value.as_str()))
+        .filter(|(key, _)| !key.eq_ignore_ascii_case("auth_signature"))
         .collect();
     sorted.sort_by(|a, b| a.0.cmp(&b.0));
     let mut out = String::with_capacity(160);

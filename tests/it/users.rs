@@ -63,7 +63,7 @@ fn a_signature_signs_in_once_and_as_one_user() {
         client.expect_error(4009, text);
     }
     ask_signin(&mut client, r#"{"id":7}"#);
-    client.expect_error(4200, "The user data is not a JSON object with an id");
+    client.expect_error(4200, "user_data is not a JSON object with an id, a text");
     sign_in(&mut client, ANA);
     sign_in(&mut client, ANA);
     ask_signin(&mut client, r#"{"id":"ben"}"#);
