@@ -1,0 +1,1 @@
+"""Replays recorded exchanges of a real Reverb against Resound."""
