@@ -2,11 +2,9 @@
 // around it is ours: what its two script addresses answer, and the back end.
 
 import assert from 'node:assert/strict';
-import { createRequire } from 'node:module';
-import path from 'node:path';
 import { publisher } from './support/app.mjs';
 import { startAuthEndpoint } from './support/auth-endpoint.mjs';
-import { launch, openPage, screenshot } from './support/browser.mjs';
+import { inPackage, launch, openPage, screenshot } from './support/browser.mjs';
 import { needPort, startServer } from './support/server.mjs';
 import { after, before, describe, test } from './support/test.mjs';
 import { Inbox } from './support/wait.mjs';
@@ -134,13 +132,6 @@ for (const echo of ECHO_VERSIONS) {
       assert.deepEqual(await messages.allInnerTexts(), [shown('after the restart')]);
     });
   });
-}
-
-/** A file of a package's dist/, also where its "exports" do not name it. */
-function inPackage(name, file) {
-  const entry = createRequire(import.meta.url).resolve(name);
-  const [root] = entry.split(`${path.sep}dist${path.sep}`);
-  return path.join(root, 'dist', file);
 }
 
 /** Connections and frames of a page, with placeholders for what differs each time. */

@@ -1,21 +1,13 @@
 // laravel-echo on pusher-js 8 in Node: what an application's own code sees.
 
 import assert from 'node:assert/strict';
-import Pusher from 'pusher-js';
-import { APP, publisher } from './support/app.mjs';
+import { publisher } from './support/app.mjs';
 import { startAuthEndpoint } from './support/auth-endpoint.mjs';
-import { address, framesOf, reached } from './support/pusher-js.mjs';
+import { listen, load, open as openEcho, VERSIONS } from './support/echo.mjs';
+import { framesOf, reached } from './support/pusher-js.mjs';
 import { startServer } from './support/server.mjs';
 import { after, before, describe, test } from './support/test.mjs';
-import { Inbox, within } from './support/wait.mjs';
-
-const VERSIONS = [
-  { from: 'echo-2', options: { broadcaster: 'reverb' } },
-  { from: 'echo-1-19', options: { broadcaster: 'reverb' } },
-  { from: 'echo-1-16', options: { broadcaster: 'reverb' } },
-  // This one does not know the broadcaster 'reverb', and pusher-js wants a cluster.
-  { from: 'echo-1-15', options: { broadcaster: 'pusher', cluster: 'mt1' } },
-];
+import { Inbox } from './support/wait.mjs';
 
 let server;
 let auth;
@@ -39,21 +31,11 @@ for (const { from, options } of VERSIONS) {
     let Echo;
 
     before(async () => {
-      const { default: exported } = await import(from);
-      Echo = exported.default ?? exported;
+      Echo = await load(from);
     });
 
-    function open(t, { token = 'participant', authEndpoint = auth.url, port = server.port } = {}) {
-      const echo = new Echo({
-        ...options,
-        ...address(port),
-        Pusher,
-        key: APP.key,
-        authEndpoint,
-        auth: { headers: { Authorization: `Bearer ${token}`, Accept: 'application/json' } },
-      });
-      t.after(() => echo.disconnect());
-      return echo;
+    function open(t, { token = 'participant', endpoint = auth, port = server.port } = {}) {
+      return openEcho(t, Echo, { port, auth: endpoint, token, ...options });
     }
 
     test('connects and knows its socket id', async (t) => {
@@ -98,7 +80,7 @@ for (const { from, options } of VERSIONS) {
 
     test('error() is called when the server refuses the signature', async (t) => {
       const errors = new Inbox('the call of error()');
-      const echo = open(t, { authEndpoint: misconfiguredAuth.url });
+      const echo = open(t, { endpoint: misconfiguredAuth });
       echo.private('chat.1').error(errors.push);
       const { type, status } = await errors.next();
       assert.deepEqual({ type, status }, { type: 'AuthError', status: 401 });
@@ -145,12 +127,4 @@ for (const { from, options } of VERSIONS) {
       assert.equal(await messages.next(), 'I am back');
     });
   });
-}
-
-/** What `message.sent` brings on a channel, once its subscription is confirmed. */
-async function listen(channel) {
-  const messages = new Inbox(`message.sent on ${channel.name}`);
-  channel.listen('.message.sent', messages.push);
-  await within(`the subscription to ${channel.name}`, new Promise((resolve) => channel.subscribed(resolve)));
-  return messages;
 }

@@ -10,17 +10,25 @@ import { Inbox } from './support/wait.mjs';
 
 let server;
 let pingingServer;
+let countingServer;
+// The two limits that a client may hit: of all messages, of client events.
+const limitedServers = {};
 
 before(async () => {
   server = await startServer();
   // Pings after a second of silence, and gives up a second later.
   const env = { REVERB_APP_PING_INTERVAL: '1', RESOUND_PONG_TIMEOUT: '1' };
   pingingServer = await startServer({ env });
+  countingServer = await startServer({ env: { RESOUND_SUBSCRIPTION_COUNT: 'true' } });
+  limitedServers.messages = await startServer({
+    env: { REVERB_APP_RATE_LIMITING_ENABLED: 'true', REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS: '5' },
+  });
+  limitedServers['client events'] = await startServer({ env: { RESOUND_CLIENT_EVENT_MAX_PER_SECOND: '5' } });
 });
 
 after(async () => {
-  await server?.stop();
-  await pingingServer?.stop();
+  const servers = [server, pingingServer, countingServer, ...Object.values(limitedServers)];
+  for (const started of servers) await started?.stop();
 });
 
 for (const from of ['pusher-js', 'pusher-js-8-0']) {
@@ -106,6 +114,54 @@ for (const from of ['pusher-js', 'pusher-js-8-0']) {
       assert.equal((await news.next()).data, 'afterwards');
       assert.deepEqual(frames.rest, []);
     });
+
+    test('subscription_count tells subscribers how many they are, where it is switched on', async (t) => {
+      const open = () => {
+        const pusher = connect(t, Pusher, countingServer.port);
+        const counts = new Inbox('subscription_count');
+        const name = `private-${from}`;
+        const channel = pusher.subscribe(name).bind('pusher:subscription_count', counts.push);
+        return { pusher, name, channel, counts };
+      };
+      const first = open();
+      assert.deepEqual(await first.counts.next(), { subscription_count: 1 });
+      const second = open();
+      for (const { counts, channel } of [first, second]) {
+        assert.deepEqual(await counts.next(), { subscription_count: 2 });
+        assert.equal(channel.subscriptionCount, 2);
+      }
+      second.pusher.unsubscribe(second.name);
+      assert.deepEqual(await first.counts.next(), { subscription_count: 1 });
+      assert.equal(first.channel.subscriptionCount, 1);
+      assert.deepEqual([first.counts.rest, second.counts.rest], [[], []]);
+    });
+
+    for (const limited of ['messages', 'client events']) {
+      test(`too many ${limited} are answered with error 4301, and the connection goes on`, async (t) => {
+        const { port } = limitedServers[limited];
+        const [pusher, other] = [connect(t, Pusher, port), connect(t, Pusher, port)];
+        const name = `private-${from}`;
+        const [own, others] = await Promise.all([pusher, other].map((each) => subscribe(each, name)));
+        const errors = new Inbox('an error');
+        const [toOwn, toOthers] = [own, others].map((channel) => {
+          const inbox = new Inbox(`an event on ${name}`);
+          for (const event of ['client-typing', 'message.sent']) channel.bind(event, inbox.push);
+          return inbox;
+        });
+        pusher.connection.bind('error', errors.push);
+        const states = statesOf(pusher);
+        for (let n = 1; n <= 6; n += 1) own.trigger('client-typing', n);
+        const { type, data } = await errors.next();
+        assert.deepEqual([type, data.code], ['PusherError', 4301]);
+        await publisher(port).trigger(name, 'message.sent', 'still heard');
+        assert.equal(await toOwn.next(), 'still heard');
+        // What was over the limit was dropped, and nothing else was. The subscription
+        // is a message, too.
+        const delivered = [1, 2, 3, 4, 5].slice(0, limited === 'messages' ? 4 : 5);
+        for (const expected of [...delivered, 'still heard']) assert.equal(await toOthers.next(), expected);
+        assert.deepEqual(states, []);
+      });
+    }
   });
 }
 

@@ -1,5 +1,7 @@
 // Headless Chromium, the one of the system.
 
+import { createRequire } from 'node:module';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 
@@ -33,4 +35,11 @@ export async function openPage(t, browser) {
 /** For people to look at, animations at their end; the next run overwrites it. */
 export function screenshot(page, name) {
   return page.screenshot({ path: `${output}${name}.png`, animations: 'disabled' });
+}
+
+/** A file of a package's dist/, also where its "exports" do not name it. */
+export function inPackage(name, file) {
+  const entry = createRequire(import.meta.url).resolve(name);
+  const [root] = entry.split(`${path.sep}dist${path.sep}`);
+  return path.join(root, 'dist', file);
 }

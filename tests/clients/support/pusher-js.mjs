@@ -1,6 +1,6 @@
 // pusher-js against a server on this machine.
 
-import { APP, sign } from './app.mjs';
+import { APP, authentication, authorization } from './app.mjs';
 import { Inbox, within } from './wait.mjs';
 
 /** Where the server is, in the words of both pusher-js and laravel-echo. */
@@ -14,20 +14,30 @@ export function address(port) {
   };
 }
 
-/** Signs private channels without an endpoint. */
-export const signing = (secret) => ({
-  customHandler: ({ socketId, channelName }, done) => done(null, { auth: sign(socketId, channelName, secret) }),
+/** Signs channels without an endpoint, presence channels for this user. */
+export const signing = (secret, user) => ({
+  customHandler: ({ socketId, channelName }, done) => done(null, authorization(socketId, channelName, { secret, user })),
 });
 
-/** A client that ends with the test. */
-export function connect(t, Pusher, port, { key = APP.key, ...options } = {}) {
+/** A client that ends with the test, of a user if one is given. */
+export function connect(t, Pusher, port, { key = APP.key, user, ...options } = {}) {
   const pusher = new Pusher(key, {
     cluster: '',
-    channelAuthorization: signing(APP.secret),
+    channelAuthorization: signing(APP.secret, user),
+    userAuthentication: { customHandler: ({ socketId }, done) => done(null, authentication(socketId, user)) },
     ...address(port),
     ...options,
   });
-  t.after(() => pusher.disconnect());
+  let socket;
+  pusher.connection.bind('connected', () => {
+    ({ socket } = pusher.connection.connection.transport);
+  });
+  t.after(() => {
+    pusher.disconnect();
+    // Refused by the server, pusher-js closes again what is closed, and waits for the
+    // answer for 30 s, in which the process of the tests would not end.
+    clearTimeout(socket?._closeTimer);
+  });
   return pusher;
 }
 
@@ -45,6 +55,17 @@ export async function subscribe(pusher, name) {
   const confirmed = new Promise((resolve) => channel.bind('pusher:subscription_succeeded', resolve));
   await within(`the subscription to ${name}`, confirmed);
   return channel;
+}
+
+/** Signs in and is done when the user's own channel is confirmed. */
+export async function signIn(pusher) {
+  const confirmed = new Promise((resolve) => {
+    pusher.connection.bind('message', ({ event, channel }) => {
+      if (channel?.startsWith('#server-to-user-') && event.endsWith(':subscription_succeeded')) resolve();
+    });
+  });
+  pusher.signin();
+  await within('the sign-in', confirmed);
 }
 
 /**

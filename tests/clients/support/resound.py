@@ -52,16 +52,38 @@ class Server:
 
 
 class Subscriber:
-    """A connection that is subscribed to public channels."""
+    """A connection that is subscribed to channels, for which an SDK signs."""
 
-    def __init__(self, port, *channels):
+    def __init__(self, port, *channels, sdk=None, user=None):
+        self._sdk = sdk
         url = f"ws://127.0.0.1:{port}/app/{KEY}?protocol=7"
         self._socket = websocket.create_connection(url, timeout=LIMIT_S)
         self.socket_id = json.loads(self._frame()["data"])["socket_id"]
         for channel in channels:
-            frame = {"event": "pusher:subscribe", "data": {"channel": channel}}
-            self._socket.send(json.dumps(frame))
-            assert self._frame()["event"] == "pusher_internal:subscription_succeeded"
+            self.subscribe(channel, user)
+
+    def subscribe(self, channel, user=None):
+        """Subscribes, to a presence channel as this user; what the answer holds."""
+        data = {"channel": channel}
+        if channel.startswith(("private-", "presence-")):
+            custom_data = user and {"user_id": user, "user_info": {"name": user}}
+            data |= self._sdk.authenticate(channel, self.socket_id, custom_data)
+            # This one is for the client alone.
+            data.pop("shared_secret", None)
+        return json.loads(self._ask("pusher:subscribe", data, "pusher_internal:subscription_succeeded")["data"])
+
+    def sign_in(self, user):
+        """Signs in, and subscribes to the user's own channel."""
+        data = self._sdk.authenticate_user(self.socket_id, {"id": user})
+        self._ask("pusher:signin", data, "pusher:signin_success")
+        self.subscribe(f"#server-to-user-{user}")
+
+    def _ask(self, event, data, answer):
+        self._socket.send(json.dumps({"event": event, "data": data}))
+        while (frame := self._frame())["event"] != answer:
+            # Who was there before hears of those who come.
+            assert frame["event"].startswith("pusher_internal:member_"), frame
+        return frame
 
     def _frame(self):
         return json.loads(self._socket.recv())
@@ -70,6 +92,15 @@ class Subscriber:
         """The next event: its channel, its name and its decoded data."""
         frame = self._frame()
         return frame["channel"], frame["event"], json.loads(frame["data"])
+
+    def end(self):
+        """The code with which the server closes it. What comes before is passed over."""
+        opcode = None
+        while opcode != websocket.ABNF.OPCODE_CLOSE:
+            opcode, data = self._socket.recv_data()
+        # It has answered the close frame, and takes itself for closed.
+        self._socket.shutdown()
+        return int.from_bytes(data[:2], "big")
 
     def close(self):
         self._socket.close()

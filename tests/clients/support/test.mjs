@@ -3,6 +3,6 @@
 
 import { test as unlimited } from 'node:test';
 
-export { after, before, describe } from 'node:test';
+export { after, before, beforeEach, describe } from 'node:test';
 
 export const test = (name, run) => unlimited(name, { timeout: 30_000 }, run);
