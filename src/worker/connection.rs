@@ -240,35 +240,37 @@ impl Connection {
         Poll::Ready(self.socket.ended().map_or(Ok(()), Err))
     }
 
-    /// Parses bytes. What comes after a close is not looked at.
+    /// Parses bytes. After our close frame, only the client's is waited for.
     fn take_in(&self, mut input: &[u8], each: &mut impl FnMut(&Self, &str)) {
         self.socket.hear(Instant::now());
         // The message before is kept alive until the parser has asked for more:
         // then it cannot take the message's buffer back for itself, and a
         // connection that once got a big message does not stay big.
         let mut held = None;
-        while self.socket.is_open() {
-            match self.socket.next_message(&mut input) {
-                None => break,
-                Some(Ok(message)) => {
-                    match &message {
-                        Message::Text(text) => each(self, text),
-                        Message::Binary(bytes) => {
-                            each(self, std::str::from_utf8(bytes).unwrap_or_default())
-                        }
-                        Message::Close(_) => self.close(CloseReason::ByClient),
-                        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
-                    }
-                    held = Some(message);
+        while let Some(read) = self.socket.next_message(&mut input) {
+            match (&read, self.socket.is_open()) {
+                (Ok(Message::Text(text)), true) => each(self, text),
+                (Ok(Message::Binary(bytes)), true) => {
+                    each(self, std::str::from_utf8(bytes).unwrap_or_default());
                 }
-                Some(Err(error)) => self.close(match error {
-                    Error::Capacity(_) => CloseReason::MessageTooBig,
-                    Error::Utf8(_) => CloseReason::InvalidPayload,
-                    _ => CloseReason::ProtocolError,
-                }),
+                (Ok(Message::Close(_)), true) => self.close(CloseReason::ByClient),
+                // It has answered our close frame, so it has got everything.
+                (Ok(Message::Close(_)), false) => self.socket.end(),
+                (Ok(_), _) => {}
+                (Err(error), true) => self.close(reason_of(error)),
+                (Err(_), false) => return,
             }
+            held = Some(read);
         }
         drop(held);
+    }
+}
+
+fn reason_of(error: &Error) -> CloseReason {
+    match error {
+        Error::Capacity(_) => CloseReason::MessageTooBig,
+        Error::Utf8(_) => CloseReason::InvalidPayload,
+        _ => CloseReason::ProtocolError,
     }
 }
 

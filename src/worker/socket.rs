@@ -309,6 +309,10 @@ impl Socket {
         }
         // An error means that the client has gone, which reading will tell.
         let _ = SockRef::from(&*self.tcp.borrow()).shutdown(Shutdown::Write);
+        // A client that closed says nothing more: there is nothing to wait for.
+        if reason == CloseReason::ByClient {
+            self.end();
+        }
     }
 
     /// Waits for bytes in `buffer`, and meanwhile writes on when the client takes
