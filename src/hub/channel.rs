@@ -1,15 +1,14 @@
 //! One channel.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
-use super::inbox::{Address, Cast, Inbox, Letter};
+use super::inbox::{Address, Audience, Cast, Inbox, Letter};
 use super::lock;
 use crate::protocol::message::{self, EncodedMember};
-use crate::protocol::{ChannelName, Frame, Member, SocketId};
+use crate::protocol::{ChannelName, Frame, Member};
 
 /// Subscribers from which on count events are held back (Pusher Channels,
 /// "Subscription count events").
@@ -26,10 +25,6 @@ pub struct Channel {
     name: ChannelName,
     /// Whether subscribers are told how many they are.
     counts: bool,
-    /// Whether a count was held back.
-    count_due: AtomicBool,
-    /// Whether somebody will come back for it.
-    count_queued: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -43,6 +38,10 @@ struct State {
     /// somebody leaves.
     members: IndexMap<Arc<str>, Present>,
     counted: Option<Instant>,
+    /// Whether a count was held back.
+    count_due: bool,
+    /// Whether somebody will come back for it.
+    count_queued: bool,
 }
 
 /// A user that is in a presence channel.
@@ -86,16 +85,15 @@ impl Channel {
             subscribers: vec![0; workers].into(),
             members: IndexMap::new(),
             counted: None,
+            count_due: false,
+            count_queued: false,
         };
         let counts = counts && !name.kind().is_presence();
-        let (count_due, count_queued) = (AtomicBool::new(false), AtomicBool::new(false));
         Self {
             id,
             app,
             name,
             counts,
-            count_due,
-            count_queued,
             state: Mutex::new(state),
         }
     }
@@ -133,9 +131,21 @@ impl Channel {
             .collect()
     }
 
-    /// The answer to a subscription, as things stand.
-    pub(super) fn welcome(&self) -> Frame {
-        self.welcome_of(&lock(&self.state))
+    /// Answers one subscriber, in order.
+    pub(super) fn answer_again(&self, to: Address, cached: Option<Frame>, inboxes: &[Arc<Inbox>]) {
+        let state = lock(&self.state);
+        for frame in [Some(self.welcome_of(&state)), cached]
+            .into_iter()
+            .flatten()
+        {
+            let cast = Cast {
+                channel: self.id,
+                seq: state.seq,
+                frame,
+                to: Audience::Only(to),
+            };
+            inboxes[to.worker].push(Letter::Cast(cast));
+        }
     }
 
     fn welcome_of(&self, state: &State) -> Frame {
@@ -174,7 +184,7 @@ impl Channel {
                 self.cast_in(
                     &mut state,
                     &message::member_added(&self.name, member),
-                    None,
+                    Audience::All,
                     inboxes,
                 );
             }
@@ -200,7 +210,7 @@ impl Channel {
                 self.cast_in(
                     &mut state,
                     &message::member_removed(&self.name, &gone.id_json),
-                    None,
+                    Audience::All,
                     inboxes,
                 );
             }
@@ -211,20 +221,15 @@ impl Channel {
 
     /// Numbers a frame and puts it into the inbox of each worker that has a
     /// subscriber. Gives back the number of subscribers.
-    pub(super) fn cast(
-        &self,
-        frame: &Frame,
-        except: Option<SocketId>,
-        inboxes: &[Arc<Inbox>],
-    ) -> usize {
-        self.cast_in(&mut lock(&self.state), frame, except, inboxes)
+    pub(super) fn cast(&self, frame: &Frame, to: Audience, inboxes: &[Arc<Inbox>]) -> usize {
+        self.cast_in(&mut lock(&self.state), frame, to, inboxes)
     }
 
     fn cast_in(
         &self,
         state: &mut State,
         frame: &Frame,
-        except: Option<SocketId>,
+        to: Audience,
         inboxes: &[Arc<Inbox>],
     ) -> usize {
         state.seq += 1;
@@ -237,7 +242,7 @@ impl Channel {
                 channel: self.id,
                 seq: state.seq,
                 frame: frame.clone(),
-                except,
+                to,
             }));
         }
         state.total()
@@ -255,15 +260,15 @@ impl Channel {
             .counted
             .is_some_and(|counted| now.saturating_duration_since(counted) < COUNT_INTERVAL);
         if total > MANY && recent {
-            self.count_due.store(true, Ordering::Relaxed);
+            state.count_due = true;
             return;
         }
         state.counted = Some(now);
-        self.count_due.store(false, Ordering::Relaxed);
+        state.count_due = false;
         self.cast_in(
             state,
             &message::subscription_count(&self.name, total),
-            None,
+            Audience::All,
             inboxes,
         );
     }
@@ -271,14 +276,21 @@ impl Channel {
     /// Whether a count was held back that nobody will come back for yet; whoever
     /// asks has to call [`Self::tell_held_back_count`] later.
     pub(super) fn must_be_queued(&self) -> bool {
-        self.count_due.load(Ordering::Relaxed) && !self.count_queued.swap(true, Ordering::Relaxed)
+        if !self.counts {
+            return false;
+        }
+        let mut state = lock(&self.state);
+        let must = state.count_due && !state.count_queued;
+        state.count_queued |= must;
+        must
     }
 
     /// Sends a count that was held back long enough.
     pub(super) fn tell_held_back_count(&self, inboxes: &[Arc<Inbox>]) {
-        self.count_queued.store(false, Ordering::Relaxed);
-        if self.count_due.load(Ordering::Relaxed) {
-            self.tell_count(&mut lock(&self.state), inboxes);
+        let mut state = lock(&self.state);
+        state.count_queued = false;
+        if state.count_due {
+            self.tell_count(&mut state, inboxes);
         }
     }
 }

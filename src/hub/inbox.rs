@@ -39,19 +39,43 @@ pub struct Cast {
     pub seq: u64,
     /// The bytes.
     pub frame: Frame,
-    /// The connection that does not get it.
-    pub except: Option<SocketId>,
+    /// Which of them.
+    pub to: Audience,
+}
+
+/// Which of a channel's subscribers get a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// All that joined before it.
+    All,
+    /// All of those but one.
+    Except(SocketId),
+    /// One, whenever it joined: an answer that has its place in the channel's order.
+    Only(Address),
+}
+
+impl From<Option<SocketId>> for Audience {
+    fn from(except: Option<SocketId>) -> Self {
+        except.map_or(Self::All, Self::Except)
+    }
 }
 
 impl Letter {
     /// What it costs while it waits: its bytes, and a little for the entry.
-    fn cost(&self) -> usize {
+    pub fn cost(&self) -> usize {
         let bytes = match self {
-            Self::Cast(cast) => cast.frame.len(),
+            Self::Cast(cast) => return cast.cost(),
             Self::Direct(_, frame) => frame.len(),
             Self::Close(..) => 0,
         };
         bytes + size_of::<Self>()
+    }
+}
+
+impl Cast {
+    /// As [`Letter::cost`].
+    pub fn cost(&self) -> usize {
+        self.frame.len() + size_of::<Letter>()
     }
 }
 
@@ -98,9 +122,9 @@ impl Inbox {
         }
     }
 
-    /// Takes all that waits.
+    /// Takes all that waits. It counts as waiting until [`Self::release`].
     pub fn take(&self) -> VecDeque<Letter> {
-        self.taken(std::mem::take(&mut lock(&self.queue).letters))
+        std::mem::take(&mut lock(&self.queue).letters)
     }
 
     /// Takes all that waits, or waits for the first.
@@ -110,15 +134,12 @@ impl Inbox {
             queue.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let letters = std::mem::take(&mut queue.letters);
-        drop(queue);
-        Poll::Ready(self.taken(letters))
+        Poll::Ready(std::mem::take(&mut queue.letters))
     }
 
-    fn taken(&self, letters: VecDeque<Letter>) -> VecDeque<Letter> {
-        self.bytes
-            .fetch_sub(letters.iter().map(Letter::cost).sum(), Ordering::Relaxed);
-        letters
+    /// Letters that cost so many bytes are done with.
+    pub fn release(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -128,17 +149,21 @@ mod tests {
     use crate::protocol::message;
 
     #[test]
-    fn the_bound_counts_bytes_until_they_are_taken() {
+    fn the_bound_counts_bytes_until_they_are_done() {
         let inbox = Inbox::new(1);
         assert!(inbox.has_room());
-        inbox.push(Letter::Cast(Cast {
+        let cast = Cast {
             channel: 1,
             seq: 1,
             frame: message::ping(),
-            except: None,
-        }));
+            to: Audience::All,
+        };
+        let cost = cast.cost();
+        inbox.push(Letter::Cast(cast));
         assert!(!inbox.has_room());
         assert_eq!(inbox.take().len(), 1);
+        assert!(!inbox.has_room(), "taken is not done");
+        inbox.release(cost);
         assert!(inbox.has_room());
         assert!(
             inbox

@@ -26,7 +26,7 @@ use cache::Cache;
 use users::Users;
 
 pub use channel::{Channel, Counts, Full};
-pub use inbox::{Address, Cast, Inbox, Letter};
+pub use inbox::{Address, Audience, Cast, Inbox, Letter};
 
 /// Shards of an application's channel registry: enough that two cores seldom meet.
 const SHARDS: usize = 16;
@@ -252,12 +252,12 @@ impl Hub {
         }
     }
 
-    /// What a subscriber is answered that subscribes again.
-    pub fn answers(&self, channel: &Channel) -> Answers {
-        [
-            Some(channel.welcome()),
-            self.last_event(channel.app(), channel.name()),
-        ]
+    /// Answers a subscriber that subscribes again: in the channel's order, so that
+    /// what it hears before is in the answer and what it hears after is not.
+    pub fn answer_again(&self, channel: &Channel, to: Address) {
+        let _shard = lock(self.shard(channel.app(), channel.name().as_str()));
+        let cached = self.last_event(channel.app(), channel.name());
+        channel.answer_again(to, cached, &self.inboxes);
     }
 
     /// Takes a subscriber away, who was `user` in a presence channel; a channel
@@ -286,7 +286,7 @@ impl Hub {
         encode: impl FnOnce() -> Frame,
     ) -> usize {
         match self.find(app, name.as_str()) {
-            Some(channel) => channel.cast(&encode(), except, &self.inboxes),
+            Some(channel) => channel.cast(&encode(), Audience::from(except), &self.inboxes),
             None => 0,
         }
     }
@@ -300,9 +300,9 @@ impl Hub {
         frame: Frame,
     ) -> usize {
         let shard = lock(self.shard(app.index, name.as_str()));
-        let subscribers = shard
-            .get(name)
-            .map_or(0, |channel| channel.cast(&frame, except, &self.inboxes));
+        let subscribers = shard.get(name).map_or(0, |channel| {
+            channel.cast(&frame, Audience::from(except), &self.inboxes)
+        });
         lock(&self.apps[app.index].cache).put(name, frame, Instant::now());
         subscribers
     }

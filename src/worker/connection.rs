@@ -6,6 +6,7 @@
 //! lock-step of reading and writing per socket.) Whatever it has to say itself,
 //! pongs and close frames, it writes into the same out-buffer as everybody else.
 
+use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -142,7 +143,8 @@ impl Connection {
     }
 
     /// Joins a channel, as `member` if it is a presence channel, and gives back
-    /// what to answer. If it had joined before, nothing changes.
+    /// what to answer. If it had joined before, nothing changes, and the answer goes
+    /// out in the channel's order.
     pub fn subscribe(
         &self,
         app: &App,
@@ -157,7 +159,8 @@ impl Connection {
                 .find(channel.id(), &self.socket)
                 .is_some()
         {
-            return Ok(hub.answers(&channel));
+            hub.answer_again(&channel, self.address());
+            return Ok([None, None]);
         }
         let most = app.max_subscriptions;
         if self.socket.subscriptions.borrow().len() >= most {
@@ -190,6 +193,16 @@ impl Connection {
     pub fn membership(&self, app: &App, name: &str) -> Option<Option<Rc<UserId>>> {
         let channel = self.worker.hub.find(app, name)?;
         self.worker.fanout.find(channel.id(), &self.socket)
+    }
+
+    /// Lets go of what belongs to a connection that has ended, this one included.
+    /// Not at once: when thousands end at one moment, the others are not to wait.
+    pub fn bury(&self, remains: impl Any) {
+        self.worker
+            .remains
+            .borrow_mut()
+            .push_back(Box::new(remains));
+        self.worker.mourning.notify_one();
     }
 
     /// Waits for bytes and calls `each` with every message in them, then writes
@@ -233,10 +246,6 @@ impl Connection {
             _ => self.socket.end(),
         }
         self.socket.flush();
-        let waiting = self.socket.out.borrow().len();
-        if self.socket.is_blocked() && waiting > self.worker.limits.max_backlog {
-            self.close(CloseReason::TooSlow);
-        }
         Poll::Ready(self.socket.ended().map_or(Ok(()), Err))
     }
 
@@ -261,8 +270,22 @@ impl Connection {
                 (Err(_), false) => return,
             }
             held = Some(read);
+            self.close_if_too_slow();
         }
         drop(held);
+    }
+}
+
+impl Connection {
+    /// A client that asks and does not read must not make the answers pile up.
+    fn close_if_too_slow(&self) {
+        let most = self.worker.limits.max_backlog;
+        if self.socket.out.borrow().len() > most {
+            self.socket.flush();
+            if self.socket.is_blocked() && self.socket.out.borrow().len() > most {
+                self.close(CloseReason::TooSlow);
+            }
+        }
     }
 }
 

@@ -16,8 +16,9 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::Worker;
+use super::lanes::Lanes;
 use super::socket::Socket;
-use crate::hub::{Cast, Joined, Letter};
+use crate::hub::{Audience, Cast, Joined, Letter};
 use crate::protocol::{CloseReason, Frame, Member};
 
 /// Sockets written between two turns of the event loop. 16 and 64 were about as
@@ -28,6 +29,13 @@ const SLICE: usize = 64;
 /// taken from the inbox. When a worker is this far behind, its inbox fills up, and
 /// publishers wait, instead of its sockets being taken for slow.
 const MOST_WAITING: usize = 32 << 20;
+
+/// Deliveries appended to out-buffers in one turn of the event loop: a millisecond
+/// or so.
+const TURN: usize = 8192;
+
+/// Deliveries after which the next channel has its turn.
+const IN_A_ROW: usize = 1024;
 
 /// The subscribers that live on this worker, by channel, and who is to be written.
 #[derive(Default)]
@@ -119,21 +127,36 @@ impl FanOut {
         removed
     }
 
-    /// Appends a message to the out-buffers of its subscribers. Gives back those
-    /// that do not read what they have.
-    fn append(&self, cast: &Cast, max_backlog: usize) -> Vec<Rc<Socket>> {
+    /// Appends a message to the out-buffers of its subscribers. Gives back how many
+    /// there are, and those that do not read what they have.
+    fn append(&self, cast: &Cast, max_backlog: usize) -> (usize, Vec<Rc<Socket>>) {
         let channels = self.channels.borrow();
         let Some(subscribers) = channels.get(&cast.channel) else {
-            return Vec::new();
+            return (0, Vec::new());
         };
         let mut queues = self.queues.borrow_mut();
+        let late = |to: &Subscriber, queue: &mut Queue| {
+            let fits = self.append_to(&to.socket, &cast.frame, max_backlog, queue);
+            (!fits).then(|| Rc::clone(&to.socket))
+        };
+        if let Audience::Only(address) = cast.to {
+            let to = subscribers
+                .get(&address.key)
+                .filter(|to| to.socket.id == address.id);
+            return (
+                1,
+                to.and_then(|to| late(to, queues.get(true)))
+                    .into_iter()
+                    .collect(),
+            );
+        }
         let queue = queues.for_audience_of(subscribers.len());
-        subscribers
+        let too_slow = subscribers
             .values()
-            .filter(|to| cast.seq > to.after && cast.except != Some(to.socket.id))
-            .filter(|to| !self.append_to(&to.socket, &cast.frame, max_backlog, queue))
-            .map(|to| Rc::clone(&to.socket))
-            .collect()
+            .filter(|to| cast.seq > to.after && cast.to != Audience::Except(to.socket.id))
+            .filter_map(|to| late(to, queue))
+            .collect();
+        (subscribers.len(), too_slow)
     }
 
     /// False, and nothing is appended, if the socket has too much waiting that its
@@ -214,17 +237,13 @@ impl Queue {
 impl Worker {
     pub(super) async fn fan_out(self: Rc<Self>) {
         let inbox = self.hub.inbox(self.index);
+        let mut lanes = Lanes::default();
         let mut letters = VecDeque::new();
         loop {
-            if letters.is_empty() {
-                letters = inbox.take();
-            }
-            while self.fanout.waiting.get() < MOST_WAITING
-                && let Some(letter) = letters.pop_front()
-            {
-                self.open(letter);
-            }
-            if self.fanout.flush_slice() || !letters.is_empty() {
+            letters.extend(inbox.take());
+            let done = self.turn(&mut letters, &mut lanes);
+            inbox.release(done);
+            if self.fanout.flush_slice() || !lanes.is_empty() {
                 tokio::task::yield_now().await;
             } else {
                 letters = poll_fn(|cx| inbox.poll_take(cx)).await;
@@ -232,13 +251,53 @@ impl Worker {
         }
     }
 
-    fn open(&self, letter: Letter) {
-        match letter {
-            Letter::Cast(cast) => {
-                for socket in self.fanout.append(&cast, self.limits.max_backlog) {
-                    self.close(&socket, CloseReason::TooSlow);
+    /// Opens all letters, and delivers as many messages as one turn may. Gives back
+    /// the cost of those that are done.
+    fn turn(&self, letters: &mut VecDeque<Letter>, lanes: &mut Lanes) -> usize {
+        let (mut done, mut deliveries, mut in_a_row) = (0, 0, 0);
+        let has_time = |deliveries| deliveries < TURN && self.fanout.waiting.get() < MOST_WAITING;
+        for letter in letters.drain(..) {
+            match letter {
+                Letter::Cast(cast) if lanes.holds(cast.channel) || !has_time(deliveries) => {
+                    lanes.push(cast)
+                }
+                Letter::Cast(cast) => {
+                    done += cast.cost();
+                    deliveries += self.deliver(&cast);
+                }
+                other => {
+                    done += other.cost();
+                    self.open(other);
                 }
             }
+        }
+        while has_time(deliveries)
+            && let Some(cast) = lanes.pop()
+        {
+            done += cast.cost();
+            let count = self.deliver(&cast);
+            deliveries += count;
+            in_a_row += count;
+            if in_a_row >= IN_A_ROW {
+                lanes.rotate();
+                in_a_row = 0;
+            }
+        }
+        done
+    }
+
+    /// Gives back what it took: the number of deliveries, and one for itself.
+    fn deliver(&self, cast: &Cast) -> usize {
+        let (deliveries, too_slow) = self.fanout.append(cast, self.limits.max_backlog);
+        for socket in too_slow {
+            self.close(&socket, CloseReason::TooSlow);
+        }
+        deliveries + 1
+    }
+
+    fn open(&self, letter: Letter) {
+        match letter {
+            Letter::Cast(cast) => _ = self.deliver(&cast),
             Letter::Direct(address, frame) => {
                 let socket = self.socket_at(address).filter(|socket| socket.is_open());
                 let Some(socket) = socket else { return };

@@ -12,10 +12,12 @@
 
 mod connection;
 mod fanout;
+mod lanes;
 mod outbox;
 mod socket;
 mod wheel;
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -71,6 +73,9 @@ pub struct Worker {
     wheel: RefCell<Wheel>,
     scratch: RefCell<Box<[u8]>>,
     tasks: Cell<usize>,
+    /// What ended connections have left, to be dropped in slices.
+    remains: RefCell<VecDeque<Box<dyn Any>>>,
+    mourning: Notify,
 }
 
 /// A task that a stopping worker waits for.
@@ -210,6 +215,8 @@ impl Worker {
             wheel: RefCell::new(Wheel::new()),
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
             tasks: Cell::new(0),
+            remains: RefCell::default(),
+            mourning: Notify::new(),
         })
     }
 
@@ -237,6 +244,7 @@ impl Worker {
     ) {
         let mut fan_out = tokio::task::spawn_local(Rc::clone(&self).fan_out());
         let mut beat = tokio::task::spawn_local(Rc::clone(&self).beat());
+        let mut reap = tokio::task::spawn_local(Rc::clone(&self).reap());
         let mut shutdown = self.shutdown.clone();
         loop {
             tokio::select! {
@@ -251,6 +259,7 @@ impl Worker {
                 // Neither ends but by a panic, and without them no socket is served.
                 _ = &mut fan_out => panic!("the fan-out has ended"),
                 _ = &mut beat => panic!("the heartbeat has ended"),
+                _ = &mut reap => panic!("the reaper has ended"),
             }
         }
         drop(accepted);
@@ -285,6 +294,26 @@ impl Worker {
                 connections = self.tasks.get(),
                 "connections did not end in time and are dropped"
             );
+        }
+    }
+
+    /// Drops what ended connections have left, in slices between which the event
+    /// loop turns: leaving channels and closing sockets takes time.
+    async fn reap(self: Rc<Self>) {
+        loop {
+            self.mourning.notified().await;
+            loop {
+                let slice: Vec<Box<dyn Any>> = {
+                    let mut remains = self.remains.borrow_mut();
+                    let count = remains.len().min(32);
+                    remains.drain(..count).collect()
+                };
+                if slice.is_empty() {
+                    break;
+                }
+                drop(slice);
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -329,7 +358,10 @@ impl Worker {
             socket::Health::Fine(next) => next,
             socket::Health::Silent => {
                 socket.ping(now);
-                self.limits.pong_timeout
+                match socket.check(now, self.limits.pong_timeout) {
+                    socket::Health::Fine(next) => next,
+                    _ => self.limits.pong_timeout,
+                }
             }
             socket::Health::Over(reason) => {
                 self.close(socket, reason);

@@ -50,6 +50,7 @@ impl Outbox {
         let end =
             boundaries_around(&self.bytes, self.written).map_or(self.written, |(_, after)| after);
         self.bytes.truncate(end);
+        self.bytes.shrink_to_fit();
         self.advance(0);
     }
 }

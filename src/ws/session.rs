@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use super::subscription;
@@ -16,6 +17,9 @@ use crate::protocol::{
     ChannelName, ClientFrame, CloseReason, ErrorCode, InvalidFrame, User, message,
 };
 use crate::worker::Connection;
+
+/// How long a client is not listened to when the workers are behind.
+const OVERLOAD_PAUSE: Duration = Duration::from_millis(5);
 
 pub(super) const UNAUTHORIZED: &str = "Connection is unauthorized";
 
@@ -62,11 +66,18 @@ pub async fn run(connection: Connection, app: Arc<App>, hub: Arc<Hub>, broker: B
     ));
     connection.receive_leftover(|_, text| session.answer(text));
     let reason = loop {
-        if let Err(reason) = connection.receive(|_, text| session.answer(text)).await {
+        // Whatever a client says may have to be told to others. While they are
+        // behind, it is not listened to.
+        while !session.broker.has_room() {
+            tokio::time::sleep(OVERLOAD_PAUSE).await;
+        }
+        let received = connection.receive(|_, text| session.answer(text)).await;
+        if let Err(reason) = received {
             break reason;
         }
     };
     tracing::debug!(app = session.app.id, socket_id = %connection.id(), ?reason, "disconnected");
+    session.end();
 }
 
 /// Tells a connection why it is not let in.
@@ -77,6 +88,12 @@ pub async fn refuse(connection: Connection, reason: CloseReason) {
 }
 
 impl Session {
+    fn end(self) {
+        // The connection buries itself and all that goes with it.
+        let session = Rc::new(self);
+        session.connection.bury(Rc::clone(&session));
+    }
+
     fn answer(&self, text: &str) {
         let frame = ClientFrame::parse(text);
         if !matches!(frame, Ok(ClientFrame::Ping | ClientFrame::Pong)) && !self.is_within_rate() {
