@@ -27,7 +27,7 @@ USER resound
 EXPOSE 8080
 # docker stop sends SIGTERM; connections are then closed within shutdown_grace.
 STOPSIGNAL SIGTERM
-# Reads the same settings as the server, wherever they are from.
+# Reads the same .env and environment as the server; flags it has to be given, too.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=2s --retries=3 CMD ["resound", "health"]
 ENTRYPOINT ["resound"]
 CMD ["start"]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::App;
-use crate::hub::{Channel, Counts, Hub};
+pub use crate::hub::Counts;
+use crate::hub::{Channel, Hub};
 use crate::protocol::publish::Publish;
 use crate::protocol::{ChannelName, Frame, SocketId, message};
 

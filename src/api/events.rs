@@ -108,7 +108,7 @@ fn event_of(request: &Authorized) -> Cow<'_, [u8]> {
     let channels: Vec<Value> = request
         .parameters()
         .iter()
-        .filter(|(key, _)| key == "channels[]" || key == "channels")
+        .filter(|(key, _)| key == "channels" || key.starts_with("channels["))
         .map(|(_, value)| value.as_str().into())
         .collect();
     if !channels.is_empty() {

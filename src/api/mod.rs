@@ -122,7 +122,7 @@ impl Api {
             Call::Events => self.events(request).await,
             Call::BatchEvents => self.batch_events(request).await,
             Call::ChannelEvents(channel) => self.channel_events(request, &channel).await,
-            Call::Channels => Ok(self.channels(request)),
+            Call::Channels => Ok(self.channels(request).await),
             Call::Channel(name) => self.channel(request, &name),
             Call::Users(name) => self.users(request, &name),
             Call::Stats(name) => self.stats(request, &name),

@@ -11,27 +11,30 @@ use super::Api;
 use super::auth::Authorized;
 use super::reply::{self, ApiError, Reply};
 use crate::app::App;
-use crate::broker::Broker;
+use crate::broker::{Broker, Counts};
 use crate::protocol::publish::Info;
 use crate::protocol::{ChannelKind, ChannelName, Frame, message};
 
 impl Api {
     /// `GET /channels?filter_by_prefix=…&info=…`: those with a subscriber.
-    pub(super) fn channels(&self, request: &Authorized) -> Reply {
+    pub(super) async fn channels(&self, request: &Authorized) -> Reply {
         let info = info_of(request);
         let prefix = request.parameter("filter_by_prefix").unwrap_or_default();
-        let channels: Map<String, Value> = self
-            .broker
-            .channels(request.app(), prefix)
-            .into_iter()
-            .map(|channel| {
-                let name = channel.name().as_str();
-                (
-                    name.to_owned(),
-                    attributes(&self.broker, request.app(), name, info).into(),
-                )
-            })
-            .collect();
+        let mut channels = Map::new();
+        for channel in self.broker.channels(request.app(), prefix) {
+            let told = told_of(
+                &self.broker,
+                request.app(),
+                channel.name(),
+                Some(channel.counts()),
+                info,
+            );
+            channels.insert(channel.name().as_str().to_owned(), told.into());
+            // With thousands of channels nobody else is to wait for the whole list.
+            if channels.len() % 256 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
         reply::json(json!({ "channels": channels }).to_string())
     }
 
@@ -88,11 +91,22 @@ fn info_of(request: &Authorized) -> Info {
 /// What was asked of a channel, as far as it applies. Counts are only told of a
 /// channel that is occupied; a cached event outlives that.
 pub(super) fn attributes(broker: &Broker, app: &App, name: &str, info: Info) -> Map<String, Value> {
-    let kind = ChannelKind::of(name);
+    match ChannelName::parse(name, app.events.channel) {
+        Ok(name) => told_of(broker, app, &name, broker.counts(app, name.as_str()), info),
+        Err(_) => Map::new(),
+    }
+}
+
+fn told_of(
+    broker: &Broker,
+    app: &App,
+    name: &ChannelName,
+    counts: Option<Counts>,
+    info: Info,
+) -> Map<String, Value> {
+    let kind = name.kind();
     let mut told = Map::new();
-    if (info.user_count || info.subscription_count)
-        && let Some(counts) = broker.counts(app, name)
-    {
+    if let Some(counts) = counts {
         if info.user_count && kind.is_presence() {
             told.insert("user_count".to_owned(), counts.users.into());
         }
@@ -100,11 +114,8 @@ pub(super) fn attributes(broker: &Broker, app: &App, name: &str, info: Info) -> 
             told.insert("subscription_count".to_owned(), counts.subscriptions.into());
         }
     }
-    if info.cache
-        && kind.is_cache()
-        && let Ok(name) = ChannelName::parse(name, app.events.channel)
-    {
-        let cached = broker.cached(app, &name).map_or(
+    if info.cache && kind.is_cache() {
+        let cached = broker.cached(app, name).map_or(
             Value::Null,
             |(frame, left)| json!({ "data": data_of(&frame), "ttl": left.as_secs() }),
         );

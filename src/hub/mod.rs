@@ -6,7 +6,7 @@
 //! same lock, so all subscribers of a channel see one order.
 //!
 //! Lock order: a registry shard, then a channel, then a cache, then the users of an
-//! application, then an inbox. None is held while anything is awaited; there is no
+//! application, then the counts that are due, then an inbox. None is held while anything is awaited; there is no
 //! `async fn` in here.
 
 mod cache;

@@ -107,7 +107,8 @@ impl ChannelName {
         if name.is_empty() {
             return Err(ChannelNameError::Empty);
         }
-        if name.len() > limit {
+        // A user's own channel is as long as its id, which has a limit of its own.
+        if name.len() > limit && !name.starts_with(USER_PREFIX) {
             return Err(ChannelNameError::TooLong {
                 length: name.len(),
                 limit,
@@ -129,6 +130,11 @@ impl ChannelName {
     /// The kind that the prefix stands for.
     pub fn kind(&self) -> ChannelKind {
         ChannelKind::of(&self.0)
+    }
+
+    /// The channel of a signed-in user, whatever the limit of names is.
+    pub fn of_user(id: &str) -> Result<Self, ChannelNameError> {
+        Self::parse(&format!("{USER_PREFIX}{id}"), usize::MAX)
     }
 
     /// The user to whom a `#server-to-user-…` channel belongs.

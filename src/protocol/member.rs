@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use indexmap::IndexSet;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::channel::ChannelName;
 use super::client::present;
 
 /// Longest user id, in bytes (Pusher Channels, "Presence channels").
@@ -45,6 +47,9 @@ pub enum MemberError {
     /// `user_data` is not a JSON object, or has no `id`.
     #[error("user_data is not a JSON object with an id, a text")]
     UserData,
+    /// A user's id that no channel can be named after.
+    #[error("The user id has characters other than letters, digits and _ - = @ , . ;")]
+    UserId,
     /// An id that is empty, or over [`MAX_USER_ID`] bytes.
     #[error("The user id is empty or has more than {MAX_USER_ID} bytes")]
     Id,
@@ -100,15 +105,22 @@ impl Member {
 
 impl User {
     /// Reads `user_data`. Its id has to be a text: pusher-js drops any other.
+    ///
+    /// The id has to fit into a channel's name, since events for the user go to
+    /// `#server-to-user-{id}`. `limit` is in bytes of `user_info`.
     pub fn parse(user_data: &str, limit: usize) -> Result<Self, MemberError> {
-        check_size(user_data, limit)?;
         let data: UserData<'_> = object(user_data).ok_or(MemberError::UserData)?;
         let is_text = data.id.get().starts_with('"');
         let id = id(data.id)
             .filter(|_| is_text)
             .ok_or(MemberError::UserData)?;
+        check_size(data.user_info.map_or("", RawValue::get), limit)?;
         let member = Member::new(&id, data.id, data.user_info)?;
-        let mut watchlist: Vec<Arc<str>> = data
+        let channel = ChannelName::of_user(&id);
+        if channel.is_err() {
+            return Err(MemberError::UserId);
+        }
+        let mut watchlist: IndexSet<Arc<str>> = data
             .watchlist
             .unwrap_or_default()
             .iter()
@@ -118,7 +130,7 @@ impl User {
         watchlist.truncate(MAX_WATCHLIST);
         Ok(Self {
             member,
-            watchlist,
+            watchlist: watchlist.into_iter().collect(),
             watchlist_cut,
         })
     }
@@ -226,6 +238,33 @@ mod tests {
         assert_eq!(
             User::parse(r#"{"id":"7","watchlist":"8"}"#, 1000),
             Err(MemberError::UserData)
+        );
+    }
+
+    #[test]
+    fn a_user_can_be_sent_to_and_its_watchlist_is_not_its_info() {
+        assert_eq!(
+            User::parse(r#"{"id":"a b"}"#, 1000),
+            Err(MemberError::UserId)
+        );
+        let ids = vec!["\"0f0e0d0c-0b0a-4908-8706-050403020100\""; 100].join(",");
+        let user = User::parse(
+            &format!(r#"{{"id":"7","user_info":{{"n":1}},"watchlist":[{ids}]}}"#),
+            10,
+        )
+        .unwrap();
+        assert_eq!(
+            (user.watchlist.len(), user.watchlist_cut),
+            (1, false),
+            "each is watched once"
+        );
+        let long = r#"{"id":"7","user_info":"0123456789"}"#;
+        assert_eq!(
+            User::parse(long, 10),
+            Err(MemberError::TooLarge {
+                size: 12,
+                limit: 10
+            })
         );
     }
 

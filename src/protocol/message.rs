@@ -93,7 +93,7 @@ pub fn subscription_succeeded(channel: &ChannelName) -> Frame {
 ///
 /// The shape is that of the event that pusher-js itself raises when its
 /// authorisation endpoint fails: `type`, `error`, `status`.
-pub fn subscription_error(channel: &str, message: &str) -> Frame {
+pub fn subscription_error(channel: &str, code: ErrorCode, message: &str) -> Frame {
     #[derive(Serialize)]
     struct Data<'a> {
         #[serde(rename = "type")]
@@ -101,10 +101,15 @@ pub fn subscription_error(channel: &str, message: &str) -> Frame {
         error: &'a str,
         status: u16,
     }
+    let (kind, status) = match code {
+        ErrorCode::Unauthorized => ("AuthError", 401),
+        ErrorCode::OverCapacity => ("LimitReached", 403),
+        _ => ("InvalidSubscription", 400),
+    };
     let data = nested(&Data {
-        kind: "AuthError",
+        kind,
         error: message,
-        status: 401,
+        status,
     });
     TextFrame::with_capacity(256)
         .raw(r#"{"event":"pusher:subscription_error","data":"#)
@@ -375,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_refused_channel_name_is_escaped() {
-        let frame = subscription_error("a\"b", "no");
+        let frame = subscription_error("a\"b", ErrorCode::Unauthorized, "no");
         let value: serde_json::Value = serde_json::from_str(text(&frame)).unwrap();
         assert_eq!(value["channel"], "a\"b");
         assert_eq!(value["event"], "pusher:subscription_error");

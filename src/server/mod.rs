@@ -72,8 +72,8 @@ impl Server {
     /// Raises the limit of open files, loads the certificate and takes the port. `demo` adds the page `/demo` and
     /// its signing, which give everybody the application's signature.
     pub fn bind(config: &Config, demo: bool) -> Result<Self, StartError> {
-        let sockets = descriptors::raise_limit();
         let server = &config.server;
+        let sockets = descriptors::raise_limit(server.workers.get());
         let tls = server.tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = listener::bind(&server.host, server.port)?;
         let workers = server.workers.get();

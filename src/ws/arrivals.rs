@@ -1,7 +1,7 @@
 //! How often new connections come from one address.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,17 +34,47 @@ impl Arrivals {
     /// Counts a new connection; false if there were too many.
     pub fn allow(&self, address: IpAddr, now: Instant) -> bool {
         let Some(rate) = self.rate else { return true };
+        let network = network(address);
         // A map of counters is whole after any panic.
         let mut known = self
             .by_address
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST_ADDRESSES {
+        if known.len() >= MOST_ADDRESSES && !known.contains_key(&network) {
             known.retain(|_, bucket| !bucket.is_full(now));
+            if known.len() >= MOST_ADDRESSES {
+                return false;
+            }
         }
         known
-            .entry(address)
+            .entry(network)
             .or_insert_with(|| Bucket::new(rate, now))
             .take(now)
+    }
+}
+
+/// What counts as one address: of IPv6 the /64 that one customer is given.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_ipv6_network_is_one_address() {
+        let arrivals = Arrivals::new(Some(1));
+        let now = Instant::now();
+        let allow = |text: &str| arrivals.allow(text.parse().unwrap(), now);
+        assert!(allow("2001:db8::1") && !allow("2001:db8::2"));
+        assert!(allow("2001:db8:0:1::1"));
+        assert!(allow("192.0.2.1") && allow("192.0.2.2") && !allow("::ffff:192.0.2.1"));
     }
 }

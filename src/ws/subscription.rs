@@ -27,7 +27,7 @@ pub(super) fn subscribe(
         }
         Err((code, text)) => {
             tracing::debug!(app = app.id, socket_id = %connection.id(), channel, %text, "subscription refused");
-            connection.send(&message::subscription_error(channel, &text));
+            connection.send(&message::subscription_error(channel, code, &text));
             let told = if code == ErrorCode::Unauthorized {
                 UNAUTHORIZED
             } else {

@@ -198,6 +198,56 @@ fn events_reach_members_as_on_any_channel() {
     ana.expect(r#"{"event":"ev","data":"x","channel":"presence-r"}"#);
 }
 
+/// The answer to a second subscription has its place in the channel's order: who is
+/// in its list is not announced after it.
+#[test]
+fn a_list_that_is_asked_for_again_is_in_order_with_the_joins() {
+    let server = TestServer::start();
+    let mut watcher = joined(&server, "presence-r", ANA);
+    std::thread::scope(|scope| {
+        let server = &server;
+        scope.spawn(move || {
+            let mut members: Vec<Client> = Vec::new();
+            for n in 0..150 {
+                members.push(joined(
+                    server,
+                    "presence-r",
+                    &format!(r#"{{"user_id":"u{n}"}}"#),
+                ));
+            }
+        });
+        let mut known = std::collections::BTreeSet::from(["1".to_owned()]);
+        for _ in 0..150 {
+            ask(&mut watcher, "presence-r", ANA);
+            loop {
+                let frame = watcher.next_json();
+                let data: Value = serde_json::from_str(frame["data"].as_str().unwrap()).unwrap();
+                match frame["event"].as_str().unwrap() {
+                    "pusher_internal:member_added" => {
+                        assert!(
+                            known.insert(data["user_id"].as_str().unwrap().to_owned()),
+                            "told twice: {data}"
+                        );
+                    }
+                    "pusher_internal:member_removed" => {
+                        assert!(
+                            known.remove(data["user_id"].as_str().unwrap()),
+                            "never came: {data}"
+                        );
+                    }
+                    _ => {
+                        let ids = data["presence"]["ids"].as_array().unwrap().iter();
+                        let listed: std::collections::BTreeSet<String> =
+                            ids.map(|id| id.as_str().unwrap().to_owned()).collect();
+                        assert_eq!(listed, known);
+                        break;
+                    }
+                }
+            }
+        }
+    });
+}
+
 /// Everybody sees joins and leaves in one order, and each view is what the events say.
 #[test]
 fn every_members_view_is_the_same_under_churn() {
@@ -212,15 +262,39 @@ fn every_members_view_is_the_same_under_churn() {
         for thread in 0..4 {
             let server = &server;
             scope.spawn(move || {
-                for round in 0..25 {
-                    let mut client = joined(
-                        server,
-                        "presence-r",
-                        &format!(r#"{{"user_id":"{}"}}"#, (thread + round) % 5),
-                    );
-                    client.unsubscribe("presence-r");
-                    client.send(r#"{"event":"pusher:ping"}"#);
-                    while !client.next_text().contains("pusher:pong") {}
+                for round in 0..24 {
+                    let user = (thread + round) % 5;
+                    let data = format!(r#"{{"user_id":"{user}"}}"#);
+                    let mut client = joined(server, "presence-r", &data);
+                    match round % 4 {
+                        // The end of the connection without a close frame. (Another thread
+                        // may have terminated this user, so sending may fail.)
+                        0 => _ = client.socket.send("{}".into()),
+                        // A proper close.
+                        1 => {
+                            _ = client.socket.close(None);
+                            while client.socket.read().is_ok() {}
+                        }
+                        // The application has the user's connections closed.
+                        2 => {
+                            let path = format!("users/{user}/terminate_connections");
+                            assert_eq!(Http::connect(server).post(&path, "{}").status, 200);
+                            while client.socket.read().is_ok() {}
+                        }
+                        _ => {
+                            _ = client.socket.send(
+                                r#"{"event":"pusher:unsubscribe","data":{"channel":"presence-r"}}"#
+                                    .into(),
+                            );
+                            _ = client.socket.send(r#"{"event":"pusher:ping"}"#.into());
+                            while client
+                                .socket
+                                .read()
+                                .is_ok_and(|message| !message.to_string().contains("pong"))
+                            {
+                            }
+                        }
+                    }
                 }
             });
         }

@@ -164,6 +164,14 @@ fn parameters_may_be_in_the_query_and_the_deprecated_call_works() {
     assert_eq!(http.request("POST", &signed.target(), "").body, "{}");
     client.expect(r#"{"event":"ev","data":"x","channel":"a"}"#);
     client.expect(r#"{"event":"ev","data":"x","channel":"b"}"#);
+    // As PHP's http_build_query writes a list.
+    let signed = Signed::post("events", "")
+        .without("body_md5")
+        .set("name", "ev")
+        .set("data", "y")
+        .set("channels[0]", "a");
+    assert_eq!(http.request("POST", &signed.target(), "").body, "{}");
+    client.expect(r#"{"event":"ev","data":"y","channel":"a"}"#);
     let signed = Signed::post("channels/a/events", "raw \"data\"").set("name", "old");
     let answer = http.request("POST", &signed.target(), "raw \"data\"");
     assert_eq!((answer.status, answer.body.as_str()), (202, ""));

@@ -13,7 +13,10 @@ fn expect_refusal(client: &mut Client, channel: &str, code: u16, text: &str) {
     let data: Value = serde_json::from_str(frame["data"].as_str().unwrap()).unwrap();
     assert_eq!(
         data,
-        json!({ "type": "AuthError", "error": text, "status": 401 })
+        match code {
+            4009 => json!({ "type": "AuthError", "error": text, "status": 401 }),
+            _ => json!({ "type": "InvalidSubscription", "error": text, "status": 400 }),
+        }
     );
     client.expect_error(
         code,

@@ -97,6 +97,57 @@ fn only_a_user_listens_to_its_own_channel() {
     ben.expect_silence();
 }
 
+/// Neither a stranger in the mode that lets everybody send everywhere, nor the user.
+#[test]
+fn nobody_but_the_application_sends_to_a_users_channel() {
+    for mode in ["members", "all"] {
+        let server = TestServer::with(&[("REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM", mode)]);
+        let (mut ana, mut second) = (signed_in(&server, ANA), signed_in(&server, ANA));
+        ana.subscribe("#server-to-user-ana");
+        second.subscribe("#server-to-user-ana");
+        for client in [&mut Client::connect(&server), &mut second] {
+            client.send(r##"{"event":"client-a","channel":"#server-to-user-ana","data":{}}"##);
+            assert_eq!(client.next_json()["event"], "pusher:error", "{mode}");
+        }
+        ana.expect_silence();
+    }
+}
+
+#[test]
+fn an_id_that_cannot_be_sent_to_is_refused_at_the_sign_in() {
+    let server = TestServer::with(&[("RESOUND_MAX_CHANNEL_NAME_LENGTH", "20")]);
+    let mut client = Client::connect(&server);
+    ask_signin(&mut client, r#"{"id":"a b"}"#);
+    client.expect_error(
+        4200,
+        "The user id has characters other than letters, digits and _ - = @ , . ;",
+    );
+    sign_in(&mut client, r#"{"id":"0f0e0d0c-0b0a-4908"}"#);
+    client.subscribe("#server-to-user-0f0e0d0c-0b0a-4908");
+}
+
+#[test]
+fn the_authorisation_timeout_holds_also_when_a_ping_comes_first() {
+    let server = TestServer::with(&[
+        ("RESOUND_AUTHORIZATION_TIMEOUT", "2"),
+        ("REVERB_APP_PING_INTERVAL", "1"),
+        ("RESOUND_PONG_TIMEOUT", "60"),
+    ]);
+    let mut client = Client::connect(&server);
+    client.expect(r#"{"event":"pusher:ping"}"#);
+    client.next();
+    client.send(r#"{"event":"pusher:pong"}"#);
+    loop {
+        match client.next_text() {
+            text if text.contains("pusher:ping") => {
+                client.next();
+                client.send(r#"{"event":"pusher:pong"}"#);
+            }
+            text => break assert!(text.contains("4009"), "{text}"),
+        }
+    }
+}
+
 #[test]
 fn a_signed_in_user_joins_presence_channels_without_channel_data() {
     let server = TestServer::start();
