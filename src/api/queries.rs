@@ -31,7 +31,7 @@ impl Api {
             );
             channels.insert(channel.name().as_str().to_owned(), told.into());
             // With thousands of channels nobody else is to wait for the whole list.
-            if channels.len() % 256 == 0 {
+            if channels.len().is_multiple_of(256) {
                 tokio::task::yield_now().await;
             }
         }
