@@ -1,20 +1,26 @@
 //! The yardstick: how fast one thread can deliver if it writes every message to
 //! every subscriber with a system call of its own, and does nothing else.
 //!
-//! It answers WebSocket upgrades, subscriptions and publishes just well enough
-//! for the load generator beside it. It checks no signature and parses no JSON,
-//! it leaves `Sec-WebSocket-Accept` out (the generator does not look at it), and
-//! a message goes out with one write per subscriber (std's `write` is one
-//! `send(2)`), never together with another. A server that stays below it wastes
-//! time; a server that exceeds it must have found a way to make fewer calls.
+//! It answers WebSocket upgrades, subscriptions, client events, pings and
+//! publishes just well enough for the load generator beside it. It checks no
+//! signature and parses no JSON, it leaves `Sec-WebSocket-Accept` out (the
+//! generator does not look at it), and a message goes out with one write per
+//! subscriber (std's `write` is one `send(2)`), never together with another. A
+//! server that stays below it wastes time; a server that exceeds it must have
+//! found a way to make fewer calls.
 //!
 //! This is not a server for anything else: no limits, no pings, no errors.
 
+#[path = "ceiling/presence.rs"]
+mod presence;
 #[allow(dead_code, reason = "the load generator uses the rest of it")]
 #[path = "load/sys.rs"]
 mod sys;
+#[path = "ceiling/text.rs"]
+mod text;
 
 use clap::Parser;
+use presence::Roster;
 use std::collections::{HashMap, VecDeque};
 use std::error::Error;
 use std::io::{ErrorKind, Read, Write};
@@ -22,6 +28,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 use sys::{Epoll, Events};
+use text::{content_length, position, quoted_after, text_frame};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -36,6 +43,11 @@ struct Args {
     /// The address to listen on.
     #[arg(long, default_value = "127.0.0.1:8080")]
     addr: SocketAddr,
+    /// Up to so many members of a presence channel come and go without the others
+    /// being told, so that a channel of thousands is set up in seconds. The next
+    /// ones are told to everybody.
+    #[arg(long, default_value_t = 0)]
+    quiet_members: usize,
 }
 
 fn main() -> Outcome<()> {
@@ -50,6 +62,7 @@ fn main() -> Outcome<()> {
         free: Vec::new(),
         channels: HashMap::new(),
         sockets: 0,
+        quiet_members: args.quiet_members,
         buffer: vec![0; 64 * 1024],
     };
     server.epoll.add(&listener, LISTENER)?;
@@ -81,15 +94,24 @@ struct Peer {
     outbox: VecDeque<Rc<[u8]>>,
     written: usize,
     upgraded: bool,
-    channel: Option<Rc<[u8]>>,
+    channels: Vec<Rc<[u8]>>,
+}
+
+/// Who gets what is sent to it.
+#[derive(Default)]
+struct Channel {
+    subscribers: Vec<usize>,
+    /// Nobody if it is not a presence channel.
+    roster: Roster,
 }
 
 struct Server {
     epoll: Epoll,
     peers: Vec<Option<Peer>>,
     free: Vec<usize>,
-    channels: HashMap<Rc<[u8]>, Vec<usize>>,
+    channels: HashMap<Rc<[u8]>, Channel>,
     sockets: u64,
+    quiet_members: usize,
     buffer: Vec<u8>,
 }
 
@@ -114,7 +136,7 @@ impl Server {
                 outbox: VecDeque::new(),
                 written: 0,
                 upgraded: false,
-                channel: None,
+                channels: Vec::new(),
             });
         }
     }
@@ -123,8 +145,8 @@ impl Server {
         let Some(peer) = self.peers[number].take() else {
             return;
         };
-        if let Some(members) = peer.channel.and_then(|name| self.channels.get_mut(&name)) {
-            members.retain(|member| *member != number);
+        for channel in peer.channels {
+            self.leave(number, &channel);
         }
         self.free.push(number);
     }
@@ -205,9 +227,6 @@ impl Server {
         let data = quoted_after(body, b"\"data\":\"").ok_or("the publish has no data")?;
         let channel =
             quoted_after(body, b"\"channels\":[\"").ok_or("the publish has no channel")?;
-        let Some(members) = self.channels.get_mut(channel) else {
-            return Ok(());
-        };
         let frame = text_frame(&[
             b"{\"event\":\"message\",\"data\":\"",
             data,
@@ -215,15 +234,24 @@ impl Server {
             channel,
             b"\"}",
         ]);
-        let frame = frame.into();
-        let members = std::mem::take(members);
-        for &member in &members {
-            if self.send(member, &frame).is_err() {
+        self.cast(channel, &frame.into(), None);
+        Ok(())
+    }
+
+    /// One write to every subscriber of the channel, or every other one.
+    fn cast(&mut self, channel: &[u8], frame: &Rc<[u8]>, except: Option<usize>) {
+        let Some(of) = self.channels.get_mut(channel) else {
+            return;
+        };
+        let subscribers = std::mem::take(&mut of.subscribers);
+        for &subscriber in &subscribers {
+            if Some(subscriber) != except && self.send(subscriber, frame).is_err() {
                 eprintln!("ceiling: a subscriber is gone");
             }
         }
-        self.channels.insert(Rc::from(channel), members);
-        Ok(())
+        if let Some(of) = self.channels.get_mut(channel) {
+            of.subscribers = subscribers;
+        }
     }
 
     /// Takes one masked frame, if it is whole; the bytes it took.
@@ -243,35 +271,88 @@ impl Server {
             *byte ^= mask;
         }
         match opening[0] {
-            0x81 if position(payload, b"pusher:subscribe").is_some() => {
-                self.subscribe(number, payload)?;
-            }
+            0x81 => self.obey(number, payload)?,
             0x88 => return Err("the peer said goodbye".into()),
             _ => {}
         }
         Ok(Some(whole))
     }
 
-    fn subscribe(&mut self, number: usize, payload: &[u8]) -> Outcome<()> {
-        let channel = quoted_after(payload, b"\"channel\":\"").ok_or("no channel was named")?;
-        let answer = text_frame(&[
-            br#"{"event":"pusher_internal:subscription_succeeded","data":"{}","channel":""#,
-            channel,
-            b"\"}",
-        ]);
+    fn obey(&mut self, number: usize, payload: &[u8]) -> Outcome<()> {
+        let event = quoted_after(payload, b"\"event\":\"").ok_or("no event was named")?;
+        if event == b"pusher:ping" {
+            let pong = text_frame(&[br#"{"event":"pusher:pong"}"#]);
+            return self.send(number, &pong.into());
+        }
+        let Some(channel) = quoted_after(payload, b"\"channel\":\"") else {
+            return Ok(());
+        };
+        match event {
+            b"pusher:subscribe" => {
+                let member = quoted_after(payload, b"\"channel_data\":\"");
+                return self.subscribe(number, channel, member);
+            }
+            b"pusher:unsubscribe" => {
+                let peer = self.peers[number].as_mut().ok_or("the peer is gone")?;
+                if let Some(at) = peer.channels.iter().position(|own| **own == *channel) {
+                    peer.channels.swap_remove(at);
+                    self.leave(number, channel);
+                }
+            }
+            _ if event.starts_with(b"client-") => {
+                let frame = text_frame(&[payload]);
+                self.cast(channel, &frame.into(), Some(number));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn subscribe(&mut self, number: usize, channel: &[u8], member: Option<&[u8]>) -> Outcome<()> {
         let name = match self.channels.get_key_value(channel) {
             Some((name, _)) => Rc::clone(name),
             None => Rc::from(channel),
         };
-        self.channels
-            .entry(Rc::clone(&name))
-            .or_default()
-            .push(number);
-        self.peers[number]
-            .as_mut()
-            .ok_or("the peer is gone")?
-            .channel = Some(name);
+        let of = self.channels.entry(Rc::clone(&name)).or_default();
+        let mut announce = false;
+        let answer = match member {
+            Some(member) => {
+                announce = of.roster.len() >= self.quiet_members;
+                of.roster.join(number, member)?;
+                of.roster.welcome(channel)
+            }
+            None => text_frame(&[
+                br#"{"event":"pusher_internal:subscription_succeeded","data":"{}","channel":""#,
+                channel,
+                b"\"}",
+            ]),
+        };
+        if let (true, Some(member)) = (announce, member) {
+            let frame = presence::member_added(member, channel);
+            self.cast(channel, &frame.into(), None);
+        }
+        let of = self.channels.entry(Rc::clone(&name)).or_default();
+        of.subscribers.push(number);
+        let peer = self.peers[number].as_mut().ok_or("the peer is gone")?;
+        peer.channels.push(name);
         self.send(number, &answer.into())
+    }
+
+    /// Takes a peer out of a channel, and tells the others if it was a member.
+    fn leave(&mut self, number: usize, channel: &[u8]) {
+        let Some(of) = self.channels.get_mut(channel) else {
+            return;
+        };
+        if let Some(at) = of.subscribers.iter().position(|other| *other == number) {
+            of.subscribers.swap_remove(at);
+        }
+        let gone = of.roster.leave(number, channel);
+        let announce = of.roster.len() >= self.quiet_members;
+        if of.subscribers.is_empty() {
+            self.channels.remove(channel);
+        } else if let (true, Some(frame)) = (announce, gone) {
+            self.cast(channel, &frame.into(), None);
+        }
     }
 
     /// Writes once, or queues behind what an earlier write left.
@@ -313,49 +394,4 @@ impl Server {
             .watch_writes(&peer.stream, number as u64, false)?;
         Ok(())
     }
-}
-
-fn text_frame(parts: &[&[u8]]) -> Vec<u8> {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut frame = Vec::with_capacity(length + 10);
-    frame.push(0x81);
-    match u16::try_from(length) {
-        Ok(length @ 0..=125) => frame.push(length as u8),
-        Ok(length) => {
-            frame.push(126);
-            frame.extend_from_slice(&length.to_be_bytes());
-        }
-        Err(_) => {
-            frame.push(127);
-            frame.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
-    frame.extend(parts.iter().copied().flatten());
-    frame
-}
-
-fn position(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    bytes
-        .windows(needle.len())
-        .position(|window| window == needle)
-}
-
-/// The JSON string that follows, with its escapes, up to its closing quote.
-fn quoted_after<'a>(bytes: &'a [u8], needle: &[u8]) -> Option<&'a [u8]> {
-    let rest = &bytes[position(bytes, needle)? + needle.len()..];
-    let mut escaped = false;
-    let end = rest.iter().position(|&byte| {
-        let closes = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        closes
-    })?;
-    Some(&rest[..end])
-}
-
-fn content_length(head: &[u8]) -> Outcome<usize> {
-    let head = std::str::from_utf8(head)?.to_ascii_lowercase();
-    let line = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length:"));
-    Ok(line.ok_or("the request has no length")?.trim().parse()?)
 }

@@ -30,13 +30,20 @@ impl App {
     }
 
     /// What a subscription needs to show, if the channel is not a public one.
-    pub(crate) fn authorize(&self, socket_id: &str, channel: &str) -> Option<String> {
-        channel.starts_with("private-").then(|| {
-            format!(
-                "{}:{}",
-                self.key,
-                self.sign(&format!("{socket_id}:{channel}"))
-            )
+    /// `member` is the data of a member of a presence channel.
+    pub(crate) fn authorize(
+        &self,
+        socket_id: &str,
+        channel: &str,
+        member: Option<&str>,
+    ) -> Option<String> {
+        let needed = channel.starts_with("private-") || channel.starts_with("presence-");
+        needed.then(|| {
+            let text = match member {
+                Some(member) => format!("{socket_id}:{channel}:{member}"),
+                None => format!("{socket_id}:{channel}"),
+            };
+            format!("{}:{}", self.key, self.sign(&text))
         })
     }
 

@@ -23,6 +23,19 @@ pub(crate) enum Command {
     Fanout(Fanout),
     /// Publishes at a fixed rate.
     Rate(Rate),
+    /// Publishes as fast as it is answered, to channels of one subscriber each.
+    Publish(Traffic),
+    /// Sends client events in many small rooms.
+    Whisper(Whisper),
+    /// Connects, subscribes and closes, over and over.
+    Churn(Churn),
+    /// Subscribes and unsubscribes on sockets that stay.
+    Resubscribe(Resubscribe),
+    /// Joins and leaves a presence channel of thousands.
+    Presence(Presence),
+    /// Closes thousands of connections at once and measures the answers to
+    /// another one's pings meanwhile.
+    Disconnect(Disconnect),
     /// Holds idle connections and measures the server's memory.
     Idle(Idle),
 }
@@ -63,6 +76,105 @@ pub(crate) struct Idle {
     pub(crate) silence: usize,
 }
 
+#[derive(clap::Args)]
+pub(crate) struct Whisper {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// How many rooms, each a channel of its own.
+    #[arg(long, default_value_t = 50, value_parser = between(1, 10_000))]
+    pub(crate) rooms: usize,
+    /// Sockets in each room.
+    #[arg(long, default_value_t = 20, value_parser = between(2, 1000))]
+    pub(crate) members: usize,
+    /// Events in flight in each room: sent, but not yet with every other member.
+    #[arg(long, default_value_t = 4, value_parser = between(1, 256))]
+    pub(crate) window: usize,
+    /// Bytes of the data of an event.
+    #[arg(long, default_value_t = 200, value_parser = between(SHORTEST, LONGEST))]
+    pub(crate) size: usize,
+    #[command(flatten)]
+    pub(crate) span: Span,
+    /// The channel of a room; its number is added if there are several.
+    #[arg(long, default_value = "private-room")]
+    pub(crate) channel: String,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Churn {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Connections at a time.
+    #[arg(long, default_value_t = 64, value_parser = between(1, 1024))]
+    pub(crate) visitors: usize,
+    /// The channel to subscribe to; its number is added if there are several.
+    #[arg(long, default_value = "private-churn")]
+    pub(crate) channel: String,
+    /// Over how many channels the connections are spread.
+    #[arg(long, default_value_t = 100, value_parser = between(1, 10_000))]
+    pub(crate) channels: usize,
+    #[command(flatten)]
+    pub(crate) span: Span,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Resubscribe {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Sockets that subscribe and unsubscribe.
+    #[arg(long, default_value_t = 200, value_parser = between(1, 10_000))]
+    pub(crate) sockets: usize,
+    /// Operations of a socket on their way; as many subscriptions as
+    /// unsubscriptions.
+    #[arg(long, default_value_t = 16, value_parser = between(2, 256))]
+    pub(crate) pipeline: usize,
+    /// The channel to subscribe to; its number is added if there are several.
+    #[arg(long, default_value = "private-turn")]
+    pub(crate) channel: String,
+    /// Over how many channels the subscriptions are spread.
+    #[arg(long, default_value_t = 100, value_parser = between(1, 10_000))]
+    pub(crate) channels: usize,
+    #[command(flatten)]
+    pub(crate) span: Span,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Presence {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Members who stay.
+    #[arg(long, default_value_t = 10_000, value_parser = between(1, 20_000))]
+    pub(crate) members: usize,
+    /// Sockets that join and leave.
+    #[arg(long, default_value_t = 4, value_parser = between(1, 64))]
+    pub(crate) visitors: usize,
+    #[command(flatten)]
+    pub(crate) span: Span,
+    /// The channel.
+    #[arg(long, default_value = "presence-hall")]
+    pub(crate) channel: String,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Disconnect {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// How many connections to close at once.
+    #[arg(long, default_value_t = 10_000, value_parser = between(1, 200_000))]
+    pub(crate) subscribers: usize,
+    /// The channel they are subscribed to; its number is added if there are several.
+    #[arg(long, default_value = "private-leaving")]
+    pub(crate) channel: String,
+    /// Over how many channels they are spread.
+    #[arg(long, default_value_t = 1, value_parser = between(1, 200_000))]
+    pub(crate) channels: usize,
+    /// Milliseconds between two pings.
+    #[arg(long, default_value_t = 5, value_parser = between(1, 1000))]
+    pub(crate) interval: usize,
+    /// Seconds to measure before the connections are closed, and after.
+    #[arg(long, default_value_t = 1, value_parser = between(1, 60))]
+    pub(crate) seconds: usize,
+}
+
 /// What the runs that publish have in common.
 #[derive(clap::Args)]
 pub(crate) struct Traffic {
@@ -72,24 +184,31 @@ pub(crate) struct Traffic {
     /// after each answer, as Laravel Reverb does.
     #[arg(long)]
     pub(crate) close: bool,
-    /// Subscribers, all on the one channel.
+    /// Subscribers, all on the one channel if it is one.
     #[arg(long, default_value_t = 1000, value_parser = between(1, 100_000))]
     pub(crate) subscribers: usize,
     /// Connections that publish, each with one request outstanding at most.
-    #[arg(long, default_value_t = 4, value_parser = between(1, 256))]
+    #[arg(long, default_value_t = 4, value_parser = between(1, 4096))]
     pub(crate) publishers: usize,
     /// Bytes of the data string of a message, as decoded.
     #[arg(long, default_value_t = 200, value_parser = between(SHORTEST, LONGEST))]
     pub(crate) size: usize,
+    #[command(flatten)]
+    pub(crate) span: Span,
+    /// The channel to publish to; its number is added if there are several.
+    #[arg(long, default_value = "private-bench")]
+    pub(crate) channel: String,
+}
+
+/// How long a run takes.
+#[derive(clap::Args)]
+pub(crate) struct Span {
     /// Seconds to measure.
     #[arg(long, default_value_t = 10, value_parser = between(1, 3600))]
     pub(crate) seconds: usize,
-    /// Seconds to publish before the measurement begins.
+    /// Seconds to work before the measurement begins.
     #[arg(long, default_value_t = 2, value_parser = between(0, 600))]
     pub(crate) warmup: usize,
-    /// The channel to publish to.
-    #[arg(long, default_value = "private-bench")]
-    pub(crate) channel: String,
 }
 
 /// The server, and the application to speak for.

@@ -4,14 +4,12 @@
 //! keeps for the sockets.
 
 use crate::Outcome;
-use crate::app::App;
 use crate::args::Idle;
 use crate::clock::{Clock, seconds};
 use crate::process::Process;
 use crate::report;
 use crate::subscriber::{self, Subscriber};
 use crate::sys::{Epoll, Events};
-use crate::wire;
 use serde_json::json;
 use std::time::Duration;
 
@@ -25,7 +23,12 @@ pub(crate) fn run(options: &Idle) -> Outcome<bool> {
     subscriber::make_room_for(options.subscribers)?;
     let clock = Clock::start();
     let before = server.resident()?;
-    let mut subscribers = join_all(options)?;
+    let mut subscribers = subscriber::join_all(
+        &options.target,
+        options.subscribers,
+        &options.channel,
+        options.channels,
+    )?;
     let connected = server.resident()?;
     let took = clock.now();
     stay_silent(&mut subscribers, options.silence, clock)?;
@@ -42,23 +45,6 @@ pub(crate) fn run(options: &Idle) -> Outcome<bool> {
     });
     report::print(&object, options.target.json)?;
     Ok(true)
-}
-
-fn join_all(options: &Idle) -> Outcome<Vec<Subscriber>> {
-    let target = &options.target;
-    let app = App::of(target);
-    let mut subscribers = Vec::with_capacity(options.subscribers);
-    for number in 0..options.subscribers {
-        let source = subscriber::source(number, target.sources);
-        let channel = match options.channels {
-            1 => options.channel.clone(),
-            channels => format!("{}-{}", options.channel, number % channels),
-        };
-        let subscriber = Subscriber::join(target.addr, source, &app, &channel)
-            .map_err(|error| format!("subscriber {number}: {error}"))?;
-        subscribers.push(subscriber);
-    }
-    Ok(subscribers)
 }
 
 /// Publishes nothing, but answers the pings that come meanwhile.
@@ -78,15 +64,7 @@ fn stay_silent(subscribers: &mut [Subscriber], silence: usize, clock: Clock) -> 
         epoll.wait(&mut events, Duration::from_nanos(left))?;
         for index in 0..events.len() {
             let subscriber = &mut subscribers[events.get(index).token as usize];
-            let Some(filled) = subscriber.read(&mut buffer)? else {
-                continue;
-            };
-            let mut rest = &buffer[..filled];
-            while let Some((frame, length)) = wire::first_frame(rest)? {
-                rest = &rest[length..];
-                subscriber.attend(&frame)?;
-            }
-            subscriber.keep(rest);
+            subscriber.receive(&mut buffer, clock, |_, _| Ok(false))?;
         }
     }
 }

@@ -12,11 +12,27 @@ use hdrhistogram::Histogram;
 /// Latencies are kept up to this many nanoseconds; longer ones count as this.
 const LONGEST: u64 = 60_000_000_000;
 
+/// The subscribers that are to get a message: some with consecutive numbers,
+/// without the one that sent it if it is one of them.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Audience {
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+    pub(crate) sender: Option<u32>,
+}
+
+impl Audience {
+    fn size(self) -> u32 {
+        self.count - u32::from(self.sender.is_some())
+    }
+}
+
 /// One message on its way. The default is a slot that has not been used yet.
 #[derive(Clone, Default)]
 struct Slot {
     sequence: u32,
     publisher: u32,
+    audience: Audience,
     remaining: u32,
     rejected: bool,
     /// Whether its latencies count.
@@ -34,7 +50,8 @@ pub(crate) struct Counts {
     pub(crate) delivered: u64,
     pub(crate) duplicates: u64,
     pub(crate) out_of_order: u64,
-    /// Deliveries of messages that were never published, or were refused.
+    /// Deliveries of messages that were never published, or were refused, or
+    /// were for others.
     pub(crate) unexpected: u64,
 }
 
@@ -55,7 +72,7 @@ pub(crate) struct Ledger {
     subscribers: usize,
     publishers: usize,
     slots: Vec<Slot>,
-    /// Per subscriber and slot, the last sequence that arrived through it.
+    /// Per place in an audience and slot, the last sequence that arrived there.
     seen: Vec<u32>,
     /// Per subscriber and publisher, the highest sequence that arrived.
     highest: Vec<u32>,
@@ -67,14 +84,25 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger whose ring holds at least `span` messages.
+    /// A ledger whose ring holds at least `span` messages, each of which is for
+    /// everybody.
     pub(crate) fn new(subscribers: usize, publishers: usize, span: usize) -> Self {
+        Self::with_audiences(subscribers, subscribers, publishers, span)
+    }
+
+    /// A ledger of messages that are for `widest` subscribers at most.
+    pub(crate) fn with_audiences(
+        widest: usize,
+        subscribers: usize,
+        publishers: usize,
+        span: usize,
+    ) -> Self {
         let slots = span.next_power_of_two();
         Self {
             subscribers,
             publishers,
             slots: vec![Slot::default(); slots],
-            seen: vec![0; subscribers * slots],
+            seen: vec![0; widest * slots],
             highest: vec![0; subscribers * publishers],
             next: 1,
             in_flight: 0,
@@ -107,14 +135,25 @@ impl Ledger {
         self.slots[self.slot_of(self.next)].remaining == 0
     }
 
-    /// Enters a message that is about to be sent; there must be room.
+    /// Enters a message to everybody that is about to be sent; there must be room.
     pub(crate) fn publish(&mut self, publisher: u32) -> Mark {
+        let audience = Audience {
+            first: 0,
+            count: self.subscribers as u32,
+            sender: None,
+        };
+        self.publish_to(audience, publisher)
+    }
+
+    /// Enters a message to some.
+    pub(crate) fn publish_to(&mut self, audience: Audience, publisher: u32) -> Mark {
         let sequence = self.next;
         let index = self.slot_of(sequence);
         self.slots[index] = Slot {
             sequence,
             publisher,
-            remaining: self.subscribers as u32,
+            audience,
+            remaining: audience.size(),
             rejected: false,
             measured: self.measuring,
             sent: 0,
@@ -145,20 +184,27 @@ impl Ledger {
         }
     }
 
-    /// Enters one arrival at one subscriber.
+    /// Enters one arrival at one subscriber; whether it was the message's last.
     #[inline]
-    pub(crate) fn deliver(&mut self, subscriber: usize, mark: Mark, now: u64) {
+    pub(crate) fn deliver(&mut self, subscriber: usize, mark: Mark, now: u64) -> bool {
         let index = self.slot_of(mark.sequence);
         let ring = self.slots.len();
         let slot = &mut self.slots[index];
         let known = slot.sequence == mark.sequence && slot.publisher == mark.publisher;
         if !known || slot.rejected {
-            return self.stray(mark);
+            self.stray(mark);
+            return false;
         }
-        let seen = &mut self.seen[subscriber * ring + index];
+        let audience = slot.audience;
+        let place = (subscriber as u32).wrapping_sub(audience.first);
+        if place >= audience.count || audience.sender == Some(subscriber as u32) {
+            self.counts.unexpected += 1;
+            return false;
+        }
+        let seen = &mut self.seen[place as usize * ring + index];
         if *seen == mark.sequence {
             self.counts.duplicates += 1;
-            return;
+            return false;
         }
         *seen = mark.sequence;
         let highest = &mut self.highest[subscriber * self.publishers + mark.publisher as usize];
@@ -169,7 +215,8 @@ impl Ledger {
         }
         self.counts.delivered += 1;
         slot.remaining -= 1;
-        if slot.remaining == 0 {
+        let complete = slot.remaining == 0;
+        if complete {
             self.in_flight -= 1;
             self.counts.completed += 1;
         }
@@ -177,6 +224,7 @@ impl Ledger {
             self.latencies
                 .saturating_record(now.saturating_sub(slot.sent));
         }
+        complete
     }
 
     /// The deliveries that are still missing; once nothing more is to be waited
@@ -208,7 +256,7 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use super::{Counts, Ledger};
+    use super::{Audience, Counts, Ledger};
     use crate::message::Mark;
 
     #[test]
@@ -255,6 +303,23 @@ mod tests {
         }
         assert_eq!(ledger.counts().out_of_order, 1);
         assert_eq!(ledger.counts().completed, 3);
+    }
+
+    #[test]
+    fn a_message_is_for_its_audience_without_its_sender() {
+        let mut ledger = Ledger::with_audiences(3, 6, 3, 2);
+        let audience = Audience {
+            first: 3,
+            count: 3,
+            sender: Some(4),
+        };
+        let mark = ledger.publish_to(audience, 1);
+        for (subscriber, completes) in [(3, false), (2, false), (4, false), (5, true)] {
+            assert_eq!(ledger.deliver(subscriber, mark, 5), completes);
+        }
+        let counts = ledger.counts();
+        assert_eq!((counts.delivered, counts.unexpected), (2, 2));
+        assert_eq!((ledger.missing(), ledger.in_flight()), (0, 0));
     }
 
     #[test]

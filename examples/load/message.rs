@@ -25,9 +25,19 @@ pub(crate) struct Mark {
     pub(crate) sequence: u32,
 }
 
+/// How a message is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// By an HTTP request.
+    Publish,
+    /// By a client, whose data is an object and not a string.
+    Whisper,
+}
+
 /// Writes messages for one channel.
 #[derive(Clone)]
 pub(crate) struct Template {
+    kind: Kind,
     channel: String,
     padding: String,
 }
@@ -35,23 +45,43 @@ pub(crate) struct Template {
 impl Template {
     pub(crate) fn new(channel: &str, size: usize) -> Self {
         Self {
+            kind: Kind::Publish,
             channel: channel.to_owned(),
             padding: "x".repeat(size.saturating_sub(SHORTEST)),
         }
     }
 
-    /// The body of one publish request, in place of what `body` held.
+    /// One that writes client events.
+    pub(crate) fn whisper(channel: &str, size: usize) -> Self {
+        Self {
+            kind: Kind::Whisper,
+            ..Self::new(channel, size)
+        }
+    }
+
+    /// The body of one publish request, or the text of one client event, in
+    /// place of what `body` held.
     pub(crate) fn write_body(&self, mark: Mark, body: &mut String) {
         body.clear();
-        let Self { channel, padding } = self;
+        let Self {
+            kind,
+            channel,
+            padding,
+        } = self;
         let Mark {
             publisher,
             sequence,
         } = mark;
-        write!(
-            body,
-            r#"{{"name":"message","data":"{OPENING}~{publisher:08}:{sequence:010}~{MIDDLE}{padding}{CLOSING}","channels":["{channel}"]}}"#
-        )
+        match kind {
+            Kind::Publish => write!(
+                body,
+                r#"{{"name":"message","data":"{OPENING}~{publisher:08}:{sequence:010}~{MIDDLE}{padding}{CLOSING}","channels":["{channel}"]}}"#
+            ),
+            Kind::Whisper => write!(
+                body,
+                r#"{{"event":"client-message","channel":"{channel}","data":{{"mark":"~{publisher:08}:{sequence:010}~","text":"{padding}"}}}}"#
+            ),
+        }
         .expect("writing to a string does not fail");
     }
 
@@ -62,9 +92,12 @@ impl Template {
         self.write_body(mark, &mut body);
         let sent: Value = serde_json::from_str(&body)?;
         let got: Value = serde_json::from_slice(text)?;
-        let same = got["event"] == sent["name"]
-            && got["data"] == sent["data"]
-            && got["channel"] == sent["channels"][0];
+        let (event, channel) = match self.kind {
+            Kind::Publish => (&sent["name"], &sent["channels"][0]),
+            Kind::Whisper => (&sent["event"], &sent["channel"]),
+        };
+        let same =
+            got["event"] == *event && got["data"] == sent["data"] && got["channel"] == *channel;
         if same {
             return Ok(());
         }
@@ -166,6 +199,25 @@ mod tests {
             let body: Value = serde_json::from_str(&body).expect("it is JSON");
             assert_eq!(body["data"].as_str().expect("it is a string").len(), size);
         }
+    }
+
+    #[test]
+    fn a_whisper_is_read_as_it_was_written() {
+        let template = Template::whisper("private-x", 200);
+        let mut reader = Reader::new(template.clone());
+        let mark = Mark {
+            publisher: 3,
+            sequence: 77,
+        };
+        let mut text = String::new();
+        template.write_body(mark, &mut text);
+        let got = reader.read(text.as_bytes()).expect("it is what was sent");
+        assert_eq!(got, Some(mark));
+        assert!(
+            reader
+                .read(text.replace("te-x", "te-y").as_bytes())
+                .is_err()
+        );
     }
 
     #[test]

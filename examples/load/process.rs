@@ -5,7 +5,8 @@
 use crate::Outcome;
 use crate::sys;
 use std::fs;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Process {
@@ -50,6 +51,26 @@ impl Process {
             nanos += wait;
         }
         Some(Duration::from_nanos(nanos))
+    }
+
+    /// How many files it has open, connections among them.
+    pub(crate) fn open_files(self) -> Outcome<usize> {
+        let path = format!("/proc/{}/fd", self.pid);
+        let list = fs::read_dir(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
+        Ok(list.count())
+    }
+
+    /// Waits until it has no more files open than `before`; how many more it has
+    /// when patience ends.
+    pub(crate) fn files_left_open(self, before: usize, patience: Duration) -> Outcome<usize> {
+        let end = Instant::now() + patience;
+        loop {
+            let left = self.open_files()?.saturating_sub(before);
+            if left == 0 || Instant::now() >= end {
+                return Ok(left);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The resident memory in bytes.

@@ -2,17 +2,20 @@
 
 use crate::Outcome;
 use crate::args::Traffic;
+use crate::ledger::{Counts, Ledger};
 use crate::process::Process;
 use crate::run::{Pace, Summary};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// The processor time and memory that a measured time took.
+/// A measured time, and the processor time and memory that it took.
 pub(crate) struct Usage {
     server: Option<Process>,
+    read: Instant,
+    elapsed: Duration,
     server_cpu: Duration,
     generator_cpu: Duration,
     generator_waited: Option<Duration>,
@@ -28,6 +31,7 @@ impl Usage {
     pub(crate) fn until_now(&self) -> Outcome<Self> {
         let now = Self::read(self.server)?;
         Ok(Self {
+            elapsed: now.read - self.read,
             server_cpu: now.server_cpu.saturating_sub(self.server_cpu),
             generator_cpu: now.generator_cpu.saturating_sub(self.generator_cpu),
             generator_waited: now
@@ -41,6 +45,8 @@ impl Usage {
     fn read(server: Option<Process>) -> Outcome<Self> {
         Ok(Self {
             server,
+            read: Instant::now(),
+            elapsed: Duration::ZERO,
             server_cpu: server
                 .map(Process::cpu_time)
                 .transpose()?
@@ -50,6 +56,73 @@ impl Usage {
             resident: server.map(Process::resident).transpose()?,
         })
     }
+
+    /// Adds itself to a report of so many of something, each with what it cost.
+    pub(crate) fn describe(&self, of: &str, count: u64, object: &mut Value) {
+        let seconds = self.elapsed.as_secs_f64();
+        object["seconds"] = json!(seconds);
+        object[format!("{of}_per_second")] = json!(count as f64 / seconds);
+        object["generator_cpu_seconds"] = json!(self.generator_cpu.as_secs_f64());
+        if let Some(waited) = self.generator_waited {
+            object["generator_wait_seconds"] = json!(waited.as_secs_f64());
+        }
+        if let Some(resident) = self.resident {
+            let cpu = self.server_cpu.as_secs_f64();
+            object["server_cpu_seconds"] = json!(cpu);
+            object[format!("{of}_per_server_second")] = json!(count as f64 / cpu.max(0.01));
+            object["server_resident_bytes"] = json!(resident);
+        }
+    }
+}
+
+/// What became of the messages of a run.
+pub(crate) struct Tally {
+    /// Over the whole run.
+    pub(crate) total: Counts,
+    /// Over the measured time.
+    pub(crate) measured: Counts,
+    pub(crate) lost: u64,
+    pub(crate) usage: Usage,
+}
+
+impl Tally {
+    /// The account as it stands when nothing more is to be waited for.
+    pub(crate) fn of(ledger: &Ledger, measured: Counts, usage: Usage) -> Self {
+        Self {
+            total: ledger.counts(),
+            measured,
+            lost: ledger.missing(),
+            usage,
+        }
+    }
+
+    /// Whether every delivery was as it should be.
+    pub(crate) fn is_clean(&self) -> bool {
+        let total = &self.total;
+        self.lost + total.duplicates + total.out_of_order + total.unexpected == 0
+    }
+
+    /// The part of a report that all runs with messages have.
+    pub(crate) fn describe(&self, latencies: &Histogram<u64>) -> Value {
+        let mut object = json!({
+            "messages": self.measured.completed,
+            "deliveries": self.measured.delivered,
+            "latency_us": quantiles(latencies),
+            "published_total": self.total.published,
+            "delivered_total": self.total.delivered,
+            "lost": self.lost,
+            "duplicates": self.total.duplicates,
+            "out_of_order": self.total.out_of_order,
+            "unexpected": self.total.unexpected,
+        });
+        for (of, count) in [
+            ("messages", self.measured.completed),
+            ("deliveries", self.measured.delivered),
+        ] {
+            self.usage.describe(of, count, &mut object);
+        }
+        object
+    }
 }
 
 pub(crate) fn traffic(
@@ -58,35 +131,12 @@ pub(crate) fn traffic(
     summary: &Summary,
     latencies: &Histogram<u64>,
 ) -> Outcome<()> {
-    let mut object = json!({
-        "subscribers": traffic.subscribers,
-        "publishers": traffic.publishers,
-        "size": traffic.size,
-        "seconds": summary.seconds,
-        "messages": summary.measured.completed,
-        "messages_per_second": per_second(summary.measured.completed, summary),
-        "deliveries": summary.measured.delivered,
-        "deliveries_per_second": per_second(summary.measured.delivered, summary),
-        "latency_us": {
-            "p50": micros(latencies, 0.5),
-            "p90": micros(latencies, 0.9),
-            "p99": micros(latencies, 0.99),
-            "max": micros(latencies, 1.0),
-            "samples": latencies.len(),
-        },
-        "published_total": summary.total.published,
-        "delivered_total": summary.total.delivered,
-        "lost": summary.lost,
-        "duplicates": summary.total.duplicates,
-        "out_of_order": summary.total.out_of_order,
-        "unexpected": summary.total.unexpected,
-        "http_errors": summary.http_errors,
-        "first_http_error": summary.first_refusal,
-        "generator_cpu_seconds": summary.usage.generator_cpu.as_secs_f64(),
-    });
-    if let Some(waited) = summary.usage.generator_waited {
-        object["generator_wait_seconds"] = json!(waited.as_secs_f64());
-    }
+    let mut object = summary.tally.describe(latencies);
+    object["subscribers"] = json!(traffic.subscribers);
+    object["publishers"] = json!(traffic.publishers);
+    object["size"] = json!(traffic.size);
+    object["http_errors"] = json!(summary.http_errors);
+    object["first_http_error"] = json!(summary.first_refusal);
     match pace {
         Pace::Window(messages) => object["window"] = json!(messages),
         Pace::Rate { interval, .. } => {
@@ -95,14 +145,18 @@ pub(crate) fn traffic(
             object["behind"] = json!(summary.behind);
         }
     }
-    if let Some(resident) = summary.usage.resident {
-        let cpu = summary.usage.server_cpu;
-        let each = cpu.as_secs_f64() * 1e6 / summary.measured.delivered.max(1) as f64;
-        object["server_cpu_seconds"] = json!(cpu.as_secs_f64());
-        object["server_cpu_us_per_delivery"] = json!(each);
-        object["server_resident_bytes"] = json!(resident);
-    }
     print(&object, traffic.target.json)
+}
+
+/// A distribution of times, in microseconds.
+pub(crate) fn quantiles(times: &Histogram<u64>) -> Value {
+    json!({
+        "p50": micros(times, 0.5),
+        "p90": micros(times, 0.9),
+        "p99": micros(times, 0.99),
+        "max": micros(times, 1.0),
+        "samples": times.len(),
+    })
 }
 
 /// Prints an object as JSON, or each of its members on a line.
@@ -137,10 +191,6 @@ fn shown(value: &Value) -> String {
         Value::String(text) => text.clone(),
         value => value.to_string(),
     }
-}
-
-fn per_second(count: u64, summary: &Summary) -> f64 {
-    count as f64 / summary.seconds
 }
 
 fn micros(latencies: &Histogram<u64>, quantile: f64) -> f64 {

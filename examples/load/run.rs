@@ -9,14 +9,13 @@ use crate::Outcome;
 use crate::app::App;
 use crate::args::Traffic;
 use crate::clock::{Clock, seconds};
-use crate::ledger::{Counts, Ledger};
+use crate::ledger::{Audience, Ledger};
 use crate::message::{Mark, Reader, Template};
 use crate::process::Process;
 use crate::publisher::Publisher;
-use crate::report::{self, Usage};
+use crate::report::{self, Tally, Usage};
 use crate::subscriber::{self, Subscriber};
 use crate::sys::{Epoll, Events};
-use crate::wire::{self, Frame};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -69,10 +68,11 @@ impl Pace {
     }
 }
 
-/// Runs, reports, and says whether every delivery was as it should be.
-pub(crate) fn run(traffic: &Traffic, pace: Pace) -> Outcome<bool> {
+/// Runs with the subscribers spread evenly over so many channels, reports, and
+/// says whether every delivery was as it should be.
+pub(crate) fn run(traffic: &Traffic, channels: usize, pace: Pace) -> Outcome<bool> {
     subscriber::make_room_for(traffic.subscribers + traffic.publishers)?;
-    let mut run = Run::begin(traffic, pace)?;
+    let mut run = Run::begin(traffic, channels, pace)?;
     let summary = run.go()?;
     report::traffic(traffic, &run.pace, &summary, run.ledger.latencies())?;
     Ok(summary.is_clean())
@@ -80,27 +80,25 @@ pub(crate) fn run(traffic: &Traffic, pace: Pace) -> Outcome<bool> {
 
 /// What a run has to report, besides the latencies.
 pub(crate) struct Summary {
-    /// Over the whole run.
-    pub(crate) total: Counts,
-    /// Over the measured time.
-    pub(crate) measured: Counts,
-    pub(crate) seconds: f64,
-    pub(crate) lost: u64,
+    pub(crate) tally: Tally,
     pub(crate) http_errors: u64,
     pub(crate) first_refusal: Option<String>,
     /// Messages that were due while every publisher waited for its answer.
     pub(crate) late: u64,
     /// Messages that were due and could not be published at all.
     pub(crate) behind: u64,
-    pub(crate) usage: Usage,
 }
 
 impl Summary {
     fn is_clean(&self) -> bool {
-        let total = &self.total;
-        let wrong = total.duplicates + total.out_of_order + total.unexpected;
-        self.lost + wrong + self.http_errors == 0
+        self.tally.is_clean() && self.http_errors == 0
     }
+}
+
+/// What is written to a channel and read from it.
+struct Line {
+    template: Template,
+    reader: Reader,
 }
 
 struct Run<'a> {
@@ -108,8 +106,11 @@ struct Run<'a> {
     pace: Pace,
     clock: Clock,
     app: App,
-    template: Template,
-    reader: Reader,
+    lines: Vec<Line>,
+    /// The channel of the next message.
+    next: usize,
+    /// Subscribers of each channel.
+    group: usize,
     ledger: Ledger,
     subscribers: Vec<Subscriber>,
     publishers: Vec<Publisher>,
@@ -128,7 +129,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn begin(traffic: &'a Traffic, pace: Pace) -> Outcome<Self> {
+    fn begin(traffic: &'a Traffic, channels: usize, pace: Pace) -> Outcome<Self> {
         let target = &traffic.target;
         let app = App::of(target);
         let arrivals = Epoll::new()?;
@@ -140,23 +141,33 @@ impl<'a> Run<'a> {
             answers.add(publisher.stream(), number as u64)?;
             publishers.push(publisher);
         }
+        let names: Vec<String> = (0..channels)
+            .map(|number| subscriber::channel(&traffic.channel, number, channels))
+            .collect();
+        let group = traffic.subscribers / channels;
         let mut subscribers = Vec::new();
-        for number in 0..traffic.subscribers {
+        for number in 0..group * channels {
             let source = subscriber::source(number, target.sources);
-            let subscriber = Subscriber::join(target.addr, source, &app, &traffic.channel)?;
+            let name = &names[number / group];
+            let subscriber = Subscriber::join(target.addr, source, &app, name)?;
             arrivals.add(subscriber.stream(), number as u64)?;
             subscribers.push(subscriber);
         }
         let span = pace.span(traffic);
-        let template = Template::new(&traffic.channel, traffic.size);
+        let line = |name: &String| {
+            let template = Template::new(name, traffic.size);
+            let reader = Reader::new(template.clone());
+            Line { template, reader }
+        };
         Ok(Self {
             traffic,
             pace,
             clock: Clock::start(),
             app,
-            reader: Reader::new(template.clone()),
-            template,
-            ledger: Ledger::new(subscribers.len(), publishers.len(), span),
+            lines: names.iter().map(line).collect(),
+            next: 0,
+            group,
+            ledger: Ledger::with_audiences(group, subscribers.len(), publishers.len(), span),
             outstanding: vec![None; publishers.len()],
             idle: (0..publishers.len()).collect(),
             subscribers,
@@ -178,29 +189,23 @@ impl<'a> Run<'a> {
         if let Pace::Rate { due, .. } = &mut self.pace {
             *due = began;
         }
-        let from = began + seconds(self.traffic.warmup);
+        let from = began + seconds(self.traffic.span.warmup);
         self.work_until(from, true)?;
         let before = self.ledger.counts();
         let usage = Usage::before(server)?;
-        let measured_from = self.clock.now();
         self.ledger.begin_to_measure();
-        self.work_until(measured_from + seconds(self.traffic.seconds), true)?;
+        self.work_until(self.clock.now() + seconds(self.traffic.span.seconds), true)?;
         let measured = self.ledger.counts().since(before);
-        let elapsed = self.clock.now() - measured_from;
         let behind = self.pace.behind(self.clock.now());
         let usage = usage.until_now()?;
         self.work_until(self.clock.now() + DRAIN, false)?;
         let unanswered = self.outstanding.iter().flatten().count() as u64;
         Ok(Summary {
-            total: self.ledger.counts(),
-            measured,
-            seconds: elapsed as f64 / 1e9,
-            lost: self.ledger.missing(),
+            tally: Tally::of(&self.ledger, measured, usage),
             http_errors: self.http_errors + unanswered,
             first_refusal: self.first_refusal.take(),
             late: self.late,
             behind,
-            usage,
         })
     }
 
@@ -237,25 +242,15 @@ impl<'a> Run<'a> {
 
     /// Reads one subscriber once and enters every delivery that this makes whole.
     fn receive(&mut self, number: usize) -> Outcome<()> {
-        let subscriber = &mut self.subscribers[number];
-        let Some(filled) = subscriber.read(&mut self.buffer)? else {
-            return Ok(());
-        };
-        let now = self.clock.now();
-        let mut rest = &self.buffer[..filled];
-        while let Some((frame, length)) = wire::first_frame(rest)? {
-            rest = &rest[length..];
-            let mark = match frame {
-                Frame::Text(text) => self.reader.read(text)?,
-                _ => None,
+        let reader = &mut self.lines[number / self.group].reader;
+        let ledger = &mut self.ledger;
+        self.subscribers[number].receive(&mut self.buffer, self.clock, |text, now| {
+            let Some(mark) = reader.read(text)? else {
+                return Ok(false);
             };
-            match mark {
-                Some(mark) => self.ledger.deliver(number, mark, now),
-                None => subscriber.attend(&frame)?,
-            }
-        }
-        subscriber.keep(rest);
-        Ok(())
+            ledger.deliver(number, mark, now);
+            Ok(true)
+        })
     }
 
     fn publish_what_may_go(&mut self, now: u64) -> Outcome<()> {
@@ -291,8 +286,15 @@ impl<'a> Run<'a> {
 
     fn publish(&mut self, number: usize, sent: Option<u64>) -> Outcome<()> {
         let publisher = &mut self.publishers[number];
-        let mark = self.ledger.publish(number as u32);
-        self.template.write_body(mark, &mut self.body);
+        let line = self.next;
+        self.next = (line + 1) % self.lines.len();
+        let audience = Audience {
+            first: (line * self.group) as u32,
+            count: self.group as u32,
+            sender: None,
+        };
+        let mark = self.ledger.publish_to(audience, number as u32);
+        self.lines[line].template.write_body(mark, &mut self.body);
         publisher.prepare(&self.app.publish_target(&self.body), &self.body);
         self.outstanding[number] = Some(mark);
         self.ledger

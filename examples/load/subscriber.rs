@@ -1,17 +1,16 @@
-//! One subscriber: it connects and subscribes with blocking calls, one after the
-//! other, and from then on it is read without blocking.
+//! One subscriber, which connects and subscribes with blocking calls, one after
+//! the other, and from then on is read without blocking.
 
 use crate::Outcome;
 use crate::app::App;
+use crate::args::Target;
+use crate::clock::Clock;
+use crate::entry::{self, Entry};
 use crate::sys;
 use crate::wire::{self, Frame};
-use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
-/// How long a server may take for one step of the way in.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// The open files of a run that are not connections, and some to spare.
 const OTHER_FILES: usize = 64;
 
@@ -28,55 +27,130 @@ impl Subscriber {
         app: &App,
         channel: &str,
     ) -> Outcome<Self> {
-        let stream = connect(server, source)
-            .map_err(|error| format!("cannot connect to {server}: {error}"))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let mut entry = Entry {
-            stream,
-            received: Vec::new(),
-        };
-        entry.upgrade(server, app.key())?;
-        let socket_id = entry.established()?;
-        entry.subscribe(app, &socket_id, channel)?;
-        let Entry { stream, received } = entry;
+        let mut entry = Entry::open(server, source, app)?;
+        let socket_id = entry.wait("the greeting", Entry::established)?;
+        entry.send(&entry::subscription(app, &socket_id, channel, None))?;
+        entry.wait("the answer to a subscription", |entry| {
+            entry.subscribed(channel)
+        })?;
+        Self::of(entry)
+    }
+
+    /// Connects without subscribing; also the socket id, with which to do so.
+    pub(crate) fn connect(
+        server: SocketAddr,
+        source: Option<Ipv4Addr>,
+        app: &App,
+    ) -> Outcome<(Self, String)> {
+        let mut entry = Entry::open(server, source, app)?;
+        let socket_id = entry.wait("the greeting", Entry::established)?;
+        Ok((Self::of(entry)?, socket_id))
+    }
+
+    fn of(entry: Entry) -> Outcome<Self> {
+        let (stream, tail) = entry.into_parts();
         stream.set_nonblocking(true)?;
-        Ok(Self {
-            stream,
-            tail: received,
-        })
+        Ok(Self { stream, tail })
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// Reads once, after what was left over from before; the number of bytes
-    /// that the buffer then holds, or none if there was nothing to read.
+    /// Sends frames, which have to fit the socket's send buffer.
+    pub(crate) fn send(&mut self, frames: &[u8]) -> Outcome<()> {
+        let count = self
+            .stream
+            .write(frames)
+            .map_err(|error| format!("cannot send: {error}"))?;
+        if count < frames.len() {
+            return Err("what was sent did not fit the socket's send buffer".into());
+        }
+        Ok(())
+    }
+
+    /// Reads once and calls `each` with every text that this makes whole and the
+    /// time. It says whether that was a delivery; what was not is attended to.
     #[inline]
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Outcome<Option<usize>> {
+    pub(crate) fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        clock: Clock,
+        each: impl FnMut(&[u8], u64) -> Outcome<bool>,
+    ) -> Outcome<()> {
         let kept = self.tail.len();
+        if kept > buffer.len() / 2 {
+            return self.receive_long(buffer, clock, each);
+        }
         buffer[..kept].copy_from_slice(&self.tail);
-        match self.stream.read(&mut buffer[kept..]) {
+        let Some(count) = self.read(&mut buffer[kept..])? else {
+            return Ok(());
+        };
+        let bytes = &buffer[..kept + count];
+        let done = self.hand_over(bytes, clock.now(), each)?;
+        self.tail.clear();
+        self.tail.extend_from_slice(&bytes[done..]);
+        Ok(())
+    }
+
+    /// The same for frames that do not fit the buffer.
+    #[cold]
+    fn receive_long(
+        &mut self,
+        buffer: &mut [u8],
+        clock: Clock,
+        each: impl FnMut(&[u8], u64) -> Outcome<bool>,
+    ) -> Outcome<()> {
+        let Some(count) = self.read(buffer)? else {
+            return Ok(());
+        };
+        let mut bytes = std::mem::take(&mut self.tail);
+        bytes.extend_from_slice(&buffer[..count]);
+        let done = self.hand_over(&bytes, clock.now(), each)?;
+        // Thousands of subscribers may each get one long frame; none keeps its room.
+        self.tail = match done {
+            0 => bytes,
+            done => bytes[done..].to_vec(),
+        };
+        Ok(())
+    }
+
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8]) -> Outcome<Option<usize>> {
+        match self.stream.read(buffer) {
             Ok(0) => Err("the server closed the connection of a subscriber".into()),
-            Ok(count) => Ok(Some(kept + count)),
+            Ok(count) => Ok(Some(count)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(format!("cannot read from the server: {error}").into()),
         }
     }
 
-    /// Keeps what the buffer holds after its last whole frame.
+    /// Hands over every whole frame; how many bytes these are.
     #[inline]
-    pub(crate) fn keep(&mut self, rest: &[u8]) {
-        self.tail.clear();
-        self.tail.extend_from_slice(rest);
+    fn hand_over(
+        &mut self,
+        bytes: &[u8],
+        now: u64,
+        mut each: impl FnMut(&[u8], u64) -> Outcome<bool>,
+    ) -> Outcome<usize> {
+        let mut done = 0;
+        while let Some((frame, length)) = wire::first_frame(&bytes[done..])? {
+            done += length;
+            let delivered = match frame {
+                Frame::Text(text) => each(text, now)?,
+                _ => false,
+            };
+            if !delivered {
+                self.attend(&frame)?;
+            }
+        }
+        Ok(done)
     }
 
     /// Answers what is not a delivery: pings and errors, of both protocols.
     #[cold]
-    pub(crate) fn attend(&mut self, frame: &Frame<'_>) -> Outcome<()> {
-        if let Some(answer) = answer_to(frame)? {
+    fn attend(&mut self, frame: &Frame<'_>) -> Outcome<()> {
+        if let Some(answer) = entry::answer_to(frame)? {
             self.stream
                 .write_all(&answer)
                 .map_err(|error| format!("cannot answer a ping: {error}"))?;
@@ -103,133 +177,29 @@ pub(crate) fn source(number: usize, sources: usize) -> Option<Ipv4Addr> {
     (sources > 1).then(|| Ipv4Addr::new(127, 0, 0, (1 + number % sources) as u8))
 }
 
-/// The answer that a frame asks for, if it asks for one.
-fn answer_to(frame: &Frame<'_>) -> Outcome<Option<Vec<u8>>> {
-    match frame {
-        Frame::Ping(payload) => Ok(Some(wire::masked(wire::PONG, payload))),
-        Frame::Pong => Ok(None),
-        Frame::Close(payload) => {
-            let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default());
-            Err(format!("the server closed the WebSocket of a subscriber: {reason}").into())
-        }
-        Frame::Text(text) => {
-            let message: Value = serde_json::from_slice(text)?;
-            match message["event"].as_str() {
-                Some("pusher:ping") => Ok(Some(pusher_pong())),
-                Some("pusher:error") => Err(format!("the server says: {message}").into()),
-                _ => Ok(None),
-            }
-        }
+/// The name of one of several channels; the name alone if it is the only one.
+pub(crate) fn channel(name: &str, number: usize, channels: usize) -> String {
+    match channels {
+        1 => name.to_owned(),
+        channels => format!("{name}-{}", number % channels),
     }
 }
 
-fn pusher_pong() -> Vec<u8> {
-    wire::masked(wire::TEXT, br#"{"event":"pusher:pong","data":{}}"#)
-}
-
-fn connect(server: SocketAddr, source: Option<Ipv4Addr>) -> std::io::Result<TcpStream> {
-    match (server, source) {
-        (SocketAddr::V4(server), Some(source)) => {
-            sys::connect_from(SocketAddrV4::new(source, 0), server, PATIENCE)
-        }
-        _ => TcpStream::connect_timeout(&server, PATIENCE),
+/// Many subscribers, spread over so many channels.
+pub(crate) fn join_all(
+    target: &Target,
+    subscribers: usize,
+    name: &str,
+    channels: usize,
+) -> Outcome<Vec<Subscriber>> {
+    let app = App::of(target);
+    let mut joined = Vec::with_capacity(subscribers);
+    for number in 0..subscribers {
+        let source = source(number, target.sources);
+        let channel = channel(name, number, channels);
+        let subscriber = Subscriber::join(target.addr, source, &app, &channel)
+            .map_err(|error| format!("subscriber {number}: {error}"))?;
+        joined.push(subscriber);
     }
-}
-
-/// A connection on its way to being a subscriber.
-struct Entry {
-    stream: TcpStream,
-    received: Vec<u8>,
-}
-
-impl Entry {
-    fn upgrade(&mut self, server: SocketAddr, key: &str) -> Outcome<()> {
-        let request = format!(
-            "GET /app/{key}?protocol=7&client=load&version=1 HTTP/1.1\r\n\
-             Host: {server}\r\n\
-             Connection: Upgrade\r\n\
-             Upgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        self.stream.write_all(request.as_bytes())?;
-        loop {
-            let end = self
-                .received
-                .windows(4)
-                .position(|four| four == b"\r\n\r\n");
-            if let Some(end) = end {
-                let head = String::from_utf8_lossy(&self.received[..end]).into_owned();
-                if !head.starts_with("HTTP/1.1 101") {
-                    let first = head.lines().next().unwrap_or_default();
-                    return Err(format!("the server refused to upgrade: {first}").into());
-                }
-                self.received.drain(..end + 4);
-                return Ok(());
-            }
-            self.receive("the answer to the upgrade")?;
-        }
-    }
-
-    fn established(&mut self) -> Outcome<String> {
-        let message = self.await_event("pusher:connection_established")?;
-        let data = message["data"]
-            .as_str()
-            .ok_or("connection_established has no data")?;
-        let data: Value = serde_json::from_str(data)?;
-        let socket_id = data["socket_id"].as_str();
-        Ok(socket_id
-            .ok_or("connection_established has no socket_id")?
-            .to_owned())
-    }
-
-    fn subscribe(&mut self, app: &App, socket_id: &str, channel: &str) -> Outcome<()> {
-        let mut data = json!({ "channel": channel });
-        if let Some(auth) = app.authorize(socket_id, channel) {
-            data["auth"] = auth.into();
-        }
-        let request = json!({ "event": "pusher:subscribe", "data": data }).to_string();
-        self.stream
-            .write_all(&wire::masked(wire::TEXT, request.as_bytes()))?;
-        let message = self.await_event("pusher_internal:subscription_succeeded")?;
-        if message["channel"] != channel {
-            return Err(format!("the server answered for another channel: {message}").into());
-        }
-        Ok(())
-    }
-
-    fn await_event(&mut self, event: &str) -> Outcome<Value> {
-        loop {
-            let Some((frame, length)) = wire::first_frame(&self.received)? else {
-                self.receive(event)?;
-                continue;
-            };
-            let answer = answer_to(&frame)?;
-            let message = match frame {
-                Frame::Text(text) => serde_json::from_slice(text)?,
-                _ => Value::Null,
-            };
-            self.received.drain(..length);
-            if message["event"] == event {
-                return Ok(message);
-            }
-            if let Some(answer) = answer {
-                self.stream.write_all(&answer)?;
-            } else if message["event"] == "pusher_internal:subscription_error" {
-                return Err(format!("the server refused the subscription: {message}").into());
-            }
-        }
-    }
-
-    fn receive(&mut self, awaited: &str) -> Outcome<()> {
-        let mut buffer = [0; 4096];
-        match self.stream.read(&mut buffer) {
-            Ok(0) => Err(format!("the server closed the connection instead of {awaited}").into()),
-            Ok(count) => {
-                self.received.extend_from_slice(&buffer[..count]);
-                Ok(())
-            }
-            Err(error) => Err(format!("waited in vain for {awaited}: {error}").into()),
-        }
-    }
+    Ok(joined)
 }

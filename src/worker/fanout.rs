@@ -25,6 +25,10 @@ use crate::protocol::{CloseReason, Frame, Member};
 /// fast as each other, 256 half as fast.
 const SLICE: usize = 64;
 
+/// The same for sockets that small channels touched: there is little to batch, and
+/// with thousands of such channels publishes would get ahead of the writes.
+const URGENT_SLICE: usize = 256;
+
 /// Bytes that may wait in out-buffers of sockets that take them, before more is
 /// taken from the inbox. When a worker is this far behind, its inbox fills up, and
 /// publishers wait, instead of its sockets being taken for slow.
@@ -188,8 +192,8 @@ impl FanOut {
     /// Writes the next touched sockets, each once: a slice of those that small
     /// channels touched, then a slice of the others. Gives back whether there are more.
     fn flush_slice(&self) -> bool {
-        for urgent in [true, false] {
-            for _ in 0..SLICE {
+        for (urgent, most) in [(true, URGENT_SLICE), (false, SLICE)] {
+            for _ in 0..most {
                 let next = self.queues.borrow_mut().get(urgent).next();
                 let Some(socket) = next else { break };
                 self.waiting.set(self.waiting.get() - socket.queued.take());
