@@ -99,7 +99,7 @@ fn the_names_in_its_tables_exist() {
     {
         let help = file("src/cli.rs");
         let name = flag.trim_start_matches("--").replace('-', "_");
-        let elsewhere = ["release", "locked", "help"];
+        let elsewhere = ["release", "locked", "help", "quick", "reps"];
         assert!(
             elsewhere.contains(&name.as_str()) || help.contains(&format!("pub {name}:")),
             "there is no flag {flag}"
