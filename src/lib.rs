@@ -39,7 +39,7 @@
 //! 4. [`broker::Broker::publish`] asks the [`hub`] for each channel, which encodes
 //!    the frame once, gives it the channel's next sequence number, and pushes it to
 //!    the inbox of each worker that has subscribers, under the channel's lock.
-//! 5. Each worker drains its inbox, appends frames to the out-buffers of its
+//! 5. Each worker drains its inbox, the channels in turn, appends frames to the out-buffers of its
 //!    subscribers, and writes the touched sockets, each once, in slices between
 //!    which the event loop turns. A socket that would block keeps its bytes; past
 //!    its bound it is closed as too slow.
@@ -57,7 +57,7 @@
 //!
 //! - A socket is touched by its own worker's thread and by nobody else.
 //! - The hub never awaits and does no I/O; no lock is held across an await; lock
-//!   order: registry shard, channel, inbox.
+//!   order: registry shard, channel, cache, users, counts that are due, inbox.
 //! - All subscribers of a channel see its events in one order. A subscriber gets
 //!   nothing twice and nothing from before it joined: it skips frames whose number
 //!   is not above the one it joined at.

@@ -6,7 +6,6 @@
 //! lock-step of reading and writing per socket.) Whatever it has to say itself,
 //! pongs and close frames, it writes into the same out-buffer as everybody else.
 
-use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -195,14 +194,9 @@ impl Connection {
         self.worker.fanout.find(channel.id(), &self.socket)
     }
 
-    /// Lets go of what belongs to a connection that has ended, this one included.
-    /// Not at once: when thousands end at one moment, the others are not to wait.
-    pub fn bury(&self, remains: impl Any) {
-        self.worker
-            .remains
-            .borrow_mut()
-            .push_back(Box::new(remains));
-        self.worker.mourning.notify_one();
+    /// The worker that it lives on.
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.worker
     }
 
     /// Waits for bytes and calls `each` with every message in them, then writes

@@ -18,7 +18,7 @@ use indexmap::IndexMap;
 use super::Worker;
 use super::lanes::Lanes;
 use super::socket::Socket;
-use crate::hub::{Audience, Cast, Joined, Letter};
+use crate::hub::{Address, Audience, Cast, Joined, Letter};
 use crate::protocol::{CloseReason, Frame, Member};
 
 /// Sockets written between two turns of the event loop. 16 and 64 were about as
@@ -261,19 +261,22 @@ impl Worker {
         let (mut done, mut deliveries, mut in_a_row) = (0, 0, 0);
         let has_time = |deliveries| deliveries < TURN && self.fanout.waiting.get() < MOST_WAITING;
         for letter in letters.drain(..) {
+            let cost = letter.cost();
             match letter {
                 Letter::Cast(cast) if lanes.holds(cast.channel) || !has_time(deliveries) => {
-                    lanes.push(cast)
+                    // It is done, and counted, when its turn comes.
+                    lanes.push(cast);
+                    continue;
                 }
-                Letter::Cast(cast) => {
-                    done += cast.cost();
-                    deliveries += self.deliver(&cast);
-                }
-                other => {
-                    done += other.cost();
-                    self.open(other);
+                Letter::Cast(cast) => deliveries += self.deliver(&cast),
+                Letter::Direct(address, frame) => self.send_to(address, &frame),
+                Letter::Close(address, reason) => {
+                    if let Some(socket) = self.socket_at(address) {
+                        self.close(&socket, reason);
+                    }
                 }
             }
+            done += cost;
         }
         while has_time(deliveries)
             && let Some(cast) = lanes.pop()
@@ -299,27 +302,17 @@ impl Worker {
         deliveries + 1
     }
 
-    fn open(&self, letter: Letter) {
-        match letter {
-            Letter::Cast(cast) => _ = self.deliver(&cast),
-            Letter::Direct(address, frame) => {
-                let socket = self.socket_at(address).filter(|socket| socket.is_open());
-                let Some(socket) = socket else { return };
-                let most = self.limits.max_backlog;
-                let mut queues = self.fanout.queues.borrow_mut();
-                let fits = self
-                    .fanout
-                    .append_to(&socket, &frame, most, queues.get(true));
-                drop(queues);
-                if !fits {
-                    self.close(&socket, CloseReason::TooSlow);
-                }
-            }
-            Letter::Close(address, reason) => {
-                if let Some(socket) = self.socket_at(address) {
-                    self.close(&socket, reason);
-                }
-            }
+    fn send_to(&self, address: Address, frame: &Frame) {
+        let socket = self.socket_at(address).filter(|socket| socket.is_open());
+        let Some(socket) = socket else { return };
+        let most = self.limits.max_backlog;
+        let mut queues = self.fanout.queues.borrow_mut();
+        let fits = self
+            .fanout
+            .append_to(&socket, frame, most, queues.get(true));
+        drop(queues);
+        if !fits {
+            self.close(&socket, CloseReason::TooSlow);
         }
     }
 }

@@ -297,6 +297,13 @@ impl Worker {
         }
     }
 
+    /// Lets go of a connection that has ended and of what belongs to it. Not at
+    /// once: when thousands end at one moment, the others are not to wait.
+    pub fn bury(&self, remains: impl Any) {
+        self.remains.borrow_mut().push_back(Box::new(remains));
+        self.mourning.notify_one();
+    }
+
     /// Drops what ended connections have left, in slices between which the event
     /// loop turns: leaving channels and closing sockets takes time.
     async fn reap(self: Rc<Self>) {

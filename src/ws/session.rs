@@ -77,7 +77,8 @@ pub async fn run(connection: Connection, app: Arc<App>, hub: Arc<Hub>, broker: B
         }
     };
     tracing::debug!(app = session.app.id, socket_id = %connection.id(), ?reason, "disconnected");
-    session.end();
+    let worker = Rc::clone(connection.worker());
+    worker.bury(session);
 }
 
 /// Tells a connection why it is not let in.
@@ -88,12 +89,6 @@ pub async fn refuse(connection: Connection, reason: CloseReason) {
 }
 
 impl Session {
-    fn end(self) {
-        // The connection buries itself and all that goes with it.
-        let session = Rc::new(self);
-        session.connection.bury(Rc::clone(&session));
-    }
-
     fn answer(&self, text: &str) {
         let frame = ClientFrame::parse(text);
         if !matches!(frame, Ok(ClientFrame::Ping | ClientFrame::Pong)) && !self.is_within_rate() {
