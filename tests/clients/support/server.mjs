@@ -31,6 +31,12 @@ export function startServer({ port = 0, env = {} } = {}) {
   return start(['start', '--host', '127.0.0.1', '--port', String(port), ...app], env);
 }
 
+/** `resound start` as a Laravel application's README has it: settings from its .env alone. */
+export async function startFromEnvFile(file) {
+  await needPort(8080);
+  return start(['start', '--env-file', file], {});
+}
+
 /** `resound demo`. */
 export function startDemo() {
   return start(['demo', '--port', '0'], {});
@@ -64,7 +70,7 @@ async function start(args, env) {
     let log = '';
     child.stderr.setEncoding('utf8').on('data', (text) => {
       log += text;
-      const line = /Starting server on 127\.0\.0\.1:(\d+).*\n/.exec(log);
+      const line = /Starting server on [\d.]+:(\d+).*\n/.exec(log);
       if (line) resolve(Number(line[1]));
     });
     child.once('error', (error) => reject(new Error(`cannot run ${binary}: ${error.message}`)));

@@ -1,0 +1,9 @@
+<?php
+
+namespace App\Enums;
+
+enum ChatType: string
+{
+    case Private = 'private';
+    case Group = 'group';
+}

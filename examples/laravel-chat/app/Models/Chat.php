@@ -1,0 +1,122 @@
+<?php
+
+namespace App\Models;
+
+use App\Enums\ChatType;
+use Illuminate\Database\Eloquent\Factories\HasFactory;
+use Illuminate\Database\Eloquent\Model;
+use Illuminate\Database\Eloquent\Relations\BelongsToMany;
+use Illuminate\Database\Eloquent\Relations\HasMany;
+use Illuminate\Database\Eloquent\Relations\HasOne;
+use Illuminate\Database\Query\Builder;
+use Illuminate\Support\Facades\DB;
+use Illuminate\Support\Str;
+use Ramsey\Uuid\Uuid;
+
+class Chat extends Model
+{
+    use HasFactory;
+
+    protected $table = 'inmo_chats';
+
+    protected $dateFormat = 'Y-m-d H:i:s.u';
+
+    protected $fillable = ['uuid', 'type', 'subject', 'contact_id'];
+
+    protected $casts = ['type' => ChatType::class];
+
+    public function participants(): BelongsToMany
+    {
+        return $this->belongsToMany(User::class, 'inmo_chat_participants')
+            ->using(ChatParticipant::class)
+            ->withPivot('last_read_at', 'is_muted')
+            ->withTimestamps();
+    }
+
+    public function messages(): HasMany
+    {
+        return $this->hasMany(Message::class);
+    }
+
+    public function latestMessage(): HasOne
+    {
+        return $this->hasOne(Message::class)->latestOfMany();
+    }
+
+    /**
+     * The private chat of these two, about a contact or about none. There is never a
+     * second one, not even when both start it at once: its uuid, which is unique, is
+     * made of the two.
+     */
+    public static function between(User $one, User $other, ?int $contactId = null): self
+    {
+        $pair = collect([$one->id, $other->id])->sort()->implode(':');
+        $uuid = (string) Uuid::uuid5(Uuid::NIL, "private-chat:{$pair}:{$contactId}");
+
+        return DB::transaction(function () use ($one, $other, $contactId, $uuid) {
+            $chat = new self(['uuid' => $uuid, 'type' => ChatType::Private, 'contact_id' => $contactId]);
+            $chat->updateTimestamps();
+            $isNew = self::query()->insertOrIgnore($chat->getAttributes());
+
+            $chat = self::query()->where('uuid', $uuid)->firstOrFail();
+            if ($isNew) {
+                $chat->participants()->attach([$one->id, $other->id]);
+                $chat->wasRecentlyCreated = true;
+            }
+
+            return $chat;
+        });
+    }
+
+    /** @param  int[]  $userIds  who takes part besides the founder */
+    public static function group(User $founder, string $subject, array $userIds, ?int $contactId = null): self
+    {
+        return DB::transaction(function () use ($founder, $subject, $userIds, $contactId) {
+            $chat = self::query()->create([
+                'uuid' => (string) Str::uuid(),
+                'type' => ChatType::Group,
+                'subject' => $subject,
+                'contact_id' => $contactId,
+            ]);
+            $chat->participants()->attach([$founder->id, ...$userIds]);
+
+            return $chat;
+        });
+    }
+
+    /**
+     * Notes that somebody has read up to this message, and which messages everybody has
+     * read now. The mark only moves forward: false if it was there already.
+     */
+    public function markAsRead(User $reader, Message $upTo): bool
+    {
+        $time = $upTo->fromDateTime($upTo->created_at);
+
+        $hasMoved = ChatParticipant::query()
+            ->where('chat_id', $this->id)
+            ->where('user_id', $reader->id)
+            ->where(fn ($mark) => $mark->whereNull('last_read_at')->orWhere('last_read_at', '<', $time))
+            ->update(['last_read_at' => $time]);
+
+        if ($hasMoved) {
+            $this->messages()
+                ->whereNull('read_at')
+                ->whereNotNull('user_id')
+                ->where('created_at', '<=', $time)
+                ->whereNotExists($this->participantsWhoHaveNotReadIt(...))
+                ->update(['read_at' => $upTo->freshTimestampString()]);
+        }
+
+        return (bool) $hasMoved;
+    }
+
+    /** Those other than the sender whose mark is before the message of the outer query. */
+    private function participantsWhoHaveNotReadIt(Builder $participants): void
+    {
+        $participants->from('inmo_chat_participants')
+            ->whereColumn('inmo_chat_participants.chat_id', 'inmo_messages.chat_id')
+            ->whereColumn('inmo_chat_participants.user_id', '<>', 'inmo_messages.user_id')
+            ->where(fn ($mark) => $mark->whereNull('inmo_chat_participants.last_read_at')
+                ->orWhereColumn('inmo_chat_participants.last_read_at', '<', 'inmo_messages.created_at'));
+    }
+}

@@ -1,0 +1,29 @@
+<?php
+
+use App\Http\Controllers\Api\Auth\AuthController;
+use App\Http\Controllers\Api\Chat\ChatController;
+use App\Http\Controllers\Api\Chat\ParticipantController;
+use Illuminate\Support\Facades\Route;
+
+Route::post('auth/login', [AuthController::class, 'login'])->middleware('throttle:10,1');
+
+Route::middleware('auth:sanctum')->group(function () {
+    Route::get('auth/user', [AuthController::class, 'user']);
+    Route::post('auth/logout', [AuthController::class, 'logout']);
+
+    Route::prefix('chat')->group(function () {
+        Route::get('people', [ParticipantController::class, 'index']);
+
+        Route::get('rooms', [ChatController::class, 'index']);
+        Route::post('rooms', [ChatController::class, 'store']);
+
+        Route::prefix('rooms/{chat}')->where(['chat' => '[0-9]+'])->middleware('can:participate,chat')->group(function () {
+            Route::patch('/', [ChatController::class, 'update']);
+            Route::get('messages', [ChatController::class, 'messages']);
+            Route::post('messages', [ChatController::class, 'sendMessage']);
+            Route::post('read', [ChatController::class, 'markAsRead']);
+            Route::post('participants', [ParticipantController::class, 'store']);
+            Route::delete('participants', [ParticipantController::class, 'destroy']);
+        });
+    });
+});

@@ -1,0 +1,17 @@
+<?php
+
+use App\Models\User;
+use Illuminate\Support\Facades\Broadcast;
+
+// Both private-chat.{id}, which carries the events, and presence-chat.{id}, which shows
+// who is here and carries the whispers. A private channel needs something true; of a
+// presence channel the others are told what stands here.
+Broadcast::channel('chat.{id}', function (User $user, string $id) {
+    return $user->chats()->whereKey($id)->exists()
+        ? ['id' => $user->id, 'name' => $user->name]
+        : false;
+});
+
+Broadcast::channel('App.Models.User.{id}', function (User $user, string $id) {
+    return (string) $user->id === $id;
+});

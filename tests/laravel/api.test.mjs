@@ -1,0 +1,338 @@
+// The chat's HTTP API as Postman uses it: what it does, and what it refuses.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { authorization } from '../clients/support/app.mjs';
+import { after, before, describe, test } from '../clients/support/test.mjs';
+import { EXAMPLE, install } from './support/application.mjs';
+import { Person, logIn } from './support/person.mjs';
+
+let application;
+let ana;
+let ben;
+let carla;
+let dora;
+
+before(async () => {
+  application = await install();
+  await application.serve();
+  [ana, ben, carla, dora] = await Promise.all(['Ana', 'Ben', 'Carla', 'Dora'].map(logIn));
+});
+
+after(() => application?.stop());
+
+const SEEDED_CHAT = 1;
+const SEEDED_GROUP = 2;
+
+/** A private chat of these two that nobody else uses: it is about a contact of its own. */
+let contacts = 0;
+async function newChat(one, other) {
+  contacts += 1;
+  const { status, json } = await one.post('/api/chat/rooms', { user_id: other.id, contact_id: contacts });
+  assert.equal(status, 201);
+  return json.data;
+}
+
+async function newGroup(founder, others) {
+  const body = { type: 'group', subject: 'Keys', user_ids: others.map(({ id }) => id) };
+  const { status, json } = await founder.post('/api/chat/rooms', body);
+  assert.equal(status, 201);
+  return json.data;
+}
+
+async function room(person, id) {
+  const { json } = await person.get('/api/chat/rooms');
+  return json.data.find((candidate) => candidate.id === id);
+}
+
+const contents = ({ json }) => json.data.map(({ content }) => content);
+
+test('.env.example has the lines of the chat module, and no others of REVERB_', () => {
+  const env = readFileSync(path.join(EXAMPLE, '.env.example'), 'utf8');
+  const lines = [
+    'BROADCAST_DRIVER=reverb',
+    'QUEUE_CONNECTION=database',
+    '',
+    'REVERB_APP_ID=my-app-id',
+    'REVERB_APP_KEY=my-app-key',
+    'REVERB_APP_SECRET=my-app-secret',
+    'REVERB_HOST="localhost"',
+    'REVERB_PORT=8080',
+    'REVERB_SCHEME=http',
+  ];
+  assert.ok(env.startsWith(`${lines.join('\n')}\n`));
+  assert.equal(env.match(/^REVERB_/gm).length, 6);
+});
+
+describe('logging in', () => {
+  test('gives a Sanctum token, which says who one is', async () => {
+    assert.match(ana.token, /^\d+\|\w{40,}$/);
+    const { json } = await ana.get('/api/auth/user');
+    assert.deepEqual(json, { data: { id: ana.id, name: 'Ana' } });
+  });
+
+  test('with a wrong password or an unknown address is refused with 422', async () => {
+    for (const email of ['ana@example.test', 'nobody@example.test']) {
+      const { status, json } = await new Person().post('/api/auth/login', { email, password: 'wrong' });
+      assert.equal(status, 422);
+      assert.deepEqual(json.errors, { email: ['These credentials do not match our records.'] });
+    }
+  });
+
+  test('logging out ends the token', async () => {
+    const again = await logIn('Ana');
+    assert.equal((await again.post('/api/auth/logout')).status, 204);
+    assert.equal((await again.get('/api/auth/user')).status, 401);
+  });
+});
+
+describe('a private chat', () => {
+  test('is started once, whoever of the two starts it again', async () => {
+    const first = await ana.post('/api/chat/rooms', { user_id: dora.id });
+    const second = await ana.post('/api/chat/rooms', { user_id: dora.id });
+    const fromTheOther = await dora.post('/api/chat/rooms', { user_id: ana.id });
+    assert.deepEqual([first.status, second.status, fromTheOther.status], [201, 200, 200]);
+    assert.equal(second.json.data.id, first.json.data.id);
+    assert.equal(fromTheOther.json.data.id, first.json.data.id);
+    assert.deepEqual([first.json.data.name, fromTheOther.json.data.name], ['Dora', 'Ana']);
+  });
+
+  test('is started once, also when both start it at the same time', async () => {
+    const starting = [ben, dora, ben, dora, ben, dora, ben, dora].map((one) =>
+      one.post('/api/chat/rooms', { user_id: one === ben ? dora.id : ben.id }),
+    );
+    const answers = await Promise.all(starting);
+    assert.equal(answers.filter(({ status }) => status === 201).length, 1);
+    assert.equal(answers.filter(({ status }) => status === 200).length, 7);
+    assert.equal(new Set(answers.map(({ json }) => json.data.id)).size, 1);
+  });
+
+  test('about a contact is another than one about none', async () => {
+    const about = await newChat(ana, dora);
+    const { json } = await ana.post('/api/chat/rooms', { user_id: dora.id });
+    assert.notEqual(json.data.id, about.id);
+    assert.equal(json.data.contact_id, null);
+  });
+});
+
+describe('messages', () => {
+  test('are stored, queued for broadcasting, and read back newest first', async () => {
+    const chat = await newChat(ana, ben);
+    const queued = await application.count('jobs');
+    const message = await ana.say(chat.id, 'Hello from Postman!');
+    await ben.say(chat.id, 'Hello Ana');
+
+    assert.deepEqual(message.sender, { id: ana.id, name: 'Ana' });
+    assert.match(message.created_at, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/);
+    assert.equal(await application.count('jobs'), queued + 2);
+    const history = await ben.get(`/api/chat/rooms/${chat.id}/messages`);
+    assert.deepEqual(contents(history), ['Hello Ana', 'Hello from Postman!']);
+    assert.deepEqual(history.json.data[1], message);
+  });
+
+  test('come in pages', async () => {
+    const chat = await newChat(ana, ben);
+    for (let n = 1; n <= 32; n += 1) await ana.say(chat.id, `message ${n}`);
+    const newest = await ben.get(`/api/chat/rooms/${chat.id}/messages`);
+    const older = await ben.get(newest.json.links.next);
+    assert.equal(contents(newest).length, 30);
+    assert.equal(contents(newest)[0], 'message 32');
+    assert.deepEqual(contents(older), ['message 2', 'message 1']);
+    assert.equal(older.json.links.next, null);
+  });
+
+  test('can be the address of an image or a file', async () => {
+    const chat = await newChat(ana, ben);
+    const body = { type: 'image', content: 'https://example.test/flat.jpg' };
+    const { status, json } = await ana.post(`/api/chat/rooms/${chat.id}/messages`, body);
+    assert.equal(status, 201);
+    assert.equal(json.data.type, 'image');
+  });
+});
+
+describe('the list of chats', () => {
+  test('has the latest message, and counts what others wrote since one read', async () => {
+    const chat = await newChat(ana, ben);
+    await ana.say(chat.id, 'one');
+    await ana.say(chat.id, 'two');
+    await ben.say(chat.id, 'three');
+
+    assert.equal((await room(ben, chat.id)).unread_count, 2);
+    assert.equal((await room(ana, chat.id)).unread_count, 1);
+    assert.equal((await room(ben, chat.id)).latest_message.content, 'three');
+
+    await ben.post(`/api/chat/rooms/${chat.id}/read`);
+    assert.equal((await room(ben, chat.id)).unread_count, 0);
+    assert.equal((await room(ana, chat.id)).unread_count, 1);
+  });
+
+  test('has the chat with the latest message first', async () => {
+    await newChat(ana, carla);
+    await ana.say(SEEDED_GROUP, 'now');
+    const { json } = await ana.get('/api/chat/rooms');
+    assert.equal(json.data[0].id, SEEDED_GROUP);
+  });
+
+  test('says which chats are muted, to who muted them', async () => {
+    const chat = await newChat(ana, ben);
+    const { status, json } = await ana.patch(`/api/chat/rooms/${chat.id}`, { is_muted: true });
+    assert.equal(status, 200);
+    assert.equal(json.data.is_muted, true);
+    assert.equal((await room(ana, chat.id)).is_muted, true);
+    assert.equal((await room(ben, chat.id)).is_muted, false);
+  });
+});
+
+describe('reading', () => {
+  const readAt = async (chat) => {
+    const rows = await application.sql(`select read_at from inmo_messages where chat_id = ${chat.id} order by id`);
+    return rows.map(({ read_at: time }) => time !== null);
+  };
+
+  test('up to a message leaves the later ones unread, and never goes back', async () => {
+    const chat = await newChat(ana, ben);
+    const [first, second] = [await ana.say(chat.id, 'one'), await ana.say(chat.id, 'two')];
+    await ana.say(chat.id, 'three');
+
+    const { json } = await ben.post(`/api/chat/rooms/${chat.id}/read`, { message_id: second.id });
+    assert.deepEqual(json.data, { user_id: ben.id, last_read_at: second.created_at });
+    assert.equal((await room(ben, chat.id)).unread_count, 1);
+    assert.deepEqual(await readAt(chat), [true, true, false]);
+
+    const back = await ben.post(`/api/chat/rooms/${chat.id}/read`, { message_id: first.id });
+    assert.equal(back.json.data.last_read_at, second.created_at);
+  });
+
+  test('marks a group message as read when everybody has read it', async () => {
+    const group = await newGroup(ana, [ben, carla]);
+    await ana.say(group.id, 'The keys are with me');
+    await ben.post(`/api/chat/rooms/${group.id}/read`);
+    assert.deepEqual(await readAt(group), [false, false]);
+    await carla.post(`/api/chat/rooms/${group.id}/read`);
+    // The first is the system's, which is nobody's to be read.
+    assert.deepEqual(await readAt(group), [false, true]);
+  });
+
+  test('is broadcast once', async () => {
+    const chat = await newChat(ana, ben);
+    await ana.say(chat.id, 'one');
+    const queued = await application.count('jobs');
+    await ben.post(`/api/chat/rooms/${chat.id}/read`);
+    await ben.post(`/api/chat/rooms/${chat.id}/read`);
+    assert.equal(await application.count('jobs'), queued + 1);
+  });
+});
+
+describe('a group', () => {
+  test('tells in system messages who started it, came and left', async () => {
+    const group = await newGroup(ana, [ben]);
+    const added = await ben.post(`/api/chat/rooms/${group.id}/participants`, { user_ids: [carla.id, dora.id] });
+    assert.deepEqual(added.json.data.participants.map(({ name }) => name), ['Ana', 'Ben', 'Carla', 'Dora']);
+    assert.equal((await carla.delete(`/api/chat/rooms/${group.id}/participants`)).status, 204);
+
+    const history = await ana.get(`/api/chat/rooms/${group.id}/messages`);
+    assert.deepEqual(contents(history), ['Carla left', 'Ben added Carla and Dora', 'Ana started the group']);
+    assert.deepEqual(history.json.data[0].sender, { id: null, name: 'System' });
+    assert.equal((await carla.get(`/api/chat/rooms/${group.id}/messages`)).status, 403);
+  });
+
+  test('is a new one each time', async () => {
+    assert.notEqual((await newGroup(ana, [ben])).id, (await newGroup(ana, [ben])).id);
+  });
+
+  test('is not made of a private chat', async () => {
+    const chat = await newChat(ana, ben);
+    const path = `/api/chat/rooms/${chat.id}/participants`;
+    assert.equal((await ana.post(path, { user_ids: [carla.id] })).status, 403);
+    assert.equal((await ana.delete(path)).status, 403);
+  });
+});
+
+describe('/api/broadcasting/auth', () => {
+  test('signs the private and the presence channel for who takes part', async () => {
+    const privately = await ana.authorize('private-chat.1');
+    assert.equal(privately.status, 200);
+    assert.deepEqual(privately.json, authorization('1234.5678', 'private-chat.1'));
+
+    const present = await ana.authorize('presence-chat.1');
+    const user = { id: String(ana.id), info: { id: ana.id, name: 'Ana' } };
+    assert.deepEqual(present.json, authorization('1234.5678', 'presence-chat.1', { user }));
+  });
+
+  test('refuses who does not, and who is nobody', async () => {
+    for (const channel of ['private-chat.1', 'presence-chat.1', 'private-chat.999', 'private-chat.x', 'private-other']) {
+      assert.equal((await dora.authorize(channel)).status, 403, channel);
+    }
+    assert.equal((await new Person().authorize('private-chat.1')).status, 401);
+  });
+
+  test('gives everybody their own channel only', async () => {
+    assert.equal((await ana.authorize(`private-App.Models.User.${ana.id}`)).status, 200);
+    assert.equal((await ana.authorize(`private-App.Models.User.${ben.id}`)).status, 403);
+  });
+});
+
+describe('what cannot be', () => {
+  const messages = `/api/chat/rooms/${SEEDED_CHAT}/messages`;
+  const cases = [
+    ['empty content', 422, () => ana.post(messages, { content: '' })],
+    ['content of spaces', 422, () => ana.post(messages, { content: ' \n\t' })],
+    ['no content', 422, () => ana.post(messages, {})],
+    ['content that is a list', 422, () => ana.post(messages, { content: ['a'] })],
+    ['4001 characters', 422, () => ana.post(messages, { content: 'a'.repeat(4001) })],
+    ['a megabyte', 422, () => ana.post(messages, { content: 'a'.repeat(1 << 20) })],
+    ['more bytes than can be broadcast', 422, () => ana.post(messages, { content: '😀'.repeat(600) })],
+    ['an unknown type', 422, () => ana.post(messages, { content: 'a', type: 'video' })],
+    ['an image that is no address', 422, () => ana.post(messages, { content: 'a cat', type: 'image' })],
+    ['an image that is a script', 422, () => ana.post(messages, { content: 'javascript://x', type: 'image' })],
+    ['an unknown chat', 404, () => ana.post('/api/chat/rooms/999/messages', { content: 'a' })],
+    ['a chat that is no number', 404, () => ana.post('/api/chat/rooms/x/messages', { content: 'a' })],
+    ['writing where one does not take part', 403, () => dora.post(messages, { content: 'a' })],
+    ['reading where one does not take part', 403, () => dora.get(messages)],
+    ['marking where one does not take part', 403, () => dora.post(`/api/chat/rooms/${SEEDED_CHAT}/read`)],
+    ['muting where one does not take part', 403, () => dora.patch(`/api/chat/rooms/${SEEDED_CHAT}`, { is_muted: true })],
+    ['coming into a group by oneself', 403, () =>
+      dora.post(`/api/chat/rooms/${SEEDED_GROUP}/participants`, { user_ids: [dora.id] })],
+    ['marking up to a message of another chat', 404, () =>
+      ana.post(`/api/chat/rooms/${SEEDED_CHAT}/read`, { message_id: 3 })],
+    ['no token', 401, () => new Person().post(messages, { content: 'a' })],
+    ['a wrong token', 401, () => new Person('1|wrong').post(messages, { content: 'a' })],
+    ['a chat with oneself', 422, () => ana.post('/api/chat/rooms', { user_id: ana.id })],
+    ['a chat with nobody', 422, () => ana.post('/api/chat/rooms', {})],
+    ['a chat with somebody unknown', 422, () => ana.post('/api/chat/rooms', { user_id: 999 })],
+    ['a group without a subject', 422, () => ana.post('/api/chat/rooms', { type: 'group', user_ids: [ben.id] })],
+    ['a group of one', 422, () => ana.post('/api/chat/rooms', { type: 'group', subject: 'a', user_ids: [] })],
+    ['muting by half', 422, () => ana.patch(`/api/chat/rooms/${SEEDED_CHAT}`, { is_muted: 'half' })],
+  ];
+
+  async function unchanged(attempt) {
+    const tables = ['inmo_chats', 'inmo_chat_participants', 'inmo_messages', 'jobs'];
+    const counts = () => Promise.all(tables.map((table) => application.count(table)));
+    const before = await counts();
+    const { status, json } = await attempt();
+    assert.equal(typeof json.message, 'string');
+    assert.deepEqual(await counts(), before);
+    return status;
+  }
+
+  for (const [what, status, attempt] of cases) {
+    test(`${what}: ${status}, nothing stored, nothing broadcast`, async () => {
+      assert.equal(await unchanged(attempt), status);
+    });
+  }
+
+  test('an expired token: 401, nothing stored, nothing broadcast', async () => {
+    const late = await logIn('Ben');
+    const [id] = late.token.split('|');
+    await application.sql(`update personal_access_tokens set expires_at = '2020-01-01 00:00:00' where id = ${id}`);
+    assert.equal(await unchanged(() => late.post(messages, { content: 'a' })), 401);
+    assert.equal((await late.authorize('private-chat.1')).status, 401);
+  });
+
+  test('a client without an Accept header is answered in JSON, too', async () => {
+    const response = await fetch('http://localhost:8000/api/chat/rooms');
+    assert.equal(response.status, 401);
+    assert.deepEqual(await response.json(), { message: 'Unauthenticated.' });
+  });
+});

@@ -1,0 +1,11 @@
+<?php
+
+namespace Faker;
+
+class Factory
+{
+    public static function create(): Generator
+    {
+        return new Generator;
+    }
+}

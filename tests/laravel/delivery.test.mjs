@@ -1,0 +1,172 @@
+// From the controller through queue and worker to Echo: what arrives, and what becomes
+// of messages while a part of the chain is not there.
+
+import assert from 'node:assert/strict';
+import { APP } from '../clients/support/app.mjs';
+import { listen, load, open as openEcho } from '../clients/support/echo.mjs';
+import { startFromEnvFile } from '../clients/support/server.mjs';
+import { after, before, describe, test } from '../clients/support/test.mjs';
+import { within } from '../clients/support/wait.mjs';
+import { URL_OF_LARAVEL, install } from './support/application.mjs';
+import { logIn } from './support/person.mjs';
+
+const CHAT = 1;
+const BROADCASTING = { url: `${URL_OF_LARAVEL}/api/broadcasting/auth` };
+// The page has the same Echo.
+const Echo = await load('echo-2');
+
+let application;
+let server;
+let worker;
+let ana;
+let ben;
+
+before(async () => {
+  application = await install();
+  await application.serve();
+  [ana, ben] = await Promise.all(['Ana', 'Ben'].map(logIn));
+  server = await startFromEnvFile(application.envFile);
+  worker = await application.startWorker();
+});
+
+after(async () => {
+  await application?.stop();
+  await server?.stop();
+});
+
+/** Echo in somebody's hands, as the document's page sets it up. */
+const open = (t, { token }) => openEcho(t, Echo, { broadcaster: 'reverb', port: 8080, auth: BROADCASTING, token });
+
+const watch = (t, person) => listen(open(t, person).private(`chat.${CHAT}`));
+const next = async (messages) => (await messages.next()).message;
+const failedJobs = () => application.sql('select exception from failed_jobs');
+
+/** Asks until the answer is true. */
+async function until(what, isTrue) {
+  const asking = (async () => {
+    while (!(await isTrue())) await new Promise((resolve) => setTimeout(resolve, 100));
+  })();
+  await within(what, asking, 20_000);
+}
+
+const queueIsEmpty = () => until('the queue to be empty', async () => (await application.count('jobs')) === 0);
+
+test('a message that is POSTed arrives at Echo, as it was stored', async (t) => {
+  const messages = await watch(t, ben);
+  const stored = await ana.say(CHAT, 'Hello «Ben», ¿qué tal? 👋 </script>');
+  assert.deepEqual(await messages.next(), { message: stored });
+  assert.equal(stored.sender.name, 'Ana');
+});
+
+test('the longest content that is accepted arrives', async (t) => {
+  const messages = await watch(t, ben);
+  for (const content of ['a'.repeat(4000), '😀'.repeat(498), '"'.repeat(1740), '\\'.repeat(1700)]) {
+    await ana.say(CHAT, content);
+    assert.equal((await next(messages)).content, content);
+  }
+});
+
+test('the sender does not get its own event back, its second tab and the others do', async (t) => {
+  const echo = open(t, ana);
+  const own = await listen(echo.private(`chat.${CHAT}`));
+  const [secondTab, others] = [await watch(t, ana), await watch(t, ben)];
+  await ana.say(CHAT, 'not to me', { socketId: echo.socketId() });
+  await ana.say(CHAT, 'to all');
+  assert.equal((await next(others)).content, 'not to me');
+  assert.equal((await next(secondTab)).content, 'not to me');
+  assert.equal((await next(own)).content, 'to all');
+});
+
+test('reading is told to the others', async (t) => {
+  const channel = open(t, ana).private(`chat.${CHAT}`);
+  await listen(channel);
+  const read = new Promise((resolve) => channel.listen('.messages.read', resolve));
+  const message = await ana.say(CHAT, 'Read this');
+  await ben.post(`/api/chat/rooms/${CHAT}/read`, { message_id: message.id });
+  assert.deepEqual(await within('messages.read', read), {
+    chat_id: CHAT,
+    user: { id: ben.id, name: 'Ben' },
+    last_read_at: message.created_at,
+  });
+});
+
+test('who is taken into a chat is told on a channel of their own', async (t) => {
+  const [carla, dora] = await Promise.all(['Carla', 'Dora'].map(logIn));
+  const channel = open(t, dora).private(`App.Models.User.${dora.id}`);
+  await listen(channel);
+  const started = new Promise((resolve) => channel.listen('.chat.started', resolve));
+  const { json } = await carla.post('/api/chat/rooms', { user_id: dora.id });
+  assert.deepEqual(await within('chat.started', started), { chat_id: json.data.id });
+});
+
+describe('when a part is not there', () => {
+  test('a worker that starts late delivers what was queued, in order', async (t) => {
+    const messages = await watch(t, ben);
+    await worker.stop();
+    await ana.say(CHAT, 'while the worker sleeps');
+    await ana.say(CHAT, 'and again');
+    assert.equal(await application.count('jobs'), 2);
+    assert.deepEqual(messages.rest, []);
+
+    worker = await application.startWorker();
+    assert.equal((await next(messages)).content, 'while the worker sleeps');
+    assert.equal((await next(messages)).content, 'and again');
+  });
+
+  test('Resound restarts: Echo connects and subscribes again, and later messages arrive', async (t) => {
+    const echo = open(t, ben);
+    const channel = echo.private(`chat.${CHAT}`);
+    const messages = await listen(channel);
+    await ana.say(CHAT, 'before');
+    assert.equal((await next(messages)).content, 'before');
+
+    const again = new Promise((resolve) => channel.subscribed(resolve));
+    await server.stop();
+    server = await startFromEnvFile(application.envFile);
+    await within('the subscription after the restart', again, 20_000);
+    await ana.say(CHAT, 'after');
+    assert.equal((await next(messages)).content, 'after');
+  });
+
+  test('Resound is down: the job fails and says why, a retry delivers, no message is lost', async (t) => {
+    const echo = open(t, ben);
+    const channel = echo.private(`chat.${CHAT}`);
+    const messages = await listen(channel);
+    const again = new Promise((resolve) => channel.subscribed(resolve));
+    await server.stop();
+
+    const sent = await ana.say(CHAT, 'Is anybody there?');
+    await until('the job to have failed', async () => (await failedJobs()).length === 1);
+    const [{ exception }] = await failedJobs();
+    assert.match(exception, /BroadcastException: Pusher error: cURL error 7: Failed to connect to localhost port 8080/);
+    assert.match(worker.output(), /MessageSent/);
+    const [stored] = await application.sql(`select content from inmo_messages where id = ${sent.id}`);
+    assert.equal(stored.content, 'Is anybody there?');
+
+    server = await startFromEnvFile(application.envFile);
+    await within('the subscription after the restart', again, 20_000);
+    assert.deepEqual(messages.rest, []);
+    await application.artisan('queue:retry', 'all');
+    assert.deepEqual((await messages.next()).message, sent);
+    await queueIsEmpty();
+    assert.deepEqual(await failedJobs(), []);
+  });
+
+  test('wrong credentials in .env: the job says so', async () => {
+    await queueIsEmpty();
+    await worker.stop();
+    application.set({ REVERB_APP_SECRET: 'another' });
+    worker = await application.startWorker();
+    await ana.say(CHAT, 'with a wrong signature');
+    await until('the job to have failed', async () => (await failedJobs()).length === 1);
+    const [{ exception }] = await failedJobs();
+    assert.match(exception, /BroadcastException: Pusher error: .*signature/i);
+
+    await worker.stop();
+    application.set({ REVERB_APP_SECRET: APP.secret });
+    worker = await application.startWorker();
+    await application.artisan('queue:retry', 'all');
+    await until('the job to have succeeded', async () => (await failedJobs()).length === 0);
+    await queueIsEmpty();
+  });
+});
