@@ -273,6 +273,13 @@ describe('/api/broadcasting/auth', () => {
   });
 });
 
+test('passwords cannot be tried without end', async () => {
+  const attempt = { email: 'ana@example.test', password: 'wrong' };
+  const answers = await Promise.all(Array.from({ length: 12 }, () => new Person().post('/api/auth/login', attempt)));
+  assert.ok(answers.some(({ status }) => status === 429));
+  await application.artisan('cache:clear');
+});
+
 describe('what cannot be', () => {
   const messages = `/api/chat/rooms/${SEEDED_CHAT}/messages`;
   const cases = [

@@ -26,7 +26,7 @@ before(async () => {
   await application.serve();
   [ana, ben] = await Promise.all(['Ana', 'Ben'].map(logIn));
   server = await startFromEnvFile(application.envFile);
-  worker = await application.startWorker();
+  worker = application.startWorker();
 });
 
 after(async () => {
@@ -108,7 +108,7 @@ describe('when a part is not there', () => {
     assert.equal(await application.count('jobs'), 2);
     assert.deepEqual(messages.rest, []);
 
-    worker = await application.startWorker();
+    worker = application.startWorker();
     assert.equal((await next(messages)).content, 'while the worker sleeps');
     assert.equal((await next(messages)).content, 'and again');
   });
@@ -156,7 +156,7 @@ describe('when a part is not there', () => {
     await queueIsEmpty();
     await worker.stop();
     application.set({ REVERB_APP_SECRET: 'another' });
-    worker = await application.startWorker();
+    worker = application.startWorker();
     await ana.say(CHAT, 'with a wrong signature');
     await until('the job to have failed', async () => (await failedJobs()).length === 1);
     const [{ exception }] = await failedJobs();
@@ -164,7 +164,7 @@ describe('when a part is not there', () => {
 
     await worker.stop();
     application.set({ REVERB_APP_SECRET: APP.secret });
-    worker = await application.startWorker();
+    worker = application.startWorker();
     await application.artisan('queue:retry', 'all');
     await until('the job to have succeeded', async () => (await failedJobs()).length === 0);
     await queueIsEmpty();

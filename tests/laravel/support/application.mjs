@@ -23,17 +23,22 @@ process.on('exit', () => cleanups.forEach((cleanup) => cleanup()));
 
 /** Installed, migrated and seeded; the database is the one that `DB` names. */
 export async function install() {
-  const folder = mkdtempSync(path.join(tmpdir(), 'laravel-chat-'));
-  cleanups.add(() => rmSync(folder, { recursive: true, force: true }));
-  cpSync(EXAMPLE, folder, { recursive: true, filter: (file) => !/\/(vendor|\.env|database\.sqlite)$/.test(file) });
-  addVendor(folder);
-
-  const application = new Application(folder);
+  const application = afterComposer();
+  const { folder } = application;
   cpSync(path.join(folder, '.env.example'), application.envFile);
   await application.chooseDatabase();
   await application.artisan('key:generate');
   await application.artisan('migrate', '--seed', '--force');
   return application;
+}
+
+/** The example after `composer install`. */
+export function afterComposer() {
+  const folder = mkdtempSync(path.join(tmpdir(), 'laravel-chat-'));
+  cleanups.add(() => rmSync(folder, { recursive: true, force: true }));
+  cpSync(EXAMPLE, folder, { recursive: true, filter: (file) => !/\/(vendor|\.env|database\.sqlite)$/.test(file) });
+  addVendor(folder);
+  return new Application(folder);
 }
 
 /** What Composer installed, or Debian's Laravel with what stands for the packages it lacks. */
@@ -64,13 +69,17 @@ class Application {
   async serve() {
     await needPort(8000);
     // More than one request at a time, as in production.
-    await this.#start(['serve', '--port=8000'], { PHP_CLI_SERVER_WORKERS: '4' });
-    await within('Laravel to serve', answering(URL_OF_LARAVEL), 20_000);
+    this.start('php artisan serve', { PHP_CLI_SERVER_WORKERS: '4' });
+    await this.isServed();
+  }
+
+  isServed() {
+    return within('Laravel to serve', answering(URL_OF_LARAVEL), 20_000);
   }
 
   /** `php artisan queue:work`, which ends with the application unless it is stopped before. */
-  startWorker(...options) {
-    return this.#start(['queue:work', '--sleep=0.1', ...options]);
+  startWorker() {
+    return this.start('php artisan queue:work --sleep=0.1');
   }
 
   /** What an artisan command prints. */
@@ -91,14 +100,17 @@ class Application {
     return n;
   }
 
+  /** Stops what it started, and is gone. */
   async stop() {
     await Promise.all([...this.#running].map((stop) => stop()));
     cleanups.forEach((cleanup) => cleanup());
   }
 
-  async #start(args, env = {}) {
+  /** Runs a command in the application's folder, in the background. */
+  start(command, env = {}) {
+    const [program, ...args] = command.split(' ');
     // In a group of its own: `serve` has children that its signals do not reach.
-    const child = spawn('php', ['artisan', ...args], {
+    const child = spawn(program, args, {
       cwd: this.folder,
       env: { ...process.env, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -121,7 +133,7 @@ class Application {
     const stop = async () => {
       this.#running.delete(stop);
       kill('SIGTERM');
-      await within(`artisan ${args[0]} to end`, ended);
+      await within(`${command} to end`, ended);
       kill('SIGKILL');
       process.off('exit', onExit);
     };

@@ -16,8 +16,8 @@ class MessageSent implements ShouldBroadcast
 
     /**
      * The bytes that a message's content may have in the request to the WebSocket
-     * server, where it is JSON inside of JSON (an emoji takes 14). Reverb and Resound
-     * take requests of 10 000 bytes unless told otherwise; the rest is for the envelope.
+     * server, where it is JSON inside of JSON (an emoji takes 14). Reverb and Pusher take
+     * requests of 10 000 bytes, Resound larger ones; the rest is for the envelope.
      */
     public const MAX_CONTENT_BYTES = 7_000;
 

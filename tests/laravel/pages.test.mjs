@@ -1,0 +1,229 @@
+// The two pages in Chromium: the document's, and the chat, in two browsers.
+
+import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { launch, screenshot } from '../clients/support/browser.mjs';
+import { startFromEnvFile } from '../clients/support/server.mjs';
+import { after, before, beforeEach, describe, test } from '../clients/support/test.mjs';
+import { EXAMPLE, URL_OF_LARAVEL, install } from './support/application.mjs';
+import { openWithScripts } from './support/cdn.mjs';
+import { logIn } from './support/person.mjs';
+
+const CHAT = 1;
+const GROUP = 2;
+const PHONE = { width: 390, height: 844 };
+
+let application;
+let server;
+let browser;
+let ana;
+
+before(async () => {
+  application = await install();
+  await application.serve();
+  server = await startFromEnvFile(application.envFile);
+  application.startWorker();
+  browser = await launch();
+  ana = await logIn('Ana');
+});
+
+after(async () => {
+  await browser?.close();
+  await application?.stop();
+  await server?.stop();
+});
+
+describe('test_chat.html', () => {
+  const file = 'public/test_chat.html';
+
+  test("is the document's, but for an Echo that knows reverb", () => {
+    const documents = readFileSync(new URL('../clients/pages/test_chat.html', import.meta.url), 'utf8').split('\n');
+    const ours = readFileSync(path.join(EXAMPLE, file), 'utf8').split('\n');
+    assert.equal(ours.length, documents.length);
+    const changed = ours.filter((line, n) => line !== documents[n]);
+    assert.deepEqual(changed, [
+      '    <script src="https://cdn.jsdelivr.net/npm/laravel-echo@1.19.0/dist/echo.iife.js"></script>',
+    ]);
+  });
+
+  test('opened from disk with a token, shows what is POSTed', async (t) => {
+    const page = await openWithScripts(t, browser);
+    const html = readFileSync(path.join(application.folder, file), 'utf8');
+    const onDesktop = path.join(application.folder, 'test_chat_with_token.html');
+    writeFileSync(onDesktop, html.replace('YOUR_SANCTUM_TOKEN_HERE', ana.token));
+
+    const authorized = page.waitForResponse(`${URL_OF_LARAVEL}/api/broadcasting/auth`);
+    await page.goto(pathToFileURL(onDesktop).href);
+    assert.equal((await authorized).status(), 200);
+    await page.getByText('Connected via Reverb').waitFor();
+    await subscribed(page);
+
+    const { sender, content, created_at: time } = await ana.say(CHAT, 'Hello from Postman!');
+    const shown = page.locator('#messages > div');
+    await shown.first().waitFor();
+    assert.deepEqual(await shown.allInnerTexts(), [`${sender.name}: ${content} (${time})`]);
+    await screenshot(page, 'laravel-test_chat');
+  });
+
+  test('says so when the token is nobody', async (t) => {
+    const page = await openWithScripts(t, browser);
+    await page.goto(`${URL_OF_LARAVEL}/test_chat.html`);
+    await page.getByText('Error (See Console)').waitFor();
+  });
+
+  /** The page's own `echo`, until its channel is confirmed. */
+  const subscribed = (page) =>
+    page.waitForFunction((id) => echo.connector.channels[`private-chat.${id}`].subscription.subscribed, CHAT);
+});
+
+describe('the chat', () => {
+  // Ten logins a minute are allowed; here everybody logs in again for each test.
+  beforeEach(() => application.artisan('cache:clear'));
+
+  /** Somebody's browser, logged in, connected, and with a chat open if one is named. */
+  async function open(t, name, chat, viewport) {
+    const page = await openWithScripts(t, browser);
+    if (viewport) await page.setViewportSize(viewport);
+    await page.goto(URL_OF_LARAVEL);
+    await page.fill('#email', `${name.toLowerCase()}@example.test`);
+    await page.fill('#password', 'password');
+    await page.locator('#login').getByRole('button', { name: /log in/i }).click();
+    await page.locator('#connection[data-state=connected]').waitFor();
+    if (chat) await enter(page, chat);
+    return page;
+  }
+
+  async function enter(page, chat) {
+    await page.locator(`#rooms [data-room-id="${chat}"]`).click();
+    await page.locator('#messages .message').first().waitFor();
+  }
+
+  async function say(page, content) {
+    await page.fill('#content', content);
+    await page.press('#content', 'Enter');
+    await said(page, content);
+  }
+
+  const message = (page, content) => page.locator('#messages .message', { hasText: content });
+  const said = (page, content) => message(page, content).waitFor();
+
+  /** Both are in the chat and see each other there, so that whispers and events arrive. */
+  async function two(t, chat, [oneName, otherName] = ['Ana', 'Ben']) {
+    const one = await open(t, oneName, chat);
+    const other = await open(t, otherName, chat);
+    for (const [page, name] of [[one, otherName], [other, oneName]]) {
+      await page.locator('#here', { hasText: name }).waitFor();
+    }
+    return [one, other];
+  }
+
+  test('brings what one writes to the other, once each', async (t) => {
+    const [ana, ben] = await two(t, CHAT);
+    await say(ana, 'Is Thursday fine?');
+    await said(ben, 'Is Thursday fine?');
+    await say(ben, 'Thursday it is');
+    await said(ana, 'Thursday it is');
+    for (const page of [ana, ben]) {
+      assert.equal(await message(page, 'Is Thursday fine?').count(), 1);
+      assert.equal(await message(page, 'Thursday it is').count(), 1);
+    }
+    await screenshot(ana, 'laravel-chat');
+  });
+
+  test('shows who is typing and who has gone', async (t) => {
+    const [ana, ben] = await two(t, CHAT);
+    await ana.locator('#content').pressSequentially('Well');
+    await ben.locator('#typing', { hasText: 'Ana is typing' }).waitFor();
+    await screenshot(ben, 'laravel-chat-typing');
+    await ana.close();
+    await ben.waitForFunction(() => !document.querySelector('#here').textContent.includes('Ana'));
+    await ben.waitForFunction(() => !document.querySelector('#typing').textContent.includes('Ana'));
+  });
+
+  test('shows that the other has read', async (t) => {
+    const ana = await open(t, 'Ana', CHAT);
+    await say(ana, 'Read me');
+    const receipt = message(ana, 'Read me').locator('.receipt');
+    assert.equal(await receipt.getAttribute('data-state'), 'sent');
+    await open(t, 'Ben', CHAT);
+    await message(ana, 'Read me').locator('.receipt[data-state=read]').waitFor();
+  });
+
+  test('counts what is unread in the other chats, and does not call for a muted one', async (t) => {
+    const carla = await logIn('Carla');
+    const page = await open(t, 'Ben', CHAT);
+    const room = page.locator(`#rooms [data-room-id="${GROUP}"]`);
+    const before = Number(await room.locator('.unread').innerText().catch(() => 0));
+    await carla.say(GROUP, 'The keys, please');
+    await room.locator('.unread', { hasText: String(before + 1) }).waitFor();
+    await page.waitForFunction((n) => document.title.startsWith(`(${n})`), before + 1);
+
+    await enter(page, GROUP);
+    await room.locator('.unread').waitFor({ state: 'detached' });
+    await page.click('#mute');
+    await page.locator('#mute[aria-pressed=true]').waitFor();
+    await enter(page, CHAT);
+    await carla.say(GROUP, 'Hello?');
+    await room.locator('.unread', { hasText: '1' }).waitFor();
+    assert.equal((await page.title()).startsWith('('), false);
+  });
+
+  test('starts a chat, which appears at the other at once', async (t) => {
+    const [dora, carla] = [await open(t, 'Dora'), await open(t, 'Carla')];
+    await dora.click('#new-chat-button');
+    await dora.locator('#new-chat').getByRole('button', { name: 'Carla' }).click();
+    await dora.locator('#room-title', { hasText: 'Carla' }).waitFor();
+    await say(dora, 'Hello Carla');
+    const room = carla.locator('#rooms [data-room-id]', { hasText: 'Dora' });
+    await room.click();
+    await said(carla, 'Hello Carla');
+  });
+
+  test('shows text as text', async (t) => {
+    const page = await open(t, 'Ana', CHAT);
+    await say(page, '<img src=x onerror="document.title=1"> & <b>bold</b>');
+    assert.equal(await page.locator('#messages img, #messages b').count(), 0);
+  });
+
+  test('keeps what was typed when it is refused, and says why', async (t) => {
+    const page = await open(t, 'Ana', CHAT);
+    await page.fill('#content', '😀'.repeat(600));
+    await page.press('#content', 'Enter');
+    await page.locator('#composer-error', { hasText: 'too long' }).waitFor();
+    assert.equal(await page.inputValue('#content'), '😀'.repeat(600));
+  });
+
+  test('is back after a restart of Resound, with what was missed', async (t) => {
+    const [ana, ben] = await two(t, CHAT);
+    await server.stop();
+    await ben.locator('#connection:not([data-state=connected])').waitFor();
+    await say(ana, 'Can you hear me?');
+    server = await startFromEnvFile(application.envFile);
+    await ben.locator('#connection[data-state=connected]').waitFor();
+    await said(ben, 'Can you hear me?');
+    await ana.locator('#connection[data-state=connected]').waitFor();
+    await say(ana, 'And now?');
+    await said(ben, 'And now?');
+  });
+
+  test('fits a phone', async (t) => {
+    const page = await open(t, 'Ana', undefined, PHONE);
+    await screenshot(page, 'laravel-chat-phone-list');
+    await enter(page, CHAT);
+    await screenshot(page, 'laravel-chat-phone');
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+    assert.ok(overflow <= 0, `${overflow} pixels stand out`);
+    await page.click('#back');
+    await page.locator(`#rooms [data-room-id="${GROUP}"]`).waitFor({ state: 'visible' });
+  });
+
+  test('goes back to the login when the token has expired', async (t) => {
+    const page = await open(t, 'Ana', CHAT);
+    await application.sql("delete from personal_access_tokens where tokenable_id = 1");
+    await page.fill('#content', 'too late');
+    await page.press('#content', 'Enter');
+    await page.locator('#login #email').waitFor({ state: 'visible' });
+  });
+});
