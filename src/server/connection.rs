@@ -1,6 +1,6 @@
 //! One accepted connection: TLS, HTTP, and the step to a WebSocket.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -78,6 +78,7 @@ async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, shared: Arc
         shared,
         peer,
         upgrade: RefCell::new(None),
+        hold: Rc::new(Cell::new(false)),
     });
     let service = {
         let exchange = Rc::clone(&exchange);
@@ -94,7 +95,11 @@ async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, shared: Arc
         .header_read_timeout(exchange.shared.keep_alive_timeout)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(
-            TokioIo::new(Deadline::new(stream, exchange.shared.write_timeout)),
+            TokioIo::new(Deadline::new(
+                stream,
+                exchange.shared.write_timeout,
+                Rc::clone(&exchange.hold),
+            )),
             service,
         );
     let mut shutdown = worker.shutdown();
@@ -110,7 +115,7 @@ async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, shared: Arc
         tracing::debug!(%peer, %error, "HTTP connection ended");
     }
     let parts = http.into_parts();
-    let stream = parts.io.into_inner().into_inner();
+    let (stream, answer) = parts.io.into_inner().into_parts();
     match exchange.upgrade.take() {
         Some(handshake) if ended.is_ok() => {
             let (tcp, tls) = stream.into_parts();
@@ -118,6 +123,7 @@ async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, shared: Arc
                 tcp,
                 tls,
                 leftover: parts.read_buf,
+                answer,
             };
             start_session(&worker, upgraded, handshake, &exchange.shared);
         }

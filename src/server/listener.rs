@@ -1,13 +1,11 @@
-//! The listening socket and the accept loop, which never waits for a client.
+//! The listening socket. Accepting is the first worker's (`worker::intake`).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::StartError;
-use crate::worker::Pool;
 
 /// Connections that the kernel may hold until they are accepted; it takes no
 /// more than `net.core.somaxconn`.
@@ -56,24 +54,4 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
-}
-
-/// Accepts connections and hands them out; ends only when the socket is broken.
-pub(super) async fn accept(listener: TcpListener, pool: &mut Pool) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => match stream.into_std() {
-                Ok(stream) => pool.hand_over(stream, peer),
-                Err(error) => tracing::warn!(%peer, %error, "an accepted connection is lost"),
-            },
-            // A client that went before it was accepted.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            // Mostly "too many open files": connections have to go first.
-            Err(error) => {
-                tracing::error!(%error, "cannot accept connections; trying again in 100 ms");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
 }

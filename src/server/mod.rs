@@ -1,4 +1,4 @@
-//! The listening socket, the accept loop, TLS, hyper, and the routes.
+//! The listening socket, TLS, hyper, and the routes.
 
 mod connection;
 mod demo;
@@ -21,7 +21,7 @@ use crate::app::Apps;
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::hub::{Capacity, Hub};
-use crate::worker::{Limits, Pool};
+use crate::worker::{Limits, Pool, Setup};
 use crate::ws::arrivals::Arrivals;
 pub use tls::TlsError;
 
@@ -172,10 +172,15 @@ impl Server {
         let serve: Arc<crate::worker::Serve> = Arc::new(move |worker, tcp, peer| {
             connection::spawn(worker, tcp, peer, Arc::clone(&shared))
         });
-        let mut pool = Pool::start(self.workers, &self.hub, self.limits, &is_down, &serve)?;
+        let setup = Setup {
+            hub: self.hub,
+            limits: self.limits,
+            shutdown: is_down,
+            serve,
+        };
+        let pool = Pool::start(self.workers, self.listener, &setup)?;
         let broken = pool.broken();
         tokio::select! {
-            result = listener::accept(self.listener, &mut pool) => result?,
             () = shutdown => {}
             () = broken => return Err(io::Error::other("a worker has failed; its connections are lost")),
         }

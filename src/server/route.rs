@@ -1,6 +1,6 @@
 //! The routes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub(super) struct Exchange {
     pub(super) peer: SocketAddr,
     /// Set when a request was answered with 101.
     pub(super) upgrade: RefCell<Option<Handshake>>,
+    /// Whether the answer is held back, to go out with the first frame.
+    pub(super) hold: Rc<Cell<bool>>,
 }
 
 /// Where a path leads.
@@ -79,18 +81,13 @@ fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
     let shared = &exchange.shared;
     let allowed = shared.arrivals.allow(exchange.peer.ip(), Instant::now());
     match handshake::check(request, key, &shared.apps, exchange.worker.hub()) {
-        Ok(handshake) if !allowed => {
-            let reply = switching(&handshake.accept);
-            let outcome = Err(CloseReason::TooManyConnections);
-            *exchange.upgrade.borrow_mut() = Some(Handshake {
-                outcome,
-                ..handshake
-            });
-            reply
-        }
-        Ok(handshake) => {
+        Ok(mut handshake) => {
+            if !allowed {
+                handshake.outcome = Err(CloseReason::TooManyConnections);
+            }
             let reply = switching(&handshake.accept);
             *exchange.upgrade.borrow_mut() = Some(handshake);
+            exchange.hold.set(true);
             reply
         }
         Err(error) => refused(error),

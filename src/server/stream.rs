@@ -1,7 +1,9 @@
 //! A connection while it speaks HTTP: plain or TLS.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -31,24 +33,32 @@ impl Stream {
 
 /// A connection whose client has to read: a write that makes no progress for
 /// `patience` is an error. (hyper has no such limit of its own.)
+///
+/// Once it is told to hold, it keeps what is written: the answer to a handshake goes
+/// out in one system call with the first frame.
 pub(super) struct Deadline {
     stream: Stream,
     patience: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
+    hold: Rc<Cell<bool>>,
+    held: Vec<u8>,
 }
 
 impl Deadline {
-    pub(super) fn new(stream: Stream, patience: Duration) -> Self {
+    pub(super) fn new(stream: Stream, patience: Duration, hold: Rc<Cell<bool>>) -> Self {
         Self {
             stream,
             patience,
             waiting: None,
+            hold,
+            held: Vec::new(),
         }
     }
 
-    pub(super) fn into_inner(self) -> Stream {
-        self.stream
+    /// The connection, and what was held.
+    pub(super) fn into_parts(self) -> (Stream, Vec<u8>) {
+        (self.stream, self.held)
     }
 
     fn watch<T>(
@@ -88,6 +98,10 @@ impl AsyncWrite for Deadline {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.hold.get() {
+            self.held.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch(cx, written)
     }
@@ -97,6 +111,13 @@ impl AsyncWrite for Deadline {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.hold.get() {
+            let before = self.held.len();
+            slices
+                .iter()
+                .for_each(|slice| self.held.extend_from_slice(slice));
+            return Poll::Ready(Ok(self.held.len() - before));
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.watch(cx, written)
     }
@@ -106,6 +127,9 @@ impl AsyncWrite for Deadline {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.hold.get() {
+            return Poll::Ready(Ok(()));
+        }
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         self.watch(cx, flushed)
     }

@@ -34,6 +34,9 @@ pub struct Upgraded {
     pub tls: Option<Box<ServerConnection>>,
     /// Bytes that came with the request and belong to the WebSocket.
     pub leftover: Bytes,
+    /// The answer to the handshake, which was not written yet: it goes out with the
+    /// first frames.
+    pub answer: Vec<u8>,
 }
 
 /// On which terms a connection was let in.
@@ -70,7 +73,12 @@ pub struct Connection {
 impl Connection {
     /// Takes over a socket.
     pub fn new(worker: &Rc<Worker>, upgraded: Upgraded, admission: Admission) -> Self {
-        let Upgraded { tcp, tls, leftover } = upgraded;
+        let Upgraded {
+            tcp,
+            tls,
+            leftover,
+            answer,
+        } = upgraded;
         let config = WebSocketConfig::default()
             .read_buffer_size(0)
             .write_buffer_size(0)
@@ -81,12 +89,13 @@ impl Connection {
         let websocket =
             WebSocketContext::from_partially_read(leftover.to_vec(), Role::Server, Some(config));
         let socket = Rc::new(Socket::new(
-            random_id(),
+            worker.new_id(),
             tcp,
             tls,
             websocket,
             admission.ping_interval,
         ));
+        socket.out.borrow_mut().begin_with(answer);
         socket
             .key
             .set(worker.sockets.borrow_mut().insert(Rc::clone(&socket)));
@@ -329,9 +338,4 @@ impl Worker {
         self.hub
             .leave(channel, seat, user.as_ref().map(|user| &*user.text));
     }
-}
-
-fn random_id() -> SocketId {
-    let bits = getrandom::u64().expect("the system has random numbers");
-    SocketId::from_random(bits)
 }

@@ -12,6 +12,7 @@
 
 mod connection;
 mod fanout;
+mod intake;
 mod lanes;
 mod outbox;
 mod socket;
@@ -21,7 +22,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -30,12 +31,13 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::hub::{Address, Hub};
-use crate::protocol::CloseReason;
+use crate::protocol::{CloseReason, SocketId};
 use fanout::FanOut;
+use intake::{Door, Intake};
 use socket::Socket;
 use wheel::Wheel;
 
@@ -44,9 +46,6 @@ pub use fanout::UserId;
 
 /// Bytes read from a socket at a time, into a buffer that all sockets of a worker share.
 const READ_BYTES: usize = 32 * 1024;
-
-/// Accepted connections that may wait for a worker.
-const INTAKE: usize = 1024;
 
 /// How long a connection that was closed may take to go.
 const LINGER: Duration = Duration::from_secs(5);
@@ -76,6 +75,8 @@ pub struct Worker {
     /// What ended connections have left, to be dropped in slices.
     remains: RefCell<VecDeque<Box<dyn Any>>>,
     mourning: Notify,
+    /// Random bits for socket ids, which the system gives out many at a time.
+    random: RefCell<Vec<u64>>,
 }
 
 /// A task that a stopping worker waits for.
@@ -93,10 +94,21 @@ pub type Serve = dyn Fn(Rc<Worker>, TcpStream, SocketAddr) + Send + Sync;
 
 /// The threads.
 pub struct Pool {
-    intakes: Vec<mpsc::Sender<(std::net::TcpStream, SocketAddr)>>,
     threads: Vec<thread::JoinHandle<()>>,
-    next: usize,
     broken: Arc<Notify>,
+}
+
+/// What all workers are started with.
+#[derive(Clone)]
+pub struct Setup {
+    /// The channels.
+    pub hub: Arc<Hub>,
+    /// For each socket.
+    pub limits: Limits,
+    /// Becomes true when they have to stop.
+    pub shutdown: watch::Receiver<bool>,
+    /// What is done with a connection.
+    pub serve: Arc<Serve>,
 }
 
 /// Tells the pool that its thread ends with a panic.
@@ -111,56 +123,70 @@ impl Drop for Alarm {
 }
 
 impl Pool {
-    /// Starts `count` workers, which stop when `shutdown` becomes true.
+    /// Starts `count` workers, of which the first accepts connections for all.
     ///
     /// # Errors
     /// When a thread or what its event loop needs cannot be had: mostly for want of
     /// file descriptors.
-    pub fn start(
-        count: usize,
-        hub: &Arc<Hub>,
-        limits: Limits,
-        shutdown: &watch::Receiver<bool>,
-        serve: &Arc<Serve>,
-    ) -> io::Result<Self> {
-        let broken = Arc::new(Notify::new());
+    pub fn start(count: usize, listener: TcpListener, setup: &Setup) -> io::Result<Self> {
         let mut pool = Self {
-            intakes: Vec::new(),
             threads: Vec::new(),
-            next: 0,
-            broken,
+            broken: Arc::new(Notify::new()),
         };
-        for index in 0..count {
-            let (intake, accepted) = mpsc::channel(INTAKE);
-            let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
-            let (hub, shutdown, serve) = (Arc::clone(hub), shutdown.clone(), Arc::clone(serve));
-            let alarm = Alarm(Arc::clone(&pool.broken));
-            let thread = thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || {
-                    let _alarm = alarm;
-                    let runtime = Builder::new_current_thread()
-                        .enable_all()
-                        .build_local(LocalOptions::default());
-                    match runtime {
-                        Ok(runtime) => {
-                            // Whoever waits for it is there until it has heard.
-                            let _ = ready.send(Ok(()));
-                            let worker = Worker::new(index, hub, limits, shutdown);
-                            runtime.block_on(worker.run(accepted, &*serve));
-                        }
-                        Err(error) => _ = ready.send(Err(error)),
-                    }
-                })?;
-            let started = is_ready.recv().map_err(io::Error::other)?;
-            started.map_err(|error| {
-                let text = format!("worker {} of {count} cannot start: {error}; more open files are needed (ulimit -n)", index + 1);
-                io::Error::new(error.kind(), text)
-            })?;
-            pool.intakes.push(intake);
-            pool.threads.push(thread);
+        let (senders, receivers) = intake::queues(count - 1);
+        for (index, queue) in receivers.into_iter().enumerate() {
+            pool.start_worker(index + 1, setup, move || Ok(Intake::Queue(queue)))?;
         }
+        pool.start_worker(0, setup, move || {
+            Door::new(listener, senders).map(Intake::Door)
+        })?;
         Ok(pool)
+    }
+
+    /// Starts one, and waits until it has all it needs.
+    fn start_worker(
+        &mut self,
+        index: usize,
+        setup: &Setup,
+        intake: impl FnOnce() -> io::Result<Intake> + Send + 'static,
+    ) -> io::Result<()> {
+        let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
+        let setup = setup.clone();
+        let alarm = Alarm(Arc::clone(&self.broken));
+        let thread = thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                let _alarm = alarm;
+                let runtime = Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default());
+                let started = runtime.and_then(|runtime| {
+                    let intake = {
+                        let _inside = runtime.enter();
+                        intake()?
+                    };
+                    Ok((runtime, intake))
+                });
+                match started {
+                    Ok((runtime, intake)) => {
+                        // Whoever waits for it is there until it has heard.
+                        let _ = ready.send(Ok(()));
+                        let serve = Arc::clone(&setup.serve);
+                        runtime.block_on(Worker::new(index, setup).run(intake, &*serve));
+                    }
+                    Err(error) => _ = ready.send(Err(error)),
+                }
+            })?;
+        let started = is_ready.recv().map_err(io::Error::other)?;
+        started.map_err(|error| {
+            let text = format!(
+                "worker {} cannot start: {error}; more open files are needed (ulimit -n)",
+                index + 1
+            );
+            io::Error::new(error.kind(), text)
+        })?;
+        self.threads.push(thread);
+        Ok(())
     }
 
     /// Is done when a worker has ended with a panic: its sockets are gone, and the
@@ -168,24 +194,6 @@ impl Pool {
     pub fn broken(&self) -> impl Future<Output = ()> + use<> {
         let broken = Arc::clone(&self.broken);
         async move { broken.notified().await }
-    }
-
-    /// Gives a connection to the next worker that can take it; gives up, which
-    /// closes it, if none can.
-    pub fn hand_over(&mut self, stream: std::net::TcpStream, peer: SocketAddr) {
-        let mut accepted = (stream, peer);
-        for _ in 0..self.intakes.len() {
-            self.next = (self.next + 1) % self.intakes.len();
-            match self.intakes[self.next].try_send(accepted) {
-                Ok(()) => return,
-                Err(
-                    mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back),
-                ) => {
-                    accepted = back;
-                }
-            }
-        }
-        tracing::warn!(%peer, "no worker can take another connection; it is closed");
     }
 
     /// Waits until all workers have stopped.
@@ -199,17 +207,12 @@ impl Pool {
 }
 
 impl Worker {
-    fn new(
-        index: usize,
-        hub: Arc<Hub>,
-        limits: Limits,
-        shutdown: watch::Receiver<bool>,
-    ) -> Rc<Self> {
+    fn new(index: usize, setup: Setup) -> Rc<Self> {
         Rc::new(Self {
             index,
-            hub,
-            limits,
-            shutdown,
+            hub: setup.hub,
+            limits: setup.limits,
+            shutdown: setup.shutdown,
             sockets: RefCell::default(),
             fanout: FanOut::default(),
             wheel: RefCell::new(Wheel::new()),
@@ -217,6 +220,7 @@ impl Worker {
             tasks: Cell::new(0),
             remains: RefCell::default(),
             mourning: Notify::new(),
+            random: RefCell::default(),
         })
     }
 
@@ -237,23 +241,16 @@ impl Worker {
         Running(Rc::clone(self))
     }
 
-    async fn run(
-        self: Rc<Self>,
-        mut accepted: mpsc::Receiver<(std::net::TcpStream, SocketAddr)>,
-        serve: &Serve,
-    ) {
+    async fn run(self: Rc<Self>, mut intake: Intake, serve: &Serve) {
         let mut fan_out = tokio::task::spawn_local(Rc::clone(&self).fan_out());
         let mut beat = tokio::task::spawn_local(Rc::clone(&self).beat());
         let mut reap = tokio::task::spawn_local(Rc::clone(&self).reap());
         let mut shutdown = self.shutdown.clone();
         loop {
             tokio::select! {
-                next = accepted.recv() => {
+                next = intake.next() => {
                     let Some((stream, peer)) = next else { break };
-                    match TcpStream::from_std(stream) {
-                        Ok(stream) => serve(Rc::clone(&self), stream, peer),
-                        Err(error) => tracing::warn!(%peer, %error, "the connection cannot be watched; it is closed"),
-                    }
+                    serve(Rc::clone(&self), stream, peer);
                 }
                 _ = shutdown.wait_for(|down| *down) => break,
                 // Neither ends but by a panic, and without them no socket is served.
@@ -262,7 +259,7 @@ impl Worker {
                 _ = &mut reap => panic!("the reaper has ended"),
             }
         }
-        drop(accepted);
+        drop(intake);
         self.close_all().await;
     }
 
@@ -349,6 +346,17 @@ impl Worker {
                 self.hub.tell_counts();
             }
         }
+    }
+
+    fn new_id(&self) -> SocketId {
+        let mut random = self.random.borrow_mut();
+        if random.is_empty() {
+            let mut bytes = [0; 512];
+            getrandom::fill(&mut bytes).expect("the system has random numbers");
+            let (numbers, _) = bytes.as_chunks();
+            random.extend(numbers.iter().copied().map(u64::from_ne_bytes));
+        }
+        SocketId::from_random(random.pop().expect("it was filled"))
     }
 
     fn socket_at(&self, address: Address) -> Option<Rc<Socket>> {

@@ -7,15 +7,27 @@ const COMPACT_BYTES: usize = 16 * 1024;
 
 /// Frames that wait, of which the first may be partly written.
 ///
-/// The buffer always starts at a frame's first byte, and is given back as soon as
-/// it is empty: an idle socket has none.
+/// The buffer always starts at a frame's first byte, behind the head if there is
+/// one, and is given back as soon as it is empty: an idle socket has none.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
     written: usize,
+    /// Bytes in front of the frames: the answer to the handshake.
+    head: usize,
 }
 
 impl Outbox {
+    /// Puts what is no frame in front of all frames.
+    pub(super) fn begin_with(&mut self, head: Vec<u8>) {
+        debug_assert!(
+            self.bytes.is_empty(),
+            "it is what the connection begins with"
+        );
+        self.head = head.len();
+        self.bytes = head;
+    }
+
     /// Appends whole frames.
     pub(super) fn push(&mut self, frames: &[u8]) {
         self.bytes.extend_from_slice(frames);
@@ -38,20 +50,29 @@ impl Outbox {
             *self = Self::default();
         } else if self.written >= COMPACT_BYTES
             && self.written >= self.bytes.len() / 2
-            && let Some((before, _)) = boundaries_around(&self.bytes, self.written)
+            && let Some((before, _)) = self.boundaries()
         {
             self.bytes.drain(..before);
             self.written -= before;
+            self.head = 0;
         }
     }
 
     /// Drops every frame of which nothing was written yet.
     pub(super) fn cut(&mut self) {
-        let end =
-            boundaries_around(&self.bytes, self.written).map_or(self.written, |(_, after)| after);
+        let end = self.boundaries().map_or(self.written, |(_, after)| after);
         self.bytes.truncate(end);
         self.bytes.shrink_to_fit();
         self.advance(0);
+    }
+
+    /// Where the frame begins and ends of which the next byte to write is one.
+    fn boundaries(&self) -> Option<(usize, usize)> {
+        let Some(written) = self.written.checked_sub(self.head) else {
+            return Some((0, self.head));
+        };
+        let (before, after) = boundaries_around(&self.bytes[self.head..], written)?;
+        Some((self.head + before, self.head + after))
     }
 }
 
@@ -76,6 +97,27 @@ mod tests {
         assert_eq!((out.len(), out.bytes.capacity()), (0, 0), "nothing is kept");
         out.cut();
         assert_eq!(out.len(), 0);
+    }
+
+    #[test]
+    fn the_head_is_no_frame() {
+        let ping = message::ping();
+        let head = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+        for written in [0, 10, head.len(), head.len() + 1] {
+            let mut out = Outbox::default();
+            out.begin_with(head.to_vec());
+            out.push(ping.as_bytes());
+            out.push(ping.as_bytes());
+            out.advance(written);
+            out.cut();
+            let started = [&head[..], ping.as_bytes()].concat();
+            let end = if written <= head.len() {
+                head.len()
+            } else {
+                started.len()
+            };
+            assert_eq!(out.waiting(), &started[written..end], "{written}");
+        }
     }
 
     #[test]
