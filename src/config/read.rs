@@ -160,6 +160,7 @@ impl Reader {
             request_timeout: self.seconds(&group, "request_timeout", 1),
             keep_alive_timeout: self.seconds(&group, "keep_alive_timeout", 1),
             max_backlog: self.size(&group, "max_backlog", &bytes),
+            max_total_backlog: self.size(&group, "max_total_backlog", &bytes),
             max_connection_rate: self.optional(&group, "max_connection_rate"),
             shutdown_grace: self.seconds(&group, "shutdown_grace", 0),
         };

@@ -90,6 +90,7 @@ pub const SETTINGS: &[Setting] = &[
     server("request_timeout", "RESOUND_REQUEST_TIMEOUT", "", "30"),
     server("keep_alive_timeout", "RESOUND_KEEP_ALIVE_TIMEOUT", "", "75"),
     server("max_backlog", "RESOUND_MAX_BACKLOG", "", "4194304"),
+    server("max_total_backlog", "RESOUND_MAX_TOTAL_BACKLOG", "", "268435456"),
     server("max_connection_rate", "RESOUND_MAX_CONNECTION_RATE", "", ""),
     server("shutdown_grace", "RESOUND_SHUTDOWN_GRACE", "", "5"),
     server("pulse_ingest_interval", "REVERB_PULSE_INGEST_INTERVAL", "", "15"),

@@ -11,6 +11,7 @@
 
 mod cache;
 mod channel;
+mod closes;
 mod inbox;
 mod users;
 
@@ -26,6 +27,7 @@ use cache::Cache;
 use users::Users;
 
 pub use channel::{Channel, Counts, Full};
+pub use closes::Closes;
 pub use inbox::{Address, Audience, Cast, Inbox, Letter};
 
 /// Shards of an application's channel registry: enough that two cores seldom meet.
@@ -43,6 +45,7 @@ pub struct Hub {
     next_channel_id: AtomicU64,
     /// Channels whose count of subscribers was held back.
     counts_due: Mutex<Vec<Arc<Channel>>>,
+    closes: Closes,
 }
 
 struct AppState {
@@ -151,6 +154,7 @@ impl Hub {
             hasher: RandomState::new(),
             next_channel_id: AtomicU64::new(0),
             counts_due: Mutex::default(),
+            closes: Closes::default(),
         }
     }
 
@@ -351,6 +355,11 @@ impl Hub {
             channel.tell_held_back_count(&self.inboxes);
             self.queue_count(&channel);
         }
+    }
+
+    /// Why connections ended.
+    pub fn closes(&self) -> &Closes {
+        &self.closes
     }
 
     fn queue_count(&self, channel: &Arc<Channel>) {

@@ -71,6 +71,9 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ShuttingDown as usize + 1;
+
     /// The close code of RFC 6455 or of Pusher's table, and its text; `None`
     /// where there is nobody left to tell.
     pub fn code(self) -> Option<(u16, &'static str)> {

@@ -107,6 +107,7 @@ impl Server {
         };
         let limits = Limits {
             max_backlog: server.max_backlog,
+            max_total_backlog: server.max_total_backlog,
             pong_timeout: server.pong_timeout,
             shutdown_grace: server.shutdown_grace,
         };

@@ -90,10 +90,10 @@ impl Connection {
             WebSocketContext::from_partially_read(leftover.to_vec(), Role::Server, Some(config));
         let socket = Rc::new(Socket::new(
             worker.new_id(),
-            tcp,
-            tls,
+            (tcp, tls),
             websocket,
             admission.ping_interval,
+            Arc::clone(&worker.backlog),
         ));
         socket.out.borrow_mut().begin_with(answer);
         socket
@@ -283,11 +283,8 @@ impl Connection {
     /// A client that asks and does not read must not make the answers pile up.
     fn close_if_too_slow(&self) {
         let most = self.worker.limits.max_backlog;
-        if self.socket.out.borrow().len() > most {
-            self.socket.flush();
-            if self.socket.is_blocked() && self.socket.out.borrow().len() > most {
-                self.close(CloseReason::TooSlow);
-            }
+        if self.socket.is_behind(most) {
+            self.close(CloseReason::TooSlow);
         }
     }
 }

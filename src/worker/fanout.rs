@@ -172,16 +172,15 @@ impl FanOut {
         max_backlog: usize,
         queue: &mut Queue,
     ) -> bool {
-        if socket.out.borrow().len() > max_backlog {
-            socket.flush();
-            if socket.is_blocked() && socket.out.borrow().len() > max_backlog {
-                return false;
-            }
+        if socket.is_behind(max_backlog) {
+            return false;
         }
         let bytes = frame.as_bytes();
         socket.out.borrow_mut().push(bytes);
         // A blocked socket is written when its client reads, not before.
-        if !socket.is_blocked() {
+        if socket.is_blocked() {
+            socket.settle();
+        } else {
             queue.add(socket);
             socket.queued.set(socket.queued.get() + bytes.len());
             self.waiting.set(self.waiting.get() + bytes.len());

@@ -10,6 +10,7 @@
 //! What a client sends is read by a task of its own ([`Connection`]), which the
 //! layer above drives. Heartbeats cost nothing while nothing is due (`wheel`).
 
+mod backlog;
 mod connection;
 mod fanout;
 mod intake;
@@ -36,6 +37,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::hub::{Address, Hub};
 use crate::protocol::{CloseReason, SocketId};
+use backlog::Backlog;
 use fanout::FanOut;
 use intake::{Door, Intake};
 use socket::Socket;
@@ -55,6 +57,8 @@ const LINGER: Duration = Duration::from_secs(5);
 pub struct Limits {
     /// Bytes that may wait in an out-buffer.
     pub max_backlog: usize,
+    /// Bytes that may wait in all out-buffers whose clients do not read.
+    pub max_total_backlog: usize,
     /// How long to wait for the answer to a ping.
     pub pong_timeout: Duration,
     /// How long sockets get to end when the server stops.
@@ -66,6 +70,7 @@ pub struct Worker {
     index: usize,
     hub: Arc<Hub>,
     limits: Limits,
+    backlog: Arc<Backlog>,
     shutdown: watch::Receiver<bool>,
     sockets: RefCell<Slab<Rc<Socket>>>,
     fanout: FanOut,
@@ -95,6 +100,7 @@ pub type Serve = dyn Fn(Rc<Worker>, TcpStream, SocketAddr) + Send + Sync;
 /// The threads.
 pub struct Pool {
     threads: Vec<thread::JoinHandle<()>>,
+    backlog: Arc<Backlog>,
     broken: Arc<Notify>,
 }
 
@@ -131,6 +137,7 @@ impl Pool {
     pub fn start(count: usize, listener: TcpListener, setup: &Setup) -> io::Result<Self> {
         let mut pool = Self {
             threads: Vec::new(),
+            backlog: Arc::new(Backlog::new(setup.limits.max_total_backlog)),
             broken: Arc::new(Notify::new()),
         };
         let (senders, receivers) = intake::queues(count - 1);
@@ -152,6 +159,7 @@ impl Pool {
     ) -> io::Result<()> {
         let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
         let setup = setup.clone();
+        let backlog = Arc::clone(&self.backlog);
         let alarm = Alarm(Arc::clone(&self.broken));
         let thread = thread::Builder::new()
             .name(format!("worker-{index}"))
@@ -172,7 +180,8 @@ impl Pool {
                         // Whoever waits for it is there until it has heard.
                         let _ = ready.send(Ok(()));
                         let serve = Arc::clone(&setup.serve);
-                        runtime.block_on(Worker::new(index, setup).run(intake, &*serve));
+                        let worker = Worker::new(index, setup, backlog);
+                        runtime.block_on(worker.run(intake, &*serve));
                     }
                     Err(error) => _ = ready.send(Err(error)),
                 }
@@ -207,11 +216,12 @@ impl Pool {
 }
 
 impl Worker {
-    fn new(index: usize, setup: Setup) -> Rc<Self> {
+    fn new(index: usize, setup: Setup, backlog: Arc<Backlog>) -> Rc<Self> {
         Rc::new(Self {
             index,
             hub: setup.hub,
             limits: setup.limits,
+            backlog,
             shutdown: setup.shutdown,
             sockets: RefCell::default(),
             fanout: FanOut::default(),
@@ -325,6 +335,7 @@ impl Worker {
     async fn beat(self: Rc<Self>) {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = 0;
         loop {
             let now = seconds.tick().await;
             let due = self.wheel.borrow_mut().turn();
@@ -344,6 +355,14 @@ impl Worker {
             // One worker does it for all.
             if self.index == 0 {
                 self.hub.tell_counts();
+                let slow = self.hub.closes().of(CloseReason::TooSlow);
+                if slow > told {
+                    tracing::warn!(
+                        clients = slow - told,
+                        "closed clients that read too slowly, with 4100 (RESOUND_MAX_BACKLOG)"
+                    );
+                    told = slow;
+                }
             }
         }
     }

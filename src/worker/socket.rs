@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketContext};
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use super::backlog::Backlog;
 use super::outbox::Outbox;
 use crate::hub::Channel;
 use crate::protocol::{CloseReason, Frame, SocketId, message};
@@ -39,6 +40,9 @@ pub(super) struct Socket {
     tls: Option<RefCell<Box<ServerConnection>>>,
     /// Whether the last write would have blocked.
     blocked: Cell<bool>,
+    /// What all sockets hold for clients that do not read, and its own part of it.
+    backlog: Arc<Backlog>,
+    held: Cell<usize>,
     phase: Cell<Phase>,
     /// Of the task that reads.
     waker: RefCell<Option<Waker>>,
@@ -77,10 +81,10 @@ pub(super) enum Health {
 impl Socket {
     pub(super) fn new(
         id: SocketId,
-        tcp: TcpStream,
-        tls: Option<Box<ServerConnection>>,
+        (tcp, tls): (TcpStream, Option<Box<ServerConnection>>),
         websocket: WebSocketContext,
         ping_interval: Duration,
+        backlog: Arc<Backlog>,
     ) -> Self {
         Self {
             id,
@@ -93,6 +97,8 @@ impl Socket {
             tcp: RefCell::new(tcp),
             tls: tls.map(RefCell::new),
             blocked: Cell::new(false),
+            backlog,
+            held: Cell::new(0),
             phase: Cell::new(Phase::Open),
             waker: RefCell::default(),
             ping_interval,
@@ -111,6 +117,32 @@ impl Socket {
         self.blocked.get()
     }
 
+    /// Whether its client reads too slowly to be given more: more than `most` bytes
+    /// wait for it, or some bytes while too many wait in the whole process.
+    pub(super) fn is_behind(&self, most: usize) -> bool {
+        if self.blocked.get() && self.backlog.is_full() {
+            return true;
+        }
+        if self.out.borrow().len() <= most {
+            return false;
+        }
+        self.flush();
+        self.blocked.get() && self.out.borrow().len() > most
+    }
+
+    /// Tells the process what it holds for a client that does not read.
+    pub(super) fn settle(&self) {
+        let holds = if self.blocked.get() && self.ended().is_none() {
+            self.out.borrow().len()
+        } else {
+            0
+        };
+        let before = self.held.replace(holds);
+        if holds != before {
+            self.backlog.change(before, holds);
+        }
+    }
+
     /// Why it ended, once it has.
     pub(super) fn ended(&self) -> Option<CloseReason> {
         match self.phase.get() {
@@ -123,6 +155,7 @@ impl Socket {
     pub(super) fn send(&self, frame: &Frame) {
         if self.is_open() {
             self.out.borrow_mut().push(frame.as_bytes());
+            self.settle();
         }
     }
 
@@ -202,6 +235,7 @@ impl Socket {
             None => websocket.flush(stream),
         });
         self.flush();
+        self.settle();
         true
     }
 
@@ -212,6 +246,7 @@ impl Socket {
             Phase::Closing { reason, .. } | Phase::Ended(reason) => reason,
         };
         self.phase.set(Phase::Ended(reason));
+        self.settle();
         self.wake();
     }
 
@@ -256,6 +291,7 @@ impl Socket {
             }
             Err(_) => self.end(),
         }
+        self.settle();
     }
 
     fn write_all(&self) -> io::Result<()> {
@@ -383,6 +419,12 @@ impl Socket {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.backlog.change(self.held.get(), 0);
     }
 }
 

@@ -77,6 +77,7 @@ pub async fn run(connection: Connection, app: Arc<App>, hub: Arc<Hub>, broker: B
         }
     };
     tracing::debug!(app = session.app.id, socket_id = %connection.id(), ?reason, "disconnected");
+    session.hub.closes().count(reason);
     let worker = Rc::clone(connection.worker());
     worker.bury(session);
 }
@@ -85,6 +86,7 @@ pub async fn run(connection: Connection, app: Arc<App>, hub: Arc<Hub>, broker: B
 pub async fn refuse(connection: Connection, reason: CloseReason) {
     connection.close(reason);
     while connection.receive(|_, _| ()).await.is_ok() {}
+    connection.worker().hub().closes().count(reason);
     tracing::debug!(?reason, "refused");
 }
 

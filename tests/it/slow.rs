@@ -1,6 +1,7 @@
 //! Clients that do not read.
 
 use crate::support::{Client, Http, TestServer};
+use resound::protocol::CloseReason;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -37,6 +38,33 @@ fn a_client_that_does_not_read_is_closed_with_4100_and_holds_up_nobody() {
     }
     assert!(got < MESSAGES, "it was not slow at all");
     slow.closed_with(4100, "Messages are not read fast enough");
+    quick.expect_silence();
+}
+
+/// However much each may have: together they have a bound, too.
+#[test]
+fn clients_that_do_not_read_share_a_bound() {
+    let server = TestServer::with(&[
+        ("RESOUND_MAX_BACKLOG", "1000000000"),
+        ("RESOUND_MAX_TOTAL_BACKLOG", "3000000"),
+    ]);
+    let mut slow: Vec<Client> = (0..3).map(|_| Client::connect(&server)).collect();
+    let mut quick = Client::connect(&server);
+    slow.iter_mut().for_each(|client| client.subscribe("lobby"));
+    quick.subscribe("lobby");
+    let data = "x".repeat(100_000);
+    let event = format!(r#"{{"event":"ev","data":"{data}","channel":"lobby"}}"#);
+    let mut http = Http::connect(&server);
+    let closed = || server.hub.closes().of(CloseReason::TooSlow);
+    // The kernel's buffers of both ends take some megabytes of each first.
+    for _ in 0..1000 {
+        http.publish(&["lobby"], "ev", &data);
+        quick.expect(&event);
+        if closed() == 3 {
+            break;
+        }
+    }
+    assert_eq!(closed(), 3);
     quick.expect_silence();
 }
 
