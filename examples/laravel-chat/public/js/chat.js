@@ -1,0 +1,398 @@
+import Echo from 'laravel-echo';
+import * as api from './api.js';
+import * as view from './view.js';
+
+const { $ } = view;
+const { session } = api;
+
+let me;
+let echo;
+let rooms = [];
+let open = null; // the open chat: { id, messages, olderPage, … }
+const listening = new Set(); // the ids of the rooms whose events come
+const drafts = new Map(); // room id => what was typed there and is not sent
+
+const find = (id) => rooms.find((room) => room.id === id);
+
+// Session
+
+async function enter(user) {
+    if (me?.id !== user.id) drafts.clear();
+    me = user;
+    view.showApp(me);
+    connect();
+    await refresh().catch(fail);
+}
+
+function signedOut(message = 'Your session has ended. Please sign in again.') {
+    session.token = null;
+    echo?.disconnect();
+    clearTimeout(refreshTimer);
+    [echo, open, rooms] = [null, null, []];
+    listening.clear();
+    view.showLogin(message);
+}
+
+function fail(error, show = view.notify) {
+    if (!(error instanceof api.ApiError)) throw error;
+    if (error.status === 401) signedOut();
+    else show(error.message);
+}
+
+function connect() {
+    const { key, host, port, scheme } = window.reverb;
+    echo = new Echo({
+        broadcaster: 'reverb',
+        key,
+        wsHost: host,
+        wsPort: port,
+        wssPort: port,
+        forceTLS: scheme === 'https',
+        enabledTransports: ['ws', 'wss'],
+        authEndpoint: '/api/broadcasting/auth',
+        auth: { headers: { Authorization: `Bearer ${session.token}`, Accept: 'application/json' } },
+    });
+    session.socketId = () => (echo?.connectionStatus() === 'connected' ? echo.socketId() : undefined);
+    echo.connector.onConnectionChange(view.showConnection);
+    watch(echo.private(`App.Models.User.${me.id}`)).listen('.chat.started', refreshSoon);
+}
+
+/**
+ * Events are not repeated. Those before the subscription, be it the first or the one
+ * after a lost connection, are made up for by loading what is stored.
+ */
+function watch(channel) {
+    return channel.subscribed(refreshSoon).error(({ status }) => {
+        fail(new api.ApiError(status, `This page may not listen to ${channel.name} (${status}).`));
+    });
+}
+
+// Rooms
+
+let refreshTimer;
+function refreshSoon() {
+    clearTimeout(refreshTimer); // many channels are subscribed at once
+    refreshTimer = setTimeout(() => refresh().catch(fail), 200);
+}
+
+let refreshes = 0;
+async function refresh() {
+    const turn = ++refreshes;
+    const { data } = await api.rooms();
+    if (turn !== refreshes || !echo) return;
+    rooms = data;
+    listen();
+    render();
+    const before = open;
+    await followAddress();
+    if (open && open === before) await loadMessages();
+}
+
+function listen() {
+    for (const id of listening) {
+        if (find(id)) continue;
+        listening.delete(id);
+        echo.leaveChannel(`private-chat.${id}`);
+    }
+    for (const { id } of rooms) {
+        if (listening.has(id)) continue;
+        listening.add(id);
+        watch(echo.private(`chat.${id}`))
+            .listen('.message.sent', ({ message }) => receive(message))
+            .listen('.messages.read', ({ user, last_read_at }) => setReadMark(id, user.id, last_read_at));
+    }
+}
+
+function render() {
+    const room = open && find(open.id);
+    view.showRooms(rooms, open?.id, me);
+    view.showRoom(room, me);
+    if (!room) return;
+    view.showMessages([...open.messages.values()].sort((a, b) => a.id - b.id), {
+        me,
+        others: room.participants.filter(({ id }) => id !== me.id),
+        hasOlder: Boolean(open.olderPage),
+        isLoading: open.isLoading,
+    });
+}
+
+function put(room) {
+    rooms = find(room.id) ? rooms.map((old) => (old.id === room.id ? room : old)) : [room, ...rooms];
+    listen();
+    render();
+}
+
+async function goTo(room) {
+    $('new-chat').close();
+    put(room);
+    location.hash = `chat-${room.id}`;
+    await followAddress();
+}
+
+/** Which room is open is in the address: the browser's back button and a reload keep it. */
+async function followAddress() {
+    const id = Number(/^#chat-(\d+)$/.exec(location.hash)?.[1]);
+    const room = find(id);
+    if (open?.id === room?.id) return;
+    const left = open;
+    // Not echo.leave(), which would leave the private channel of that name as well.
+    if (left) echo.leaveChannel(`presence-chat.${left.id}`);
+    open = room ? { id, messages: new Map(), here: new Map(), typing: new Map(), isLoading: true } : null;
+    $('messages').replaceChildren();
+    view.scrollToEnd();
+    view.showError('composer-error')('');
+    showPresence();
+    render();
+    if (!open) return document.querySelector(`[data-room-id="${left.id}"]`)?.focus();
+    joinPresence(open);
+    $('content').value = drafts.get(id) ?? '';
+    view.fitComposer();
+    if (matchMedia('(min-width: 760px)').matches) $('content').focus(); // on a phone it would open the keyboard
+    await loadMessages();
+}
+
+// Messages
+
+async function loadMessages(page) {
+    const current = open;
+    if (page) current.isLoading = true;
+    try {
+        const { data, links } = await api.messages(current.id, page);
+        if (current !== open) return;
+        const oldest = data.at(-1);
+        // A newest page that does not reach what is known leaves a gap: load on from there.
+        const hasGap = !page && oldest && !current.messages.has(oldest.id);
+        if (hasGap) for (const id of current.messages.keys()) if (id < oldest.id) current.messages.delete(id);
+        if (page || hasGap) current.olderPage = links.next;
+        for (const message of data) current.messages.set(message.id, message);
+        render(); // still as loading: a whole page is not to be read out
+        await markRead();
+    } finally {
+        current.isLoading = false;
+        if (current === open) render();
+    }
+}
+
+function receive(message) {
+    const room = find(message.chat_id);
+    if (!room) return;
+    const isNews = message.id > (room.latest_message?.id ?? 0);
+    if (isNews) {
+        room.latest_message = message;
+        rooms = [room, ...rooms.filter((other) => other !== room)];
+    }
+    if (open?.id === room.id) {
+        open.messages.set(message.id, message);
+        stopTyping(open, message.user_id);
+    }
+    const isSystem = message.user_id === null;
+    const isSeen = open?.id === room.id && isLookedAt();
+    if (isNews && !isSystem && !isSeen && message.user_id !== me.id) room.unread_count++;
+    render();
+    if (isSystem) refreshSoon(); // somebody came or left
+    markRead().catch(fail);
+}
+
+const isLookedAt = () => document.visibilityState === 'visible' && document.hasFocus();
+
+async function markRead() {
+    if (!open || !isLookedAt()) return;
+    const { id } = open;
+    const theirs = [...open.messages.values()].filter(({ user_id }) => user_id !== null && user_id !== me.id);
+    const newest = theirs.reduce((a, b) => (b.id > (a?.id ?? 0) ? b : a), null);
+    const mine = find(id)?.participants.find((person) => person.id === me.id);
+    if (!newest || !mine || mine.last_read_at >= newest.created_at || open.marking >= newest.id) return;
+    open.marking = newest.id; // in this moment, so that two events do not ask twice
+    const current = open;
+    try {
+        const { data } = await api.markRead(id, newest.id);
+        setReadMark(id, data.user_id, data.last_read_at);
+    } finally {
+        current.marking = 0;
+    }
+}
+
+function setReadMark(roomId, userId, at) {
+    const room = find(roomId);
+    const person = room?.participants.find(({ id }) => id === userId);
+    if (!person) return;
+    if (!(person.last_read_at > at)) person.last_read_at = at;
+    if (userId === me.id) room.unread_count = 0;
+    render();
+}
+
+function setDraft(id, text) {
+    drafts.set(id, text);
+    if (open?.id !== id) return;
+    $('content').value = text;
+    view.fitComposer();
+}
+
+let sending = Promise.resolve(); // one at a time: they are stored in the order they were typed
+function submit() {
+    const id = open?.id;
+    const content = $('content').value.trim();
+    if (!id || !content) return;
+    setDraft(id, '');
+    view.showError('composer-error')('');
+    sending = sending.then(() => send(id, content));
+}
+
+async function send(id, content) {
+    try {
+        const { data } = await api.send(id, content);
+        receive(data);
+    } catch (error) {
+        setDraft(id, [content, drafts.get(id)].filter(Boolean).join('\n')); // before what was typed meanwhile
+        fail(error, open?.id === id ? view.showError('composer-error') : view.notify);
+    }
+}
+
+// Who is here, who is typing
+
+function joinPresence(room) {
+    room.channel = echo.join(`chat.${room.id}`)
+        .here((people) => {
+            room.here = new Map(people.map((person) => [person.id, person]));
+            showPresence();
+        })
+        .joining((person) => {
+            room.here.set(person.id, person);
+            showPresence();
+        })
+        .leaving((person) => {
+            room.here.delete(person.id);
+            stopTyping(room, person.id);
+        })
+        .listenForWhisper('typing', ({ id }) => {
+            clearTimeout(room.typing.get(id));
+            room.typing.set(id, setTimeout(() => stopTyping(room, id), 3000));
+            showPresence();
+        });
+}
+
+function stopTyping(room, userId) {
+    clearTimeout(room.typing.get(userId));
+    room.typing.delete(userId);
+    showPresence();
+}
+
+function showPresence() {
+    view.showHere([...(open?.here.values() ?? [])], me);
+    // A whisper comes from another browser, not from the server: its name is not to be trusted.
+    const typing = find(open?.id)?.participants.filter(({ id }) => id !== me.id && open.typing.has(id)) ?? [];
+    view.showTyping(typing.map(({ name }) => name));
+}
+
+function typed() {
+    drafts.set(open.id, $('content').value);
+    view.fitComposer();
+    const isHere = open.here.has(me.id); // a whisper needs the subscription
+    if (!isHere || Date.now() - (open.whisperedAt ?? 0) < 1000) return;
+    open.whisperedAt = Date.now();
+    open.channel.whisper('typing', { id: me.id, name: me.name });
+}
+
+// What a person does
+
+/** Calls an action, again only when it is done, and says in `show` why it failed. */
+function on(target, type, action, show = view.notify) {
+    let isRunning = false;
+    target.addEventListener(type, async (event) => {
+        if (type === 'submit') event.preventDefault();
+        if (isRunning) return;
+        isRunning = true;
+        try {
+            await action(event);
+        } catch (error) {
+            fail(error, show);
+        } finally {
+            isRunning = false;
+        }
+    });
+}
+
+on($('login'), 'submit', async () => {
+    const { token, user } = await api.login($('email').value, $('password').value);
+    session.token = token;
+    await enter(user);
+}, view.showError('login-error'));
+
+on($('accounts'), 'click', ({ target }) => {
+    const button = target.closest('button');
+    if (!button) return;
+    $('email').value = button.dataset.email;
+    $('password').value = 'password';
+});
+
+on($('sign-out'), 'click', async () => {
+    await api.logout();
+    session.token = null;
+    location.replace(location.pathname + location.search); // nothing of this person stays in the page
+});
+
+on($('composer'), 'submit', submit);
+on($('content'), 'input', typed);
+$('content').addEventListener('keydown', (event) => {
+    // isComposing: Enter also ends the input of a Chinese or Japanese word.
+    if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    submit();
+});
+
+on($('older'), 'click', () => loadMessages(open.olderPage));
+on($('latest'), 'click', view.scrollToEnd);
+on($('mute'), 'click', async () => put((await api.mute(open.id, !find(open.id).is_muted)).data));
+
+const showNewChatError = view.showError('new-chat-error');
+on($('new-chat-button'), 'click', async () => {
+    const { data } = await api.people();
+    view.showPeople('people', data, 'person');
+    view.showPeople('group-people', data, 'choice');
+    showNewChatError('');
+    $('new-chat').showModal();
+});
+on($('people'), 'click', async ({ target }) => {
+    const button = target.closest('[data-user-id]');
+    if (button) await goTo((await api.startChat(Number(button.dataset.userId))).data);
+}, showNewChatError);
+on($('new-group'), 'submit', async () => {
+    await goTo((await api.startGroup($('group-subject').value, view.checked('group-people'))).data);
+    $('new-group').reset();
+}, showNewChatError);
+
+const showGroupError = view.showError('group-error');
+async function showGroup() {
+    const { data } = await api.people();
+    const { participants } = find(open.id);
+    const isIn = ({ id }) => participants.some((person) => person.id === id);
+    view.showPeople('members', participants, 'member');
+    view.showPeople('addable', data.filter((person) => !isIn(person)), 'choice');
+    $('add-people').hidden = data.every(isIn);
+    showGroupError('');
+}
+on($('group-button'), 'click', async () => {
+    await showGroup();
+    $('group').showModal();
+});
+on($('add-people'), 'submit', async () => {
+    put((await api.addPeople(open.id, view.checked('addable'))).data);
+    refreshSoon(); // the system message about it
+    await showGroup();
+}, showGroupError);
+on($('leave'), 'click', async () => {
+    await api.leave(open.id);
+    $('group').close();
+    location.hash = '';
+    await refresh();
+}, showGroupError);
+
+window.addEventListener('hashchange', () => followAddress().catch(fail));
+window.addEventListener('focus', () => markRead().catch(fail));
+document.addEventListener('visibilitychange', () => markRead().catch(fail));
+
+if (session.token) {
+    api.me().then(({ data }) => enter(data)).catch((error) => fail(error, view.showLogin));
+} else {
+    view.showLogin();
+}
