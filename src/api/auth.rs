@@ -1,5 +1,6 @@
 //! Who signed a request: all of Pusher's checks, each with its own answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -247,7 +248,11 @@ fn check_digest(digest: &str, body: &[u8]) -> Result<(), AuthError> {
 /// The query's pairs in the order they came, decoded.
 fn query_pairs(query: &str) -> Vec<(String, String)> {
     let decode = |text: &str| {
-        let spaced = text.replace('+', " ");
+        let spaced = if text.contains('+') {
+            Cow::Owned(text.replace('+', " "))
+        } else {
+            Cow::Borrowed(text)
+        };
         percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
     };
     query

@@ -2,6 +2,7 @@
 //!
 //! Comparison takes the same time whatever the difference is.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -69,16 +70,22 @@ pub fn split_auth(auth: &str) -> Option<(&str, &str)> {
 /// values not escaped, `auth_signature` left out
 /// (Pusher's HTTP API, "Authentication").
 pub fn canonical_query(pairs: &[(String, String)]) -> String {
-    canonical(pairs, str::to_ascii_lowercase)
+    canonical(pairs, |key| {
+        if key.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            Cow::Owned(key.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(key)
+        }
+    })
 }
 
 /// The same with the keys as they were sent, which is what Reverb checks.
 pub fn canonical_query_as_sent(pairs: &[(String, String)]) -> String {
-    canonical(pairs, str::to_owned)
+    canonical(pairs, Cow::Borrowed)
 }
 
-fn canonical(pairs: &[(String, String)], name: impl Fn(&str) -> String) -> String {
-    let mut sorted: Vec<(String, &str)> = pairs
+fn canonical<'a>(pairs: &'a [(String, String)], name: impl Fn(&'a str) -> Cow<'a, str>) -> String {
+    let mut sorted: Vec<(Cow<'a, str>, &str)> = pairs
         .iter()
         .map(|(key, value)| (name(key), value.as_str()))
         .filter(|(key, _)| !key.eq_ignore_ascii_case("auth_signature"))
