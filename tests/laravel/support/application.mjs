@@ -68,8 +68,9 @@ class Application {
   /** `php artisan serve` on its usual port, which the document's page names. */
   async serve() {
     await needPort(8000);
-    // More than one request at a time, as in production.
-    this.start('php artisan serve', { PHP_CLI_SERVER_WORKERS: '4' });
+    // More than one request at a time, as in production; and it is not to restart when
+    // a test changes .env.
+    this.start('php artisan serve --no-reload', { PHP_CLI_SERVER_WORKERS: '4' });
     await this.isServed();
   }
 
