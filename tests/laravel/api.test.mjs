@@ -237,6 +237,27 @@ describe('a group', () => {
     assert.equal((await carla.get(`/api/chat/rooms/${group.id}/messages`)).status, 403);
   });
 
+  test('takes somebody in once, also when two do it at the same time', async () => {
+    const group = await newGroup(ana, [ben]);
+    const adding = [ana, ben, ana, ben, ana, ben].map((one) =>
+      one.post(`/api/chat/rooms/${group.id}/participants`, { user_ids: [carla.id] }),
+    );
+    for (const { status } of await Promise.all(adding)) assert.equal(status, 200);
+    const history = await ana.get(`/api/chat/rooms/${group.id}/messages`);
+    assert.equal(contents(history).length, 2);
+    assert.equal((await room(carla, group.id)).unread_count, 0);
+  });
+
+  test('of which the last who had not read leaves has been read', async () => {
+    const group = await newGroup(ana, [ben]);
+    await ana.say(group.id, 'one');
+    await ben.delete(`/api/chat/rooms/${group.id}/participants`);
+    const [{ read_at: readAt }] = await application.sql(
+      `select read_at from inmo_messages where chat_id = ${group.id} and user_id = ${ana.id}`,
+    );
+    assert.notEqual(readAt, null);
+  });
+
   test('is a new one each time', async () => {
     assert.notEqual((await newGroup(ana, [ben])).id, (await newGroup(ana, [ben])).id);
   });
@@ -264,6 +285,10 @@ describe('/api/broadcasting/auth', () => {
     for (const channel of ['private-chat.1', 'presence-chat.1', 'private-chat.999', 'private-chat.x', 'private-other']) {
       assert.equal((await dora.authorize(channel)).status, 403, channel);
     }
+    // A participant of chat 1; MySQL takes all of these for a 1.
+    for (const id of ['1x', '01', '1-2', 'x']) {
+      assert.equal((await ana.authorize(`private-chat.${id}`)).status, 403, id);
+    }
     assert.equal((await new Person().authorize('private-chat.1')).status, 401);
   });
 
@@ -288,6 +313,11 @@ describe('what cannot be', () => {
     ['no content', 422, () => ana.post(messages, {})],
     ['content that is a list', 422, () => ana.post(messages, { content: ['a'] })],
     ['4001 characters', 422, () => ana.post(messages, { content: 'a'.repeat(4001) })],
+    ['bytes that are no text', 422, () => ana.postForm(messages, 'content=%FFhello')],
+    ['a null character', 422, () => ana.post(messages, { content: 'a\u0000b' })],
+    ['a subject that is no text', 422, () =>
+      ana.postForm('/api/chat/rooms', `type=group&subject=%FF&user_ids[]=${ben.id}`)],
+    ['a cursor of something else', 422, () => ana.get(`${messages}?cursor=${btoa('{"x":1}')}`)],
     ['a megabyte', 422, () => ana.post(messages, { content: 'a'.repeat(1 << 20) })],
     ['more bytes than can be broadcast', 422, () => ana.post(messages, { content: '😀'.repeat(600) })],
     ['an unknown type', 422, () => ana.post(messages, { content: 'a', type: 'video' })],
@@ -315,11 +345,11 @@ describe('what cannot be', () => {
 
   async function unchanged(attempt) {
     const tables = ['inmo_chats', 'inmo_chat_participants', 'inmo_messages', 'jobs'];
-    const counts = () => Promise.all(tables.map((table) => application.count(table)));
-    const before = await counts();
+    const contents = () => Promise.all(tables.map((table) => application.sql(`select * from ${table}`)));
+    const before = await contents();
     const { status, json } = await attempt();
     assert.equal(typeof json.message, 'string');
-    assert.deepEqual(await counts(), before);
+    assert.deepEqual(await contents(), before);
     return status;
   }
 

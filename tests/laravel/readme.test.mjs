@@ -5,10 +5,10 @@ import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
+import { listen, load, open as openEcho } from '../clients/support/echo.mjs';
 import { needPort } from '../clients/support/server.mjs';
 import { test } from '../clients/support/test.mjs';
-import { within } from '../clients/support/wait.mjs';
-import { EXAMPLE, afterComposer } from './support/application.mjs';
+import { EXAMPLE, URL_OF_LARAVEL, afterComposer } from './support/application.mjs';
 
 const run = promisify(execFile);
 
@@ -34,11 +34,10 @@ test('its commands bring a message to Echo', async (t) => {
 
   const { token, user } = JSON.parse(await paste(logIn));
   assert.equal(user.name, 'Ana');
+  const auth = { url: `${URL_OF_LARAVEL}/api/broadcasting/auth` };
+  const echo = openEcho(t, await load('echo-2'), { broadcaster: 'reverb', port: 8080, auth, token });
+  const messages = await listen(echo.private('chat.1'));
   const answer = JSON.parse(await paste(send.replace('YOUR_SANCTUM_TOKEN_HERE', token)));
   assert.equal(answer.data.content, 'Hello from curl!');
-  const delivered = (async () => {
-    while ((await application.count('jobs')) > 0) await new Promise((resolve) => setTimeout(resolve, 100));
-  })();
-  await within('the worker to publish', delivered);
-  assert.equal(await application.count('failed_jobs'), 0);
+  assert.deepEqual((await messages.next()).message, answer.data);
 });

@@ -21,6 +21,8 @@ return [
             'unix_socket' => env('DB_SOCKET', ''),
             'charset' => 'utf8mb4',
             'collation' => 'utf8mb4_unicode_ci',
+            // A timestamp in the hour that summer time skips would be refused.
+            'timezone' => '+00:00',
             'prefix' => '',
             'strict' => true,
             'engine' => null,

@@ -5,9 +5,9 @@ use App\Http\Controllers\Api\Chat\ChatController;
 use App\Http\Controllers\Api\Chat\ParticipantController;
 use Illuminate\Support\Facades\Route;
 
-Route::post('auth/login', [AuthController::class, 'login'])->middleware('throttle:10,1');
+Route::post('auth/login', [AuthController::class, 'login'])->middleware('throttle:login');
 
-Route::middleware('auth:sanctum')->group(function () {
+Route::middleware(['auth:sanctum', 'throttle:api'])->group(function () {
     Route::get('auth/user', [AuthController::class, 'user']);
     Route::post('auth/logout', [AuthController::class, 'logout']);
 
@@ -22,8 +22,11 @@ Route::middleware('auth:sanctum')->group(function () {
             Route::get('messages', [ChatController::class, 'messages']);
             Route::post('messages', [ChatController::class, 'sendMessage']);
             Route::post('read', [ChatController::class, 'markAsRead']);
-            Route::post('participants', [ParticipantController::class, 'store']);
-            Route::delete('participants', [ParticipantController::class, 'destroy']);
+
+            Route::middleware('can:changeParticipants,chat')->group(function () {
+                Route::post('participants', [ParticipantController::class, 'store']);
+                Route::delete('participants', [ParticipantController::class, 'destroy']);
+            });
         });
     });
 });

@@ -7,7 +7,8 @@ use Illuminate\Support\Facades\Broadcast;
 // who is here and carries the whispers. A private channel needs something true; of a
 // presence channel the others are told what stands here.
 Broadcast::channel('chat.{id}', function (User $user, string $id) {
-    return $user->chats()->whereKey($id)->exists()
+    // MySQL finds the chat 1 under '1x', too.
+    return $id === (string) (int) $id && $user->chats()->whereKey($id)->exists()
         ? ['id' => $user->id, 'name' => $user->name]
         : false;
 });

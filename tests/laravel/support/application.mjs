@@ -2,7 +2,7 @@
 // files unchanged, a vendor/ beside them, its .env from its .env.example.
 
 import { execFile, spawn } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -17,9 +17,15 @@ const debian = path.join(here, '../debian');
 export const EXAMPLE = path.join(here, '../../../examples/laravel-chat');
 export const URL_OF_LARAVEL = 'http://localhost:8000';
 
-// Nothing that was started outlives the tests; see clients/support/server.mjs.
-const cleanups = new Set();
-process.on('exit', () => cleanups.forEach((cleanup) => cleanup()));
+// Nothing that was started outlives the tests; see clients/support/server.mjs. What
+// runs is killed before its folder goes.
+const kills = new Set();
+const folders = new Set();
+const remove = (folder) => rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+process.on('exit', () => {
+  kills.forEach((kill) => kill());
+  folders.forEach(remove);
+});
 
 /** Installed, migrated and seeded; the database is the one that `DB` names. */
 export async function install() {
@@ -35,7 +41,7 @@ export async function install() {
 /** The example after `composer install`. */
 export function afterComposer() {
   const folder = mkdtempSync(path.join(tmpdir(), 'laravel-chat-'));
-  cleanups.add(() => rmSync(folder, { recursive: true, force: true }));
+  folders.add(folder);
   cpSync(EXAMPLE, folder, { recursive: true, filter: (file) => !/\/(vendor|\.env|database\.sqlite)$/.test(file) });
   addVendor(folder);
   return new Application(folder);
@@ -45,7 +51,8 @@ export function afterComposer() {
 function addVendor(folder) {
   const vendor = path.join(folder, 'vendor');
   if (process.env.LARAVEL_VENDOR) {
-    symlinkSync(path.resolve(process.env.LARAVEL_VENDOR), vendor);
+    // A copy: Composer's autoloader looks for the application beside itself.
+    cpSync(process.env.LARAVEL_VENDOR, vendor, { recursive: true, verbatimSymlinks: true });
     return;
   }
   mkdirSync(path.join(vendor, 'composer'), { recursive: true });
@@ -104,7 +111,8 @@ class Application {
   /** Stops what it started, and is gone. */
   async stop() {
     await Promise.all([...this.#running].map((stop) => stop()));
-    cleanups.forEach((cleanup) => cleanup());
+    remove(this.folder);
+    folders.delete(this.folder);
   }
 
   /** Runs a command in the application's folder, in the background. */
@@ -130,13 +138,13 @@ class Application {
       }
     };
     const onExit = () => kill('SIGKILL');
-    process.on('exit', onExit);
+    kills.add(onExit);
     const stop = async () => {
       this.#running.delete(stop);
       kill('SIGTERM');
       await within(`${command} to end`, ended);
       kill('SIGKILL');
-      process.off('exit', onExit);
+      kills.delete(onExit);
     };
     this.#running.add(stop);
     return { stop, output: () => output.join('') };

@@ -20,6 +20,7 @@ export class Person {
 
   get = (path) => this.#request('GET', path);
   post = (path, body = {}, headers = {}) => this.#request('POST', path, body, headers);
+  postForm = (path, text) => this.#request('POST', path, new URLSearchParams(), {}, text);
   patch = (path, body) => this.#request('PATCH', path, body);
   delete = (path) => this.#request('DELETE', path);
 
@@ -37,7 +38,7 @@ export class Person {
     return json.data;
   }
 
-  async #request(method, path, body, headers = {}) {
+  async #request(method, path, body, headers = {}, form = undefined) {
     const isForm = body instanceof URLSearchParams;
     const response = await fetch(new URL(path, URL_OF_LARAVEL), {
       method,
@@ -45,9 +46,10 @@ export class Person {
         Accept: 'application/json',
         ...(this.token && { Authorization: `Bearer ${this.token}` }),
         ...(body && !isForm && { 'Content-Type': 'application/json' }),
+        ...(form && { 'Content-Type': 'application/x-www-form-urlencoded' }),
         ...headers,
       },
-      body: isForm ? body : body && JSON.stringify(body),
+      body: form ?? (isForm ? body : body && JSON.stringify(body)),
     });
     const text = await response.text();
     return { status: response.status, json: text === '' ? undefined : JSON.parse(text) };

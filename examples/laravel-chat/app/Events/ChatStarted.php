@@ -2,6 +2,7 @@
 
 namespace App\Events;
 
+use App\Events\Concerns\Retried;
 use App\Models\Chat;
 use Illuminate\Broadcasting\InteractsWithSockets;
 use Illuminate\Broadcasting\PrivateChannel;
@@ -12,7 +13,7 @@ use Illuminate\Queue\SerializesModels;
 /** These people take part in a chat from now on. */
 class ChatStarted implements ShouldBroadcast
 {
-    use Dispatchable, InteractsWithSockets, SerializesModels;
+    use Dispatchable, InteractsWithSockets, Retried, SerializesModels;
 
     /** @param  int[]  $userIds */
     public function __construct(public Chat $chat, public array $userIds)

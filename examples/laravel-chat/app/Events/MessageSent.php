@@ -2,6 +2,7 @@
 
 namespace App\Events;
 
+use App\Events\Concerns\Retried;
 use App\Http\Resources\MessageResource;
 use App\Models\Message;
 use Illuminate\Broadcasting\InteractsWithSockets;
@@ -12,19 +13,15 @@ use Illuminate\Queue\SerializesModels;
 
 class MessageSent implements ShouldBroadcast
 {
-    use Dispatchable, InteractsWithSockets, SerializesModels;
+    use Dispatchable, InteractsWithSockets, Retried, SerializesModels;
 
     /**
      * The bytes that a message's content may have in the request to the WebSocket
      * server, where it is JSON inside of JSON (an emoji takes 14). Reverb and Pusher take
-     * requests of 10 000 bytes, Resound larger ones; the rest is for the envelope.
+     * requests of 10 000 bytes, Resound larger ones; the rest is for the sender's name
+     * and all around it.
      */
-    public const MAX_CONTENT_BYTES = 7_000;
-
-    /** While the server restarts a job fails; it is tried again after so many seconds. */
-    public int $tries = 3;
-
-    public array $backoff = [2, 10];
+    public const MAX_CONTENT_BYTES = 6_000;
 
     public function __construct(public Message $message)
     {
@@ -47,6 +44,8 @@ class MessageSent implements ShouldBroadcast
 
     public static function contentFits(string $content): bool
     {
-        return strlen(json_encode(json_encode($content))) <= self::MAX_CONTENT_BYTES;
+        $once = json_encode($content, JSON_THROW_ON_ERROR);
+
+        return strlen(json_encode($once, JSON_THROW_ON_ERROR)) <= self::MAX_CONTENT_BYTES;
     }
 }

@@ -2,6 +2,7 @@
 
 namespace App\Events;
 
+use App\Events\Concerns\Retried;
 use App\Models\Chat;
 use App\Models\Message;
 use App\Models\User;
@@ -14,7 +15,7 @@ use Illuminate\Queue\SerializesModels;
 /** Somebody has read a chat up to a message. */
 class MessagesRead implements ShouldBroadcast
 {
-    use Dispatchable, InteractsWithSockets, SerializesModels;
+    use Dispatchable, InteractsWithSockets, Retried, SerializesModels;
 
     public function __construct(public Chat $chat, public User $reader, public Message $upTo)
     {

@@ -79,9 +79,40 @@ class Chat extends Model
                 'contact_id' => $contactId,
             ]);
             $chat->participants()->attach([$founder->id, ...$userIds]);
+            $chat->messages()->create(['content' => "{$founder->name} started the group"]);
 
             return $chat;
         });
+    }
+
+    /**
+     * Takes people into the group; for them it begins now.
+     *
+     * @param  int[]  $userIds
+     * @return int[] those who did not take part before
+     */
+    public function admit(array $userIds): array
+    {
+        $now = (new ChatParticipant)->freshTimestampString();
+        $row = ['chat_id' => $this->id, 'last_read_at' => $now, 'created_at' => $now, 'updated_at' => $now];
+
+        // One by one, because only so it is known who was there: two may add the same person.
+        return array_values(array_filter(
+            $userIds,
+            fn (int $id) => ChatParticipant::query()->insertOrIgnore(['user_id' => $id] + $row),
+        ));
+    }
+
+    /** Lets somebody go; false if they had gone. */
+    public function release(User $participant): bool
+    {
+        $hasLeft = (bool) $this->participants()->detach($participant->id);
+        if ($hasLeft) {
+            // What nobody else had left to read.
+            $this->noteWhatAllHaveRead();
+        }
+
+        return $hasLeft;
     }
 
     /**
@@ -91,23 +122,31 @@ class Chat extends Model
     public function markAsRead(User $reader, Message $upTo): bool
     {
         $time = $upTo->fromDateTime($upTo->created_at);
+        $mark = fn () => ChatParticipant::query()->where('chat_id', $this->id)->where('user_id', $reader->id);
 
-        $hasMoved = ChatParticipant::query()
-            ->where('chat_id', $this->id)
-            ->where('user_id', $reader->id)
-            ->where(fn ($mark) => $mark->whereNull('last_read_at')->orWhere('last_read_at', '<', $time))
+        $before = $mark()->toBase()->value('last_read_at');
+        $hasMoved = $mark()
+            ->where(fn ($query) => $query->whereNull('last_read_at')->orWhere('last_read_at', '<', $time))
             ->update(['last_read_at' => $time]);
-
         if ($hasMoved) {
-            $this->messages()
-                ->whereNull('read_at')
-                ->whereNotNull('user_id')
-                ->where('created_at', '<=', $time)
-                ->whereNotExists($this->participantsWhoHaveNotReadIt(...))
-                ->update(['read_at' => $upTo->freshTimestampString()]);
+            // Of those before the mark nothing has changed; they can be many.
+            $this->noteWhatAllHaveRead($before, $time);
         }
 
         return (bool) $hasMoved;
+    }
+
+    /** Sets `read_at` where everybody but the sender has read, after one time and up to another. */
+    private function noteWhatAllHaveRead(?string $after = null, ?string $upTo = null): void
+    {
+        // Of the table, not of the model: that a message is read is no change of it.
+        $this->messages()->toBase()
+            ->whereNull('read_at')
+            ->whereNotNull('user_id')
+            ->when($after, fn ($query) => $query->where('created_at', '>', $after))
+            ->when($upTo, fn ($query) => $query->where('created_at', '<=', $upTo))
+            ->whereNotExists($this->participantsWhoHaveNotReadIt(...))
+            ->update(['read_at' => (new Message)->freshTimestampString()]);
     }
 
     /** Those other than the sender whose mark is before the message of the outer query. */

@@ -16,6 +16,12 @@ class User extends Authenticatable
 
     protected $hidden = ['password'];
 
+    /** Whom I may write to. Here everybody; a CRM narrows it down to a team, say. */
+    public function contacts(): Builder
+    {
+        return self::query()->whereKeyNot($this->id)->orderBy('name');
+    }
+
     public function chats(): BelongsToMany
     {
         return $this->belongsToMany(Chat::class, 'inmo_chat_participants')

@@ -217,7 +217,7 @@ function setReadMark(roomId, userId, at) {
     const person = room?.participants.find(({ id }) => id === userId);
     if (!person) return;
     if (!(person.last_read_at > at)) person.last_read_at = at;
-    if (userId === me.id) room.unread_count = 0;
+    if (userId === me.id && !(room.latest_message?.created_at > at)) room.unread_count = 0;
     render();
 }
 
@@ -264,7 +264,9 @@ function joinPresence(room) {
             room.here.delete(person.id);
             stopTyping(room, person.id);
         })
-        .listenForWhisper('typing', ({ id }) => {
+        // Who it is says the server: what is in a whisper can be anything.
+        .listenForWhisper('typing', (_, { user_id }) => {
+            const id = Number(user_id);
             clearTimeout(room.typing.get(id));
             room.typing.set(id, setTimeout(() => stopTyping(room, id), 3000));
             showPresence();
@@ -279,7 +281,6 @@ function stopTyping(room, userId) {
 
 function showPresence() {
     view.showHere([...(open?.here.values() ?? [])], me);
-    // A whisper comes from another browser, not from the server: its name is not to be trusted.
     const typing = find(open?.id)?.participants.filter(({ id }) => id !== me.id && open.typing.has(id)) ?? [];
     view.showTyping(typing.map(({ name }) => name));
 }
@@ -290,7 +291,7 @@ function typed() {
     const isHere = open.here.has(me.id); // a whisper needs the subscription
     if (!isHere || Date.now() - (open.whisperedAt ?? 0) < 1000) return;
     open.whisperedAt = Date.now();
-    open.channel.whisper('typing', { id: me.id, name: me.name });
+    open.channel.whisper('typing', {});
 }
 
 // What a person does
@@ -318,7 +319,8 @@ on($('login'), 'submit', async () => {
     await enter(user);
 }, view.showError('login-error'));
 
-on($('accounts'), 'click', ({ target }) => {
+const accounts = $('accounts'); // only where APP_ENV is local
+if (accounts) on(accounts, 'click', ({ target }) => {
     const button = target.closest('button');
     if (!button) return;
     $('email').value = button.dataset.email;
@@ -326,7 +328,7 @@ on($('accounts'), 'click', ({ target }) => {
 });
 
 on($('sign-out'), 'click', async () => {
-    await api.logout();
+    await api.logout().catch(() => {}); // where the server is not reached, the token is forgotten nevertheless
     session.token = null;
     location.replace(location.pathname + location.search); // nothing of this person stays in the page
 });

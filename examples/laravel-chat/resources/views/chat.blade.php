@@ -66,12 +66,14 @@
         <p id="login-error" class="error" role="alert"></p>
         <button class="primary">Sign in</button>
 
+        @env('local')
         <fieldset id="accounts">
             <legend>The seeder’s accounts, each with the password “password”</legend>
             @foreach (['Ana', 'Ben', 'Carla'] as $name)
                 <button type="button" data-email="{{ strtolower($name) }}@example.test"><b>{{ $name }}</b> {{ strtolower($name) }}@example.test</button>
             @endforeach
         </fieldset>
+        @endenv
     </form>
 </main>
 

@@ -4,6 +4,7 @@ namespace App\Http\Requests\Chat;
 
 use App\Enums\MessageType;
 use App\Events\MessageSent;
+use App\Rules\Text;
 use Closure;
 use Illuminate\Foundation\Http\FormRequest;
 use Illuminate\Validation\Rules\Enum;
@@ -17,7 +18,7 @@ class SendMessageRequest extends FormRequest
         return [
             'type' => ['sometimes', 'string', new Enum(MessageType::class)],
             'content' => [
-                'bail', 'required', 'string', 'max:4000',
+                'bail', 'required', 'string', Text::valid(), 'max:4000',
                 ...($isAddress ? ['url', 'starts_with:http://,https://'] : []),
                 function (string $attribute, string $content, Closure $fail) {
                     if (! MessageSent::contentFits($content)) {

@@ -14,6 +14,9 @@ class AuthController
 {
     private const TOKEN_DAYS = 30;
 
+    /** Checked where there is no account, so that the time does not tell who has one. */
+    private const NOBODYS_PASSWORD = '$2y$10$sw6bb55R5sVkkgvV73cyQeA.U7zj44RlqI9l8zEFxCuIgUKW1/ZsS';
+
     public function login(Request $request): JsonResponse
     {
         $credentials = $request->validate([
@@ -22,7 +25,8 @@ class AuthController
         ]);
 
         $user = User::query()->where('email', $credentials['email'])->first();
-        if (! $user || ! Hash::check($credentials['password'], $user->password)) {
+        $isRight = Hash::check($credentials['password'], $user->password ?? self::NOBODYS_PASSWORD);
+        if (! $user || ! $isRight) {
             throw ValidationException::withMessages(['email' => __('auth.failed')]);
         }
 

@@ -11,9 +11,13 @@ use App\Http\Resources\ChatResource;
 use App\Http\Resources\MessageResource;
 use App\Models\Chat;
 use App\Models\User;
+use ErrorException;
 use Illuminate\Http\JsonResponse;
 use Illuminate\Http\Request;
 use Illuminate\Http\Resources\Json\AnonymousResourceCollection;
+use Illuminate\Support\Facades\DB;
+use Illuminate\Validation\ValidationException;
+use UnexpectedValueException;
 
 class ChatController
 {
@@ -45,14 +49,22 @@ class ChatController
     {
         $messages = $chat->messages()->with('sender')->orderByDesc('id');
 
-        return MessageResource::collection($messages->cursorPaginate(self::MESSAGES_PER_PAGE));
+        try {
+            return MessageResource::collection($messages->cursorPaginate(self::MESSAGES_PER_PAGE));
+        } catch (ErrorException|UnexpectedValueException) {
+            throw ValidationException::withMessages(['cursor' => 'The cursor is not one of this list.']);
+        }
     }
 
     public function sendMessage(SendMessageRequest $request, Chat $chat): JsonResponse
     {
-        $message = $chat->messages()->create($request->validated() + ['user_id' => $request->user()->id]);
+        // One transaction: with the database queue there is no message without its event.
+        $message = DB::transaction(function () use ($request, $chat) {
+            $message = $chat->messages()->create(['user_id' => $request->user()->id] + $request->validated());
+            broadcast(new MessageSent($message))->toOthers();
 
-        broadcast(new MessageSent($message))->toOthers();
+            return $message;
+        });
 
         return MessageResource::make($message)->response()->setStatusCode(201);
     }
@@ -97,7 +109,6 @@ class ChatController
         $asked = $request->validated();
 
         $chat = Chat::group($me, $asked['subject'], $asked['user_ids'], $asked['contact_id'] ?? null);
-        $chat->messages()->create(['content' => "{$me->name} started the group"]);
         broadcast(new ChatStarted($chat, [$me->id, ...$asked['user_ids']]))->toOthers();
 
         return $this->room($me, $chat)->response()->setStatusCode(201);

@@ -4,6 +4,7 @@ namespace App\Http\Controllers\Api\Chat;
 
 use App\Events\ChatStarted;
 use App\Events\MessageSent;
+use App\Http\Requests\Chat\StoreChatRequest;
 use App\Http\Resources\ChatResource;
 use App\Http\Resources\UserResource;
 use App\Models\Chat;
@@ -11,41 +12,48 @@ use App\Models\User;
 use Illuminate\Http\Request;
 use Illuminate\Http\Resources\Json\AnonymousResourceCollection;
 use Illuminate\Http\Response;
-use Illuminate\Support\Facades\Gate;
+use Illuminate\Support\Facades\DB;
 
 /** Who can be written to, and who comes into a group and leaves it. */
 class ParticipantController
 {
+    private const MOST_PEOPLE = 200;
+
     public function index(Request $request): AnonymousResourceCollection
     {
-        return UserResource::collection(User::query()->whereKeyNot($request->user()->id)->orderBy('name')->get());
+        return UserResource::collection($request->user()->contacts()->limit(self::MOST_PEOPLE)->get());
     }
 
     public function store(Request $request, Chat $chat): ChatResource
     {
-        Gate::authorize('changeParticipants', $chat);
-        $added = $request->validate([
+        $me = $request->user();
+        $asked = $request->validate([
             'user_ids' => ['required', 'array', 'max:50'],
-            'user_ids.*' => ['integer', 'distinct', 'exists:users,id'],
+            'user_ids.*' => ['bail', 'integer', 'distinct', StoreChatRequest::contactOf($me)],
         ]);
 
-        $ids = $chat->participants()->syncWithoutDetaching($added['user_ids'])['attached'];
-        if ($ids) {
-            $names = User::query()->whereKey($ids)->orderBy('name')->pluck('name')->join(', ', ' and ');
-            $this->announce($chat, "{$request->user()->name} added {$names}");
-            broadcast(new ChatStarted($chat, $ids))->toOthers();
-        }
+        DB::transaction(function () use ($me, $chat, $asked) {
+            $added = $chat->admit($asked['user_ids']);
+            if ($added) {
+                $names = User::query()->whereKey($added)->orderBy('name')->pluck('name')->join(', ', ' and ');
+                $this->announce($chat, "{$me->name} added {$names}");
+                broadcast(new ChatStarted($chat, $added))->toOthers();
+            }
+        });
 
-        return ChatResource::make($request->user()->rooms()->findOrFail($chat->id));
+        return ChatResource::make($me->rooms()->findOrFail($chat->id));
     }
 
     /** Leaves the group. */
     public function destroy(Request $request, Chat $chat): Response
     {
-        Gate::authorize('changeParticipants', $chat);
+        $me = $request->user();
 
-        $chat->participants()->detach($request->user()->id);
-        $this->announce($chat, "{$request->user()->name} left");
+        DB::transaction(function () use ($me, $chat) {
+            if ($chat->release($me)) {
+                $this->announce($chat, "{$me->name} left");
+            }
+        });
 
         return response()->noContent();
     }
