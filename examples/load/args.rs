@@ -5,6 +5,7 @@ use crate::message::SHORTEST;
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Longer data than this would not fit an empty send buffer in one write.
 const LONGEST: usize = 32 * 1024;
@@ -38,6 +39,15 @@ pub(crate) enum Command {
     Disconnect(Disconnect),
     /// Holds idle connections and measures the server's memory.
     Idle(Idle),
+    /// Sends a burst of messages to connections that are idle before and after,
+    /// and compares the server's memory.
+    Burst(Burst),
+    /// Floods a channel, kills thousands of members of another one, and measures
+    /// how long a third one's messages take meanwhile.
+    Fairness(Fairness),
+    /// Sends pings and client events on one connection as fast as it takes them,
+    /// and measures how long another channel's messages take meanwhile.
+    Greedy(Greedy),
 }
 
 #[derive(clap::Args)]
@@ -56,6 +66,9 @@ pub(crate) struct Rate {
     /// Messages per second.
     #[arg(long, default_value_t = 20, value_parser = between(1, 100_000))]
     pub(crate) rate: usize,
+    /// More subscribers, who stop reading; the server has to close them.
+    #[arg(long, default_value_t = 0, value_parser = between(0, 100))]
+    pub(crate) stalled: usize,
 }
 
 #[derive(clap::Args)]
@@ -74,6 +87,69 @@ pub(crate) struct Idle {
     /// Seconds of silence before the last measurement.
     #[arg(long, default_value_t = 3, value_parser = between(0, 600))]
     pub(crate) silence: usize,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Burst {
+    #[command(flatten)]
+    pub(crate) traffic: Traffic,
+    /// Messages, all published at once.
+    #[arg(long, default_value_t = 200, value_parser = between(1, 4096))]
+    pub(crate) messages: usize,
+    /// Seconds of silence before the burst.
+    #[arg(long, default_value_t = 3, value_parser = between(0, 600))]
+    pub(crate) quiet: usize,
+    /// Seconds of silence after it, before the last measurement.
+    #[arg(long, default_value_t = 10, value_parser = between(0, 600))]
+    pub(crate) silence: usize,
+}
+
+/// A channel with one subscriber, whose messages tell how long others wait.
+#[derive(clap::Args)]
+pub(crate) struct Probe {
+    /// Messages per second to the channel that is measured.
+    #[arg(long, default_value_t = 20, value_parser = between(1, 1000))]
+    pub(crate) rate: usize,
+    /// The channel that is measured.
+    #[arg(long, default_value = "private-probe")]
+    pub(crate) probe_channel: String,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Fairness {
+    /// The flood.
+    #[command(flatten)]
+    pub(crate) traffic: Traffic,
+    /// Messages of the flood in flight.
+    #[arg(long, default_value_t = 32, value_parser = between(1, 4096))]
+    pub(crate) window: usize,
+    #[command(flatten)]
+    pub(crate) probe: Probe,
+    /// Members of the presence channel.
+    #[arg(long, default_value_t = 6000, value_parser = between(2, 20_000))]
+    pub(crate) members: usize,
+    /// How many of them are killed; at least one stays.
+    #[arg(long, default_value_t = 4000, value_parser = between(1, 20_000))]
+    pub(crate) killed: usize,
+    /// The presence channel.
+    #[arg(long, default_value = "presence-fairness")]
+    pub(crate) presence_channel: String,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Greedy {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) probe: Probe,
+    /// Bytes of the data of a client event.
+    #[arg(long, default_value_t = 200, value_parser = between(SHORTEST, LONGEST))]
+    pub(crate) size: usize,
+    #[command(flatten)]
+    pub(crate) span: Span,
+    /// The channel of the greedy client, who is alone in it.
+    #[arg(long, default_value = "private-greedy")]
+    pub(crate) channel: String,
 }
 
 #[derive(clap::Args)]
@@ -201,7 +277,7 @@ pub(crate) struct Traffic {
 }
 
 /// How long a run takes.
-#[derive(clap::Args)]
+#[derive(Clone, Copy, clap::Args)]
 pub(crate) struct Span {
     /// Seconds to measure.
     #[arg(long, default_value_t = 10, value_parser = between(1, 3600))]
@@ -212,7 +288,7 @@ pub(crate) struct Span {
 }
 
 /// The server, and the application to speak for.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub(crate) struct Target {
     /// The server's address.
     #[arg(long, default_value = "127.0.0.1:8080")]
@@ -233,6 +309,9 @@ pub(crate) struct Target {
     /// 28,000 ports of its own.
     #[arg(long, default_value_t = 1, value_parser = between(1, 254))]
     pub(crate) sources: usize,
+    /// Speak TLS, and trust the certificate of this PEM file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls: Option<PathBuf>,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,

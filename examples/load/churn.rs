@@ -12,6 +12,7 @@ use crate::clock::{Clock, seconds};
 use crate::entry::{self, Entry};
 use crate::process::Process;
 use crate::report::{self, Usage};
+use crate::stream::Route;
 use crate::subscriber;
 use crate::sys::{Epoll, Events};
 use hdrhistogram::Histogram;
@@ -65,10 +66,10 @@ struct Visit {
     subscribing: bool,
 }
 
-struct Door<'a> {
-    options: &'a Churn,
+struct Door {
     clock: Clock,
     app: App,
+    route: Route,
     channels: Vec<String>,
     visits: Vec<Option<Visit>>,
     under_way: usize,
@@ -80,13 +81,13 @@ struct Door<'a> {
     arrivals: Epoll,
 }
 
-impl<'a> Door<'a> {
-    fn new(options: &'a Churn) -> Outcome<Self> {
+impl Door {
+    fn new(options: &Churn) -> Outcome<Self> {
         let name = |number| subscriber::channel(&options.channel, number, options.channels);
         Ok(Self {
-            options,
             clock: Clock::start(),
             app: App::of(&options.target),
+            route: Route::of(&options.target)?,
             channels: (0..options.channels).map(name).collect(),
             visits: (0..options.visitors).map(|_| None).collect(),
             under_way: 0,
@@ -125,10 +126,8 @@ impl<'a> Door<'a> {
     }
 
     fn come(&mut self, place: usize) -> Outcome<()> {
-        let target = &self.options.target;
         let began = self.clock.now();
-        let source = subscriber::source(self.begun, target.sources);
-        let entry = Entry::open(target.addr, source, &self.app)?;
+        let entry = Entry::open(&self.route, self.begun, &self.app)?;
         self.arrivals.add(entry.stream(), place as u64)?;
         self.visits[place] = Some(Visit {
             entry,

@@ -11,6 +11,7 @@ use crate::args::Disconnect;
 use crate::clock::{Clock, seconds};
 use crate::process::Process;
 use crate::report::{self, Usage};
+use crate::stream::Route;
 use crate::subscriber::{self, Subscriber};
 use crate::sys::{Epoll, Events};
 use crate::wire;
@@ -104,9 +105,8 @@ struct Pinger {
 
 impl Pinger {
     fn connect(options: &Disconnect, app: &App) -> Outcome<Self> {
-        let target = &options.target;
-        let source = subscriber::source(0, target.sources);
-        let (socket, _) = Subscriber::connect(target.addr, source, app)?;
+        let route = Route::of(&options.target)?;
+        let (socket, _) = Subscriber::connect(&route, 0, app)?;
         let arrivals = Epoll::new()?;
         arrivals.add(socket.stream(), 0)?;
         let clock = Clock::start();

@@ -4,35 +4,28 @@
 
 use crate::Outcome;
 use crate::app::App;
-use crate::sys;
+use crate::stream::{PATIENCE, Route, Stream};
 use crate::wire::{self, Frame};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-use std::time::Duration;
-
-/// How long a server may take for one step.
-const PATIENCE: Duration = Duration::from_secs(10);
+use std::net::TcpStream;
 
 /// A connection on its way to being a subscriber.
 pub(crate) struct Entry {
-    stream: TcpStream,
+    stream: Stream,
     received: Vec<u8>,
     upgraded: bool,
 }
 
 impl Entry {
-    /// Connects and asks for the upgrade.
-    pub(crate) fn open(server: SocketAddr, source: Option<Ipv4Addr>, app: &App) -> Outcome<Self> {
-        let stream = connect(server, source)
-            .map_err(|error| format!("cannot connect to {server}: {error}"))?;
-        stream.set_nodelay(true)?;
+    /// Connects as the subscriber with this number and asks for the upgrade.
+    pub(crate) fn open(route: &Route, number: usize, app: &App) -> Outcome<Self> {
         let mut entry = Self {
-            stream,
+            stream: route.open(number)?,
             received: Vec::new(),
             upgraded: false,
         };
-        let key = app.key();
+        let (server, key) = (route.server, app.key());
         let request = format!(
             "GET /app/{key}?protocol=7&client=load&version=1 HTTP/1.1\r\n\
              Host: {server}\r\n\
@@ -46,23 +39,25 @@ impl Entry {
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
+        self.stream.tcp()
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Outcome<()> {
         Ok(self.stream.write_all(bytes)?)
     }
 
-    /// Reads once, without blocking if the stream does not.
+    /// Reads the socket once, without blocking if it does not.
     pub(crate) fn read(&mut self) -> Outcome<()> {
         let mut buffer = [0; 4096];
-        match self.stream.read(&mut buffer) {
-            Ok(0) => Err("the server closed the connection of an entry".into()),
-            Ok(count) => {
-                self.received.extend_from_slice(&buffer[..count]);
-                Ok(())
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err("the server closed the connection of an entry".into()),
+                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+                Err(error) => return Err(format!("cannot read from the server: {error}").into()),
             }
-            Err(error) => Err(format!("cannot read from the server: {error}").into()),
+            if !self.stream.has_more() {
+                return Ok(());
+            }
         }
     }
 
@@ -103,8 +98,8 @@ impl Entry {
         awaited: &str,
         mut step: impl FnMut(&mut Self) -> Outcome<Option<T>>,
     ) -> Outcome<T> {
-        self.stream.set_read_timeout(Some(PATIENCE))?;
-        self.stream.set_write_timeout(Some(PATIENCE))?;
+        self.stream().set_read_timeout(Some(PATIENCE))?;
+        self.stream().set_write_timeout(Some(PATIENCE))?;
         loop {
             if let Some(done) = step(self)? {
                 return Ok(done);
@@ -115,7 +110,7 @@ impl Entry {
     }
 
     /// The stream, and what was read of it and belongs to what comes next.
-    pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>) {
+    pub(crate) fn into_parts(self) -> (Stream, Vec<u8>) {
         (self.stream, self.received)
     }
 
@@ -205,13 +200,4 @@ pub(crate) fn answer_to(frame: &Frame<'_>) -> Outcome<Option<Vec<u8>>> {
 
 fn pusher_pong() -> Vec<u8> {
     wire::masked(wire::TEXT, br#"{"event":"pusher:pong","data":{}}"#)
-}
-
-fn connect(server: SocketAddr, source: Option<Ipv4Addr>) -> std::io::Result<TcpStream> {
-    match (server, source) {
-        (SocketAddr::V4(server), Some(source)) => {
-            sys::connect_from(SocketAddrV4::new(source, 0), server, PATIENCE)
-        }
-        _ => TcpStream::connect_timeout(&server, PATIENCE),
-    }
 }

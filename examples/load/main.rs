@@ -1,36 +1,44 @@
 //! A load generator for servers that speak the Pusher protocol: many
-//! subscribers and a few publishers in one thread on one core.
+//! subscribers and a few publishers, as a rule in one thread, on one core.
 //!
 //! It measures how fast one channel is fanned out (`fanout`), how long a
 //! delivery takes at a fixed rate (`rate`), how fast publishes to many channels
 //! are taken (`publish`) and client events passed on (`whisper`), what it costs
 //! when connections, subscriptions and members of a presence channel come and go
 //! (`churn`, `resubscribe`, `presence`), what others feel when thousands of
-//! connections end at once (`disconnect`), and what an idle connection costs the
-//! server in memory (`idle`). It accounts for every single delivery, and it ends
-//! with a failure if one was lost, repeated or out of order.
+//! connections end at once (`disconnect`) or while others keep the server busy
+//! (`fairness`, `greedy`), and what idle connections cost the server in memory,
+//! before and after a burst (`idle`, `burst`). It accounts for every single
+//! delivery, and it ends with a failure if one was lost, repeated or out of order.
 //!
 //! It is not a conformance test, and it sends nothing but well-formed requests.
-//! Publishing and receiving share the one thread, so a latency includes the time
+//! Publishing and receiving share one thread, so a latency includes the time
 //! a frame waited in the generator's own socket; the generator's own load is
 //! reported for that reason.
 
 mod app;
 mod args;
+mod burst;
 mod churn;
 mod clock;
+mod crowd;
 mod disconnect;
 mod entry;
+mod fairness;
+mod greedy;
 mod idle;
 mod ledger;
 mod message;
 mod presence;
+mod probe;
 mod process;
 mod publisher;
 mod report;
 mod resubscribe;
 mod roster;
 mod run;
+mod stalled;
+mod stream;
 mod subscriber;
 #[allow(dead_code, reason = "the ceiling uses the rest of it")]
 mod sys;
@@ -50,17 +58,17 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Fanout(options) => {
             let pace = run::Pace::window(options.window);
-            run::run(&options.traffic, 1, pace)
+            run::run(&options.traffic, 1, pace, 0)
         }
         Command::Publish(traffic) => {
             // Several messages per publisher, so that it is the answers that are
             // waited for, and not the deliveries.
             let pace = run::Pace::window(traffic.publishers * 4);
-            run::run(&traffic, traffic.subscribers, pace)
+            run::run(&traffic, traffic.subscribers, pace, 0)
         }
         Command::Rate(options) => {
             let pace = run::Pace::rate(options.rate);
-            run::run(&options.traffic, 1, pace)
+            run::run(&options.traffic, 1, pace, options.stalled)
         }
         Command::Whisper(options) => whisper::run(&options),
         Command::Churn(options) => churn::run(&options),
@@ -68,6 +76,9 @@ fn main() -> ExitCode {
         Command::Presence(options) => presence::run(&options),
         Command::Disconnect(options) => disconnect::run(&options),
         Command::Idle(options) => idle::run(&options),
+        Command::Burst(options) => burst::run(&options),
+        Command::Fairness(options) => fairness::run(&options),
+        Command::Greedy(options) => greedy::run(&options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

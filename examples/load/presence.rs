@@ -11,14 +11,16 @@ use crate::Outcome;
 use crate::app::App;
 use crate::args::Presence;
 use crate::clock::{Clock, seconds};
+use crate::crowd::Crowd;
 use crate::entry;
 use crate::ledger::Ledger;
 use crate::message::Mark;
 use crate::process::Process;
 use crate::report::{self, Tally, Usage};
 use crate::roster::{self, Gazette, News};
+use crate::stream::Route;
 use crate::subscriber::{self, Subscriber};
-use crate::sys::{Epoll, Events};
+use crate::sys::Events;
 use hdrhistogram::Histogram;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
@@ -26,10 +28,8 @@ use std::time::Duration;
 
 /// How long to wait for what is still on its way when the visiting is over.
 const DRAIN: u64 = seconds(10);
-/// How long all members together may take to join.
-const SETUP: u64 = seconds(300);
-/// Members that join at a time.
-const JOINING: usize = 32;
+/// How long to wait for the first visitor to have come and gone.
+const SETTLE: u64 = seconds(300);
 const BATCH: usize = 64;
 const BUFFER: usize = 128 * 1024;
 /// Times longer than this many nanoseconds count as this long.
@@ -97,8 +97,7 @@ struct Hall<'a> {
     gazette: Gazette,
     /// The news that are on their way.
     marks: HashMap<News, Mark>,
-    members: Vec<Subscriber>,
-    ids: Vec<String>,
+    crowd: Crowd,
     visitors: Vec<Visitor>,
     /// The next visitor's number as a user.
     next_user: u32,
@@ -109,25 +108,18 @@ struct Hall<'a> {
     cycles: u64,
     /// How long the lists took.
     answers: Histogram<u64>,
-    arrivals: Epoll,
     buffer: Vec<u8>,
 }
 
 impl<'a> Hall<'a> {
     fn connect(options: &'a Presence) -> Outcome<Self> {
         let target = &options.target;
-        let app = App::of(target);
-        let arrivals = Epoll::new()?;
-        let (mut members, mut ids, mut visitors) = (Vec::new(), Vec::new(), Vec::new());
-        for number in 0..options.members + options.visitors {
-            let source = subscriber::source(number, target.sources);
-            let (socket, id) = Subscriber::connect(target.addr, source, &app)?;
-            arrivals.add(socket.stream(), number as u64)?;
-            if number < options.members {
-                members.push(socket);
-                ids.push(id);
-                continue;
-            }
+        let (app, route) = (App::of(target), Route::of(target)?);
+        let crowd = Crowd::connect(&route, &app, options.members)?;
+        let mut visitors = Vec::new();
+        for number in options.members..options.members + options.visitors {
+            let (socket, id) = Subscriber::connect(&route, number, &app)?;
+            crowd.arrivals.add(socket.stream(), number as u64)?;
             visitors.push(Visitor {
                 socket,
                 id,
@@ -142,66 +134,30 @@ impl<'a> Hall<'a> {
             options,
             clock: Clock::start(),
             app,
-            ledger: Ledger::new(members.len(), visitors.len(), visitors.len() * 4),
+            ledger: Ledger::new(options.members, visitors.len(), visitors.len() * 4),
             gazette: Gazette::new(visitors.len() * 4),
             marks: HashMap::new(),
-            orders: vec![0; members.len()],
-            next_user: members.len() as u32,
-            members,
-            ids,
+            orders: vec![0; options.members],
+            next_user: options.members as u32,
+            crowd,
             visitors,
             settled: false,
             cycles: 0,
             answers: Histogram::new_with_bounds(1, LONGEST, 3)?,
-            arrivals,
             buffer: vec![0; BUFFER],
         })
     }
 
     /// Lets all members join, and reads until nothing is left of that.
     fn fill(&mut self) -> Outcome<()> {
-        let end = self.clock.now() + SETUP;
-        self.join_all(end)?;
+        self.crowd
+            .join(&self.app, &self.options.channel, self.clock)?;
+        let end = self.clock.now() + SETTLE;
         while !self.settled {
             if self.clock.now() >= end {
                 return Err("the members do not get what they are told".into());
             }
             self.work_until(self.clock.now() + seconds(1) / 10, true)?;
-        }
-        Ok(())
-    }
-
-    /// Lets members join, a few at a time.
-    fn join_all(&mut self, end: u64) -> Outcome<()> {
-        let (channel, members) = (&self.options.channel, self.members.len());
-        let mut events = Events::with_capacity(BATCH);
-        let (mut begun, mut joined) = (0, 0);
-        while joined < self.members.len() {
-            while begun < self.members.len() && begun - joined < JOINING {
-                let data = roster::member_data(begun as u32);
-                let request =
-                    entry::subscription(&self.app, &self.ids[begun], channel, Some(&data));
-                self.members[begun].send(&request)?;
-                begun += 1;
-            }
-            let now = self.clock.now();
-            if now >= end {
-                return Err(format!("only {joined} members could join").into());
-            }
-            self.arrivals
-                .wait(&mut events, Duration::from_nanos(end - now))?;
-            for index in 0..events.len() {
-                let number = events.get(index).token as usize;
-                let member = self.members.get_mut(number).ok_or("a visitor was told")?;
-                member.receive(&mut self.buffer, self.clock, |text, _| {
-                    if roster::is_joining_of_one_below(members, text) {
-                        return Ok(true);
-                    }
-                    let listed = roster::is_list(text, channel)?;
-                    joined += usize::from(listed);
-                    Ok(listed)
-                })?;
-            }
         }
         Ok(())
     }
@@ -221,11 +177,12 @@ impl<'a> Hall<'a> {
             if now >= end || (!visiting && self.visitors.iter().all(away)) {
                 return Ok(());
             }
-            self.arrivals
+            self.crowd
+                .arrivals
                 .wait(&mut events, Duration::from_nanos(end - now))?;
             for index in 0..events.len() {
                 let number = events.get(index).token as usize;
-                match number.checked_sub(self.members.len()) {
+                match number.checked_sub(self.crowd.members.len()) {
                     None => self.tell_member(number)?,
                     Some(number) => self.tell_visitor(number)?,
                 }
@@ -280,7 +237,7 @@ impl<'a> Hall<'a> {
             ..
         } = self;
         let order = &mut orders[number];
-        self.members[number].receive(&mut self.buffer, self.clock, |text, now| {
+        self.crowd.members[number].receive(&mut self.buffer, self.clock, |text, now| {
             let mark = match gazette.find(text) {
                 Some(mark) => mark,
                 None if !*settled && roster::is_joining_of_one_below(options.members, text) => {
@@ -316,7 +273,7 @@ impl<'a> Hall<'a> {
     /// Reads one visitor once: its list, and what it is told after that.
     fn tell_visitor(&mut self, number: usize) -> Outcome<()> {
         let channel = &self.options.channel;
-        let members = self.members.len();
+        let members = self.crowd.members.len();
         let visitor = &mut self.visitors[number];
         let (user, others) = (visitor.user, &mut visitor.others);
         let mut state = visitor.state;

@@ -5,6 +5,7 @@
 use crate::Outcome;
 use crate::sys;
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,13 +45,16 @@ impl Process {
     /// of its own, that is the time that other processes took from it. None if
     /// this kernel does not count it.
     pub(crate) fn waited(self) -> Option<Duration> {
-        let mut nanos = 0;
+        let mut total = Duration::ZERO;
         for task in fs::read_dir(format!("/proc/{}/task", self.pid)).ok()? {
-            let line = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            let wait: u64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
-            nanos += wait;
+            total += waited_for_a_core(&task.ok()?.path().join("schedstat"))?;
         }
-        Some(Duration::from_nanos(nanos))
+        Some(total)
+    }
+
+    /// The same for the thread that asks.
+    pub(crate) fn thread_waited() -> Option<Duration> {
+        waited_for_a_core(Path::new("/proc/thread-self/schedstat"))
     }
 
     /// How many files it has open, connections among them.
@@ -88,4 +92,10 @@ impl Process {
         let path = format!("/proc/{}/{file}", self.pid);
         fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}").into())
     }
+}
+
+fn waited_for_a_core(schedstat: &Path) -> Option<Duration> {
+    let line = fs::read_to_string(schedstat).ok()?;
+    let nanos = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
 }

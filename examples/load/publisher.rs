@@ -6,11 +6,10 @@
 //! or after every answer if it is told to.
 
 use crate::Outcome;
+use crate::stream::{Route, Stream};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::TcpStream;
 
-const PATIENCE: Duration = Duration::from_secs(10);
 /// An answer to a publish is a few bytes; this much is an answer gone wrong.
 const LONGEST: usize = 64 * 1024;
 
@@ -21,9 +20,9 @@ pub(crate) struct Answer {
 }
 
 pub(crate) struct Publisher {
-    server: SocketAddr,
+    route: Route,
     keep_alive: bool,
-    stream: TcpStream,
+    stream: Stream,
     request: Vec<u8>,
     received: Vec<u8>,
     /// Whether a request was sent whose answer has not come.
@@ -32,11 +31,11 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn connect(server: SocketAddr, keep_alive: bool) -> Outcome<Self> {
+    pub(crate) fn connect(route: &Route, keep_alive: bool) -> Outcome<Self> {
         Ok(Self {
-            server,
+            route: route.clone(),
             keep_alive,
-            stream: connect(server)?,
+            stream: connect(route)?,
             request: Vec::new(),
             received: Vec::new(),
             waiting: false,
@@ -45,14 +44,14 @@ impl Publisher {
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
+        self.stream.tcp()
     }
 
     /// Connects anew if the connection has ended; whether it had.
     pub(crate) fn revive(&mut self) -> Outcome<bool> {
         let ended = self.ended;
         if ended {
-            self.stream = connect(self.server)?;
+            self.stream = connect(&self.route)?;
             self.ended = false;
         }
         Ok(ended)
@@ -62,7 +61,7 @@ impl Publisher {
     /// written.
     pub(crate) fn prepare(&mut self, target: &str, body: &str) {
         self.request.clear();
-        let (server, length) = (self.server, body.len());
+        let (server, length) = (self.route.server, body.len());
         let connection = if self.keep_alive {
             "keep-alive"
         } else {
@@ -126,11 +125,9 @@ impl Publisher {
     }
 }
 
-fn connect(server: SocketAddr) -> Outcome<TcpStream> {
-    let stream = TcpStream::connect_timeout(&server, PATIENCE)
-        .map_err(|error| format!("cannot connect to {server}: {error}"))?;
-    stream.set_nodelay(true)?;
-    stream.set_nonblocking(true)?;
+fn connect(route: &Route) -> Outcome<Stream> {
+    let stream = route.open_from_anywhere()?;
+    stream.tcp().set_nonblocking(true)?;
     Ok(stream)
 }
 

@@ -1,10 +1,8 @@
 //! What a run says at its end: a table for people or one object of JSON.
 
 use crate::Outcome;
-use crate::args::Traffic;
 use crate::ledger::{Counts, Ledger};
 use crate::process::Process;
-use crate::run::{Pace, Summary};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -19,6 +17,7 @@ pub(crate) struct Usage {
     server_cpu: Duration,
     generator_cpu: Duration,
     generator_waited: Option<Duration>,
+    server_waited: Option<Duration>,
     resident: Option<u64>,
 }
 
@@ -34,10 +33,8 @@ impl Usage {
             elapsed: now.read - self.read,
             server_cpu: now.server_cpu.saturating_sub(self.server_cpu),
             generator_cpu: now.generator_cpu.saturating_sub(self.generator_cpu),
-            generator_waited: now
-                .generator_waited
-                .zip(self.generator_waited)
-                .map(|(now, before)| now.saturating_sub(before)),
+            generator_waited: between(self.generator_waited, now.generator_waited),
+            server_waited: between(self.server_waited, now.server_waited),
             ..now
         })
     }
@@ -53,6 +50,7 @@ impl Usage {
                 .unwrap_or_default(),
             generator_cpu: Process::own().cpu_time()?,
             generator_waited: Process::own().waited(),
+            server_waited: server.and_then(Process::waited),
             resident: server.map(Process::resident).transpose()?,
         })
     }
@@ -66,6 +64,9 @@ impl Usage {
         if let Some(waited) = self.generator_waited {
             object["generator_wait_seconds"] = json!(waited.as_secs_f64());
         }
+        if let Some(waited) = self.server_waited {
+            object["server_wait_seconds"] = json!(waited.as_secs_f64());
+        }
         if let Some(resident) = self.resident {
             let cpu = self.server_cpu.as_secs_f64();
             object["server_cpu_seconds"] = json!(cpu);
@@ -73,6 +74,11 @@ impl Usage {
             object["server_resident_bytes"] = json!(resident);
         }
     }
+}
+
+fn between(before: Option<Duration>, now: Option<Duration>) -> Option<Duration> {
+    let (before, now) = before.zip(now)?;
+    Some(now.saturating_sub(before))
 }
 
 /// What became of the messages of a run.
@@ -123,29 +129,6 @@ impl Tally {
         }
         object
     }
-}
-
-pub(crate) fn traffic(
-    traffic: &Traffic,
-    pace: &Pace,
-    summary: &Summary,
-    latencies: &Histogram<u64>,
-) -> Outcome<()> {
-    let mut object = summary.tally.describe(latencies);
-    object["subscribers"] = json!(traffic.subscribers);
-    object["publishers"] = json!(traffic.publishers);
-    object["size"] = json!(traffic.size);
-    object["http_errors"] = json!(summary.http_errors);
-    object["first_http_error"] = json!(summary.first_refusal);
-    match pace {
-        Pace::Window(messages) => object["window"] = json!(messages),
-        Pace::Rate { interval, .. } => {
-            object["rate"] = json!(1e9 / *interval as f64);
-            object["late"] = json!(summary.late);
-            object["behind"] = json!(summary.behind);
-        }
-    }
-    print(&object, traffic.target.json)
 }
 
 /// A distribution of times, in microseconds.

@@ -15,6 +15,7 @@ use crate::entry;
 use crate::process::Process;
 use crate::publisher::Publisher;
 use crate::report::{self, Usage};
+use crate::stream::Route;
 use crate::subscriber::{self, Subscriber};
 use crate::sys::{Epoll, Events};
 use serde_json::{Value, json};
@@ -102,6 +103,7 @@ struct Turnstile<'a> {
     options: &'a Resubscribe,
     clock: Clock,
     app: App,
+    route: Route,
     names: Vec<String>,
     /// To unsubscribe from each channel.
     unsubscriptions: Vec<Vec<u8>>,
@@ -118,15 +120,14 @@ struct Turnstile<'a> {
 impl<'a> Turnstile<'a> {
     fn begin(options: &'a Resubscribe) -> Outcome<Self> {
         let target = &options.target;
-        let app = App::of(target);
+        let (app, route) = (App::of(target), Route::of(target)?);
         let names: Vec<String> = (0..options.channels)
             .map(|number| subscriber::channel(&options.channel, number, options.channels))
             .collect();
         let arrivals = Epoll::new()?;
         let (mut sockets, mut passers) = (Vec::new(), Vec::new());
         for number in 0..options.sockets {
-            let source = subscriber::source(number, target.sources);
-            let (socket, id) = Subscriber::connect(target.addr, source, &app)?;
+            let (socket, id) = Subscriber::connect(&route, number, &app)?;
             arrivals.add(socket.stream(), number as u64)?;
             sockets.push(socket);
             // As many as are on their way at a time, and all different.
@@ -148,6 +149,7 @@ impl<'a> Turnstile<'a> {
             options,
             clock: Clock::start(),
             app,
+            route,
             unsubscriptions: names
                 .iter()
                 .map(|name| entry::unsubscription(name))
@@ -260,7 +262,7 @@ impl<'a> Turnstile<'a> {
 
     /// Publishes the name of each channel to it.
     fn publish_everywhere(&self) -> Outcome<()> {
-        let mut publisher = Publisher::connect(self.options.target.addr, true)?;
+        let mut publisher = Publisher::connect(&self.route, true)?;
         let answers = Epoll::new()?;
         answers.add(publisher.stream(), 0)?;
         let mut events = Events::with_capacity(1);

@@ -112,13 +112,41 @@ pub(crate) fn news(text: &[u8], channel: &str) -> Outcome<Option<News>> {
 #[inline]
 pub(crate) fn is_joining_of_one_below(limit: usize, text: &[u8]) -> bool {
     const OPENING: &[u8] = br#"{"event":"pusher_internal:member_added","data":"{\"user_id\":\""#;
-    let Some(rest) = text.strip_prefix(OPENING) else {
+    let Some((user, _)) = text.strip_prefix(OPENING).and_then(leading_number) else {
         // It may be written in another way.
         return matches!(news_of_some_channel(text), Some(News { user, joined: true }) if (user as usize) < limit);
     };
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
-    let user = digits.fold(0, |user, digit| user * 10 + usize::from(digit - b'0'));
-    user < limit
+    (user as usize) < limit
+}
+
+/// Who has left, if that is what a text tells. It checks every byte, and it is for
+/// millions of texts: those that are written as usual are not parsed.
+#[inline]
+pub(crate) fn user_gone(text: &[u8], channel: &str) -> Outcome<Option<u32>> {
+    const OPENING: &[u8] = br#"{"event":"pusher_internal:member_removed","data":"{\"user_id\":\""#;
+    const MIDDLE: &[u8] = br#"\"}","channel":""#;
+    let usual = text
+        .strip_prefix(OPENING)
+        .and_then(leading_number)
+        .filter(|(_, rest)| {
+            let named = rest.strip_prefix(MIDDLE);
+            let rest = named.and_then(|rest| rest.strip_prefix(channel.as_bytes()));
+            rest == Some(b"\"}")
+        });
+    if let Some((user, _)) = usual {
+        return Ok(Some(user));
+    }
+    let left = news(text, channel)?.filter(|news| !news.joined);
+    Ok(left.map(|news| news.user))
+}
+
+/// The number at the start of a text, and what comes after it.
+#[inline]
+fn leading_number(text: &[u8]) -> Option<(u32, &[u8])> {
+    let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, rest) = text.split_at(length);
+    let number = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some((number, rest))
 }
 
 /// Reads the same news thousands of times over, and parses each once.
@@ -168,7 +196,20 @@ impl Gazette {
 
 #[cfg(test)]
 mod tests {
-    use super::{News, news, users_listed};
+    use super::{News, news, user_gone, users_listed};
+
+    #[test]
+    fn who_has_left_is_read_however_it_is_written() {
+        let usual = br#"{"event":"pusher_internal:member_removed","data":"{\"user_id\":\"41\"}","channel":"presence-x"}"#;
+        let other = br#"{"channel":"presence-x","event":"pusher_internal:member_removed","data":"{\"user_id\": \"41\"}"}"#;
+        for text in [usual.as_slice(), other.as_slice()] {
+            let gone = user_gone(text, "presence-x").expect("it is right");
+            assert_eq!(gone, Some(41));
+            assert!(user_gone(text, "presence-y").is_err());
+        }
+        let ping = br#"{"event":"pusher:ping"}"#;
+        assert_eq!(user_gone(ping, "presence-x").expect("it is right"), None);
+    }
 
     #[test]
     fn news_are_checked_against_what_the_member_said() {

@@ -9,13 +9,18 @@ use crate::Outcome;
 use crate::app::App;
 use crate::args::Traffic;
 use crate::clock::{Clock, seconds};
-use crate::ledger::{Audience, Ledger};
+use crate::crowd::Crowd;
+use crate::ledger::{Audience, Counts, Ledger};
 use crate::message::{Mark, Reader, Template};
 use crate::process::Process;
 use crate::publisher::Publisher;
 use crate::report::{self, Tally, Usage};
+use crate::stalled::Stalled;
+use crate::stream::Route;
 use crate::subscriber::{self, Subscriber};
 use crate::sys::{Epoll, Events};
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -38,6 +43,19 @@ pub(crate) enum Pace {
     Window(usize),
     /// At fixed times, whether the server keeps up or not.
     Rate { interval: u64, due: u64 },
+    /// At once, until so many more are sent.
+    Burst(usize),
+}
+
+/// What to do until a moment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Publish, until the pace comes to its end.
+    Publish,
+    /// Only read, and no longer than until nothing is on its way.
+    Drain,
+    /// Only read.
+    Listen,
 }
 
 impl Pace {
@@ -53,7 +71,7 @@ impl Pace {
     /// How many messages are due.
     fn behind(&self, now: u64) -> u64 {
         match self {
-            Self::Window(_) => 0,
+            Self::Window(_) | Self::Burst(_) => 0,
             Self::Rate { interval, due } => now.saturating_sub(*due) / interval,
         }
     }
@@ -63,19 +81,26 @@ impl Pace {
     fn span(&self, traffic: &Traffic) -> usize {
         match self {
             Self::Window(messages) => messages * 2,
+            Self::Burst(messages) => *messages,
             Self::Rate { .. } => (SEEN / traffic.subscribers).clamp(64, 4096) / 2,
         }
     }
 }
 
-/// Runs with the subscribers spread evenly over so many channels, reports, and
-/// says whether every delivery was as it should be.
-pub(crate) fn run(traffic: &Traffic, channels: usize, pace: Pace) -> Outcome<bool> {
-    subscriber::make_room_for(traffic.subscribers + traffic.publishers)?;
+/// Runs with the subscribers spread evenly over so many channels, and with some
+/// more who do not read; reports, and says whether every delivery was as it should
+/// be.
+pub(crate) fn run(traffic: &Traffic, channels: usize, pace: Pace, stalled: usize) -> Outcome<bool> {
+    subscriber::make_room_for(traffic.subscribers + traffic.publishers + stalled)?;
     let mut run = Run::begin(traffic, channels, pace)?;
+    let mut stalled = Stalled::join(&traffic.target, &traffic.channel, stalled)?;
     let summary = run.go()?;
-    report::traffic(traffic, &run.pace, &summary, run.ledger.latencies())?;
-    Ok(summary.is_clean())
+    let still_open = stalled.still_open()?;
+    let mut object = summary.describe(traffic, &run.pace, run.latencies());
+    object["stalled"] = json!(stalled.count());
+    object["stalled_open"] = json!(still_open);
+    report::print(&object, traffic.target.json)?;
+    Ok(summary.is_clean() && still_open == 0)
 }
 
 /// What a run has to report, besides the latencies.
@@ -90,8 +115,32 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.tally.is_clean() && self.http_errors == 0
+    }
+
+    pub(crate) fn describe(
+        &self,
+        traffic: &Traffic,
+        pace: &Pace,
+        latencies: &Histogram<u64>,
+    ) -> Value {
+        let mut object = self.tally.describe(latencies);
+        object["subscribers"] = json!(traffic.subscribers);
+        object["publishers"] = json!(traffic.publishers);
+        object["size"] = json!(traffic.size);
+        object["http_errors"] = json!(self.http_errors);
+        object["first_http_error"] = json!(self.first_refusal);
+        match pace {
+            Pace::Window(messages) => object["window"] = json!(messages),
+            Pace::Rate { interval, .. } => {
+                object["rate"] = json!(1e9 / *interval as f64);
+                object["late"] = json!(self.late);
+                object["behind"] = json!(self.behind);
+            }
+            Pace::Burst(unsent) => object["unsent"] = json!(unsent),
+        }
+        object
     }
 }
 
@@ -101,10 +150,10 @@ struct Line {
     reader: Reader,
 }
 
-struct Run<'a> {
+pub(crate) struct Run<'a> {
     traffic: &'a Traffic,
-    pace: Pace,
-    clock: Clock,
+    pub(crate) pace: Pace,
+    pub(crate) clock: Clock,
     app: App,
     lines: Vec<Line>,
     /// The channel of the next message.
@@ -129,31 +178,21 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn begin(traffic: &'a Traffic, channels: usize, pace: Pace) -> Outcome<Self> {
-        let target = &traffic.target;
-        let app = App::of(target);
-        let arrivals = Epoll::new()?;
+    pub(crate) fn begin(traffic: &'a Traffic, channels: usize, pace: Pace) -> Outcome<Self> {
+        let names: Vec<String> = (0..channels)
+            .map(|number| subscriber::channel(&traffic.channel, number, channels))
+            .collect();
+        let (subscribers, arrivals) = audience(traffic, &names)?;
+        let route = Route::of(&traffic.target)?;
         let answers = Epoll::new()?;
         answers.nest_in(&arrivals, PUBLISHERS)?;
         let mut publishers = Vec::new();
         for number in 0..traffic.publishers {
-            let publisher = Publisher::connect(target.addr, !traffic.close)?;
+            let publisher = Publisher::connect(&route, !traffic.close)?;
             answers.add(publisher.stream(), number as u64)?;
             publishers.push(publisher);
         }
-        let names: Vec<String> = (0..channels)
-            .map(|number| subscriber::channel(&traffic.channel, number, channels))
-            .collect();
-        let group = traffic.subscribers / channels;
-        let mut subscribers = Vec::new();
-        for number in 0..group * channels {
-            let source = subscriber::source(number, target.sources);
-            let name = &names[number / group];
-            let subscriber = Subscriber::join(target.addr, source, &app, name)?;
-            arrivals.add(subscriber.stream(), number as u64)?;
-            subscribers.push(subscriber);
-        }
-        let span = pace.span(traffic);
+        let (group, span) = (subscribers.len() / channels, pace.span(traffic));
         let line = |name: &String| {
             let template = Template::new(name, traffic.size);
             let reader = Reader::new(template.clone());
@@ -163,7 +202,7 @@ impl<'a> Run<'a> {
             traffic,
             pace,
             clock: Clock::start(),
-            app,
+            app: App::of(&traffic.target),
             lines: names.iter().map(line).collect(),
             next: 0,
             group,
@@ -183,22 +222,28 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn go(&mut self) -> Outcome<Summary> {
+    /// Warms up, measures, and waits for what is on its way.
+    pub(crate) fn go(&mut self) -> Outcome<Summary> {
         let server = self.traffic.target.pid.map(Process::with_pid);
         let began = self.clock.now();
         if let Pace::Rate { due, .. } = &mut self.pace {
             *due = began;
         }
         let from = began + seconds(self.traffic.span.warmup);
-        self.work_until(from, true)?;
+        self.work_until(from, Work::Publish)?;
         let before = self.ledger.counts();
         let usage = Usage::before(server)?;
         self.ledger.begin_to_measure();
-        self.work_until(self.clock.now() + seconds(self.traffic.span.seconds), true)?;
+        let end = self.clock.now() + seconds(self.traffic.span.seconds);
+        self.work_until(end, Work::Publish)?;
         let measured = self.ledger.counts().since(before);
+        self.finish(measured, usage.until_now()?)
+    }
+
+    /// Waits for what is on its way, and closes the account.
+    pub(crate) fn finish(&mut self, measured: Counts, usage: Usage) -> Outcome<Summary> {
         let behind = self.pace.behind(self.clock.now());
-        let usage = usage.until_now()?;
-        self.work_until(self.clock.now() + DRAIN, false)?;
+        self.work_until(self.clock.now() + DRAIN, Work::Drain)?;
         let unanswered = self.outstanding.iter().flatten().count() as u64;
         Ok(Summary {
             tally: Tally::of(&self.ledger, measured, usage),
@@ -209,18 +254,31 @@ impl<'a> Run<'a> {
         })
     }
 
+    pub(crate) fn latencies(&self) -> &Histogram<u64> {
+        self.ledger.latencies()
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.ledger.counts()
+    }
+
     /// Works until a moment, or, when nothing more is to be published, until
     /// nothing is on its way.
-    fn work_until(&mut self, end: u64, publishing: bool) -> Outcome<()> {
+    pub(crate) fn work_until(&mut self, end: u64, work: Work) -> Outcome<()> {
         let mut events = Events::with_capacity(BATCH);
         loop {
             let now = self.clock.now();
             let finished = self.ledger.in_flight() == 0 && self.idle.len() == self.publishers.len();
-            if now >= end || (!publishing && finished) {
+            let to_come = match work {
+                Work::Publish => !matches!(self.pace, Pace::Burst(0)),
+                Work::Drain => false,
+                Work::Listen => true,
+            };
+            if now >= end || (finished && !to_come) {
                 return Ok(());
             }
             let mut wake = end;
-            if publishing {
+            if work == Work::Publish {
                 self.publish_what_may_go(now)?;
                 if let Pace::Rate { due, .. } = self.pace
                     && !self.overdue
@@ -262,6 +320,8 @@ impl<'a> Run<'a> {
                     }
                     None
                 }
+                Pace::Burst(0) => return Ok(()),
+                Pace::Burst(_) => None,
                 Pace::Rate { due, .. } if due > now => return Ok(()),
                 Pace::Rate { due, .. } => Some(due),
             };
@@ -278,8 +338,10 @@ impl<'a> Run<'a> {
             let sent = due.filter(|_| self.overdue);
             self.publish(number, sent)?;
             self.overdue = false;
-            if let Pace::Rate { interval, due } = &mut self.pace {
-                *due += *interval;
+            match &mut self.pace {
+                Pace::Window(_) => {}
+                Pace::Rate { interval, due } => *due += *interval,
+                Pace::Burst(left) => *left -= 1,
             }
         }
     }
@@ -329,4 +391,26 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
+}
+
+/// The subscribers, as many in each channel, and what watches each by its number.
+fn audience(traffic: &Traffic, names: &[String]) -> Outcome<(Vec<Subscriber>, Epoll)> {
+    let target = &traffic.target;
+    if traffic.channel.starts_with("presence-") {
+        let [name] = names else {
+            return Err("a presence channel has to be the only one".into());
+        };
+        let crowd = Crowd::gather(target, traffic.subscribers, name)?;
+        return Ok((crowd.members, crowd.arrivals));
+    }
+    let (app, route) = (App::of(target), Route::of(target)?);
+    let arrivals = Epoll::new()?;
+    let group = traffic.subscribers / names.len();
+    let mut subscribers = Vec::new();
+    for number in 0..group * names.len() {
+        let subscriber = Subscriber::join(&route, number, &app, &names[number / group])?;
+        arrivals.add(subscriber.stream(), number as u64)?;
+        subscribers.push(subscriber);
+    }
+    Ok((subscribers, arrivals))
 }

@@ -6,28 +6,25 @@ use crate::app::App;
 use crate::args::Target;
 use crate::clock::Clock;
 use crate::entry::{self, Entry};
+use crate::stream::{Route, Stream};
 use crate::sys;
 use crate::wire::{self, Frame};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
 
 /// The open files of a run that are not connections, and some to spare.
 const OTHER_FILES: usize = 64;
 
 pub(crate) struct Subscriber {
-    stream: TcpStream,
+    stream: Stream,
     /// The beginning of a frame whose end has not been read yet.
     tail: Vec<u8>,
 }
 
 impl Subscriber {
-    pub(crate) fn join(
-        server: SocketAddr,
-        source: Option<Ipv4Addr>,
-        app: &App,
-        channel: &str,
-    ) -> Outcome<Self> {
-        let mut entry = Entry::open(server, source, app)?;
+    /// Connects as the one with this number, and subscribes.
+    pub(crate) fn join(route: &Route, number: usize, app: &App, channel: &str) -> Outcome<Self> {
+        let mut entry = Entry::open(route, number, app)?;
         let socket_id = entry.wait("the greeting", Entry::established)?;
         entry.send(&entry::subscription(app, &socket_id, channel, None))?;
         entry.wait("the answer to a subscription", |entry| {
@@ -37,24 +34,20 @@ impl Subscriber {
     }
 
     /// Connects without subscribing; also the socket id, with which to do so.
-    pub(crate) fn connect(
-        server: SocketAddr,
-        source: Option<Ipv4Addr>,
-        app: &App,
-    ) -> Outcome<(Self, String)> {
-        let mut entry = Entry::open(server, source, app)?;
+    pub(crate) fn connect(route: &Route, number: usize, app: &App) -> Outcome<(Self, String)> {
+        let mut entry = Entry::open(route, number, app)?;
         let socket_id = entry.wait("the greeting", Entry::established)?;
         Ok((Self::of(entry)?, socket_id))
     }
 
     fn of(entry: Entry) -> Outcome<Self> {
         let (stream, tail) = entry.into_parts();
-        stream.set_nonblocking(true)?;
+        stream.tcp().set_nonblocking(true)?;
         Ok(Self { stream, tail })
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
+        self.stream.tcp()
     }
 
     /// Sends frames, which have to fit the socket's send buffer.
@@ -69,10 +62,40 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Reads once and calls `each` with every text that this makes whole and the
-    /// time. It says whether that was a delivery; what was not is attended to.
+    /// Sends as much of this as the socket takes; how many bytes that is.
+    pub(crate) fn send_some(&mut self, bytes: &[u8]) -> Outcome<usize> {
+        match self.stream.write(bytes) {
+            Ok(count) => Ok(count),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(format!("cannot send: {error}").into()),
+        }
+    }
+
+    /// Reads once and throws it away; how many bytes that was.
+    pub(crate) fn skip(&mut self) -> io::Result<usize> {
+        let mut buffer = [0; 4096];
+        self.stream.read(&mut buffer)
+    }
+
+    /// Reads the socket once and calls `each` with every text that this makes whole
+    /// and the time. It says whether that was a delivery; what was not is attended to.
     #[inline]
     pub(crate) fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        clock: Clock,
+        mut each: impl FnMut(&[u8], u64) -> Outcome<bool>,
+    ) -> Outcome<()> {
+        loop {
+            self.receive_once(buffer, clock, &mut each)?;
+            if !self.stream.has_more() {
+                return Ok(());
+            }
+        }
+    }
+
+    #[inline]
+    fn receive_once(
         &mut self,
         buffer: &mut [u8],
         clock: Clock,
@@ -171,12 +194,6 @@ pub(crate) fn make_room_for(connections: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// Which address of the loopback the subscriber with this number connects from;
-/// none if the system may choose.
-pub(crate) fn source(number: usize, sources: usize) -> Option<Ipv4Addr> {
-    (sources > 1).then(|| Ipv4Addr::new(127, 0, 0, (1 + number % sources) as u8))
-}
-
 /// The name of one of several channels; the name alone if it is the only one.
 pub(crate) fn channel(name: &str, number: usize, channels: usize) -> String {
     match channels {
@@ -192,12 +209,11 @@ pub(crate) fn join_all(
     name: &str,
     channels: usize,
 ) -> Outcome<Vec<Subscriber>> {
-    let app = App::of(target);
+    let (app, route) = (App::of(target), Route::of(target)?);
     let mut joined = Vec::with_capacity(subscribers);
     for number in 0..subscribers {
-        let source = source(number, target.sources);
         let channel = channel(name, number, channels);
-        let subscriber = Subscriber::join(target.addr, source, &app, &channel)
+        let subscriber = Subscriber::join(&route, number, &app, &channel)
             .map_err(|error| format!("subscriber {number}: {error}"))?;
         joined.push(subscriber);
     }

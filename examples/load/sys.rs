@@ -1,6 +1,6 @@
 //! The few system calls which the standard library does not wrap: epoll, the
-//! limit on open files, a connect from a chosen source address, and the length
-//! of a clock tick.
+//! limit on open files, a thread's priority, a connect from a chosen source
+//! address, and the length of a clock tick.
 //!
 //! This is the only module of the load generator and of the ceiling that holds
 //! `unsafe`. An asynchronous runtime would do the same calls, but its scheduler
@@ -140,6 +140,14 @@ pub(crate) fn raise_open_files(wanted: u64) -> io::Result<u64> {
         }
     }
     Ok(limit.rlim_cur.max(soft))
+}
+
+/// Lets the calling thread run before all others that have not asked for the same;
+/// false if it may not.
+pub(crate) fn go_first() -> bool {
+    let priority = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the kernel only reads the parameter we own; 0 is the calling thread.
+    checked(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) }).is_ok()
 }
 
 /// Connects from a chosen source address, which is how one machine gets past

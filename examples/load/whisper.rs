@@ -13,6 +13,7 @@ use crate::ledger::{Audience, Ledger};
 use crate::message::{Reader, Template};
 use crate::process::Process;
 use crate::report::{self, Tally, Usage};
+use crate::stream::Route;
 use crate::subscriber::{self, Subscriber};
 use crate::sys::{Epoll, Events};
 use crate::wire;
@@ -62,15 +63,14 @@ struct Talk<'a> {
 impl<'a> Talk<'a> {
     fn begin(options: &'a Whisper) -> Outcome<Self> {
         let target = &options.target;
-        let app = App::of(target);
+        let (app, route) = (App::of(target), Route::of(target)?);
         let arrivals = Epoll::new()?;
         let mut rooms = Vec::new();
         let mut sockets = Vec::new();
         for number in 0..options.rooms {
             let channel = subscriber::channel(&options.channel, number, options.rooms);
             for _ in 0..options.members {
-                let source = subscriber::source(sockets.len(), target.sources);
-                let socket = Subscriber::join(target.addr, source, &app, &channel)?;
+                let socket = Subscriber::join(&route, sockets.len(), &app, &channel)?;
                 arrivals.add(socket.stream(), sockets.len() as u64)?;
                 sockets.push(socket);
             }
