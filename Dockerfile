@@ -9,8 +9,11 @@
 #   docker run -p 8080:8080 -v ./.env:/srv/.env:ro resound
 
 FROM rust:1.95-slim-bookworm AS build
+# For jemalloc.
+RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
+COPY benches benches
 COPY src src
 COPY config config
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
