@@ -1,9 +1,9 @@
 """The long run: presence churn, mass disconnects and bursts against one server,
 which has to be after it what it was before.
 
-Memory is compared with what was resident after the first round. What the allocator
-keeps from then on is no leak, and how much that is, compared with the idle server at
-the start, is told for itself. Open files have to be exactly as many as before."""
+Memory is compared with what was resident after the first round. What is kept from
+then on is no leak, and how much that is, compared with the idle server at the start, is
+told for itself. Open files have to be exactly as many as before."""
 
 import os
 import time
@@ -55,6 +55,12 @@ def sample(pid: int, seconds: float) -> Sample:
     return Sample(pages * os.sysconf("SC_PAGE_SIZE"), files, busy)
 
 
+def settled(pid: int) -> Sample:
+    """After a silence in which memory can be given back."""
+    time.sleep(SILENCE_SECONDS)
+    return sample(pid, SILENCE_SECONDS)
+
+
 def cpu_seconds(pid: int) -> float:
     # The name before the last parenthesis may hold anything, spaces too.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -76,10 +82,10 @@ def soak_server(bench: Bench, server: Server, seconds: float) -> bool:
         while len(rounds) < 2 or time.monotonic() - began < seconds:
             for arguments, length in ROUND:
                 run_generator(bench, RESOUND, server, list(arguments), length)
-            rounds.append(sample(pid, PAUSE_SECONDS))
+            # The first and the last are compared, and so wait as long.
+            rounds.append(sample(pid, PAUSE_SECONDS) if rounds else settled(pid))
             print(f"round {len(rounds):<5} {rounds[-1]}", flush=True)
-        time.sleep(SILENCE_SECONDS)
-        end = sample(pid, SILENCE_SECONDS)
+        end = settled(pid)
     except OSError as error:
         raise Failure(f"the server is gone: {error}; it said: {server.last_words()}") from None
     print(f"end         {end}", flush=True)
@@ -88,7 +94,7 @@ def soak_server(bench: Bench, server: Server, seconds: float) -> bool:
 
 def judge(start: Sample, first: Sample, end: Sample) -> bool:
     kept = end.resident / start.resident
-    print(f"the allocator keeps {(end.resident - start.resident) / 1e6:.1f} MB "
+    print(f"kept since the start: {(end.resident - start.resident) / 1e6:.1f} MB "
           f"({kept:.2f} x of the start's; told, not judged)")
     verdicts = [
         (f"resident memory is {end.resident / first.resident:.3f} x of that after the first "
