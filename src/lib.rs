@@ -30,8 +30,8 @@
 //!
 //! # A publish, from HTTP to the sockets
 //!
-//! 1. The accept loop hands each TCP connection to the next worker; TLS and hyper
-//!    run there ([`server`]).
+//! 1. The first worker accepts and gives every worker its turn; TLS and hyper run
+//!    there ([`server`]).
 //! 2. [`api`] reads the body up to its limit and verifies the request into
 //!    [`api::auth::Authorized`]; nothing else can be made of an unverified one.
 //! 3. The body is parsed into [`protocol::publish::Publish`]. From here nothing is
@@ -42,7 +42,7 @@
 //! 5. Each worker drains its inbox, the channels in turn, appends frames to the out-buffers of its
 //!    subscribers, and writes the touched sockets, each once, in slices between
 //!    which the event loop turns. A socket that would block keeps its bytes; past
-//!    its bound it is closed as too slow.
+//!    its bound, or the bound of all together, it is closed as too slow.
 //!
 //! # A client frame
 //!
@@ -55,13 +55,15 @@
 //!
 //! # Invariants
 //!
-//! - A socket is touched by its own worker's thread and by nobody else.
+//! - Once it is handed on, a socket is touched by its own worker's thread and by
+//!   nobody else.
 //! - The hub never awaits and does no I/O; no lock is held across an await; lock
 //!   order: registry shard, channel, cache, users, counts that are due, inbox.
 //! - All subscribers of a channel see its events in one order. A subscriber gets
 //!   nothing twice and nothing from before it joined: it skips frames whose number
 //!   is not above the one it joined at.
-//! - An out-buffer starts at a frame's first byte and holds whole frames, so that
+//! - An out-buffer starts at a frame's first byte, at first behind the answer to the
+//!   handshake, and holds whole frames, so that
 //!   broadcasts, tungstenite's pongs and close frames, and cuts meet only at frame
 //!   boundaries.
 //! - An idle connection holds no buffer of ours (a TLS session has its own).

@@ -1,8 +1,9 @@
 //! Where a worker's connections come from. The first worker accepts them and gives
 //! every worker its turn, itself included; the others get theirs through a queue.
 //!
-//! A thread of its own that accepts would have to wake a worker for each
-//! connection, and the connection would be registered with two event loops.
+//! A thread of its own that accepts would have to wake a worker for every connection,
+//! and every connection would be registered with two event loops, not only those that
+//! another worker gets.
 
 use std::io;
 use std::net::SocketAddr;
@@ -102,7 +103,7 @@ impl Door {
     }
 
     /// Gives a connection to the worker whose turn it is, or to the next that can
-    /// take it; gives up, which closes it, if none can.
+    /// take it; gives up, which closes it, if none of the others can: they have stalled.
     fn hand_on(&mut self, stream: TcpStream, peer: SocketAddr) {
         let mut accepted = match stream.into_std() {
             Ok(stream) => (stream, peer),

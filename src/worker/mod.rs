@@ -359,7 +359,7 @@ impl Worker {
                 if slow > told {
                     tracing::warn!(
                         clients = slow - told,
-                        "closed clients that read too slowly, with 4100 (RESOUND_MAX_BACKLOG)"
+                        "closed clients that read too slowly, with 4100 (RESOUND_MAX_BACKLOG, RESOUND_MAX_TOTAL_BACKLOG)"
                     );
                     told = slow;
                 }

@@ -54,7 +54,7 @@ impl Outbox {
         {
             self.bytes.drain(..before);
             self.written -= before;
-            self.head = 0;
+            self.head = self.head.saturating_sub(before);
         }
     }
 

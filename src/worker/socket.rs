@@ -25,6 +25,10 @@ use super::outbox::Outbox;
 use crate::hub::Channel;
 use crate::protocol::{CloseReason, Frame, SocketId, message};
 
+/// Bytes that may wait for a client even when too many wait in all: it may have been
+/// slow for a moment only.
+const A_LITTLE: usize = 64 * 1024;
+
 pub(super) struct Socket {
     pub(super) id: SocketId,
     /// Its place among the worker's sockets.
@@ -118,11 +122,13 @@ impl Socket {
     }
 
     /// Whether its client reads too slowly to be given more: more than `most` bytes
-    /// wait for it, or some bytes while too many wait in the whole process.
+    /// wait for it, or more than a little while too many wait in the whole process.
     pub(super) fn is_behind(&self, most: usize) -> bool {
-        if self.blocked.get() && self.backlog.is_full() {
-            return true;
-        }
+        let most = if self.blocked.get() && self.backlog.is_full() {
+            most.min(A_LITTLE)
+        } else {
+            most
+        };
         if self.out.borrow().len() <= most {
             return false;
         }
@@ -281,7 +287,8 @@ impl Socket {
     /// Writes what waits, as far as the client takes it.
     pub(super) fn flush(&self) {
         if self.blocked.get() || self.ended().is_some() {
-            return;
+            // tungstenite may have answered a ping meanwhile.
+            return self.settle();
         }
         match self.write_all() {
             Ok(()) => self.shut_if_closing(),
