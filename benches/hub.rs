@@ -74,7 +74,7 @@ fn bursts(bencher: &mut Bencher<'_>, room: &Room, encode: impl Fn() -> Frame) {
 /// All that a publish request costs between its signature and the inboxes.
 fn requests(criterion: &mut Criterion) {
     let room = Room::of("orders.1042", 1000, 1);
-    let broker = Broker::new(Arc::clone(&room.hub));
+    let broker = Broker::new(Arc::clone(&room.hub), None);
     let body = format!(
         r#"{{"name":"message.sent","data":{},"channels":["orders.1042"]}}"#,
         data()
@@ -130,7 +130,10 @@ fn signing_in(criterion: &mut Criterion) {
         let user = User::parse(data, 10_000).expect("the user is valid");
         group.bench_function(case, |b| {
             b.iter(|| {
-                drop(room.hub.sign_in(room.app(), room.seat(1), user.clone()));
+                drop(
+                    room.hub
+                        .sign_in(room.app(), room.seat(1), user.clone(), message::pong()),
+                );
                 room.drain();
             });
         });

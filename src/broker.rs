@@ -3,16 +3,69 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use indexmap::IndexMap;
+
 use crate::app::App;
-pub use crate::hub::Counts;
-use crate::hub::{Channel, Hub};
+pub use crate::cluster::wire::About;
+use crate::cluster::wire::{Row, Rows};
+use crate::cluster::{Cluster, rows_of};
+use crate::hub::{Hub, Slot};
+use crate::protocol::member::identity;
 use crate::protocol::publish::Publish;
-use crate::protocol::{ChannelName, Frame, SocketId, message};
+use crate::protocol::{ChannelName, CloseReason, Frame, SocketId, message};
 
 /// Publishes to channels and answers questions about them.
 #[derive(Clone)]
 pub struct Broker {
     hub: Arc<Hub>,
+    cluster: Option<Cluster>,
+}
+
+/// Channels with what all nodes know of them.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// By name.
+    pub channels: IndexMap<String, Tallied>,
+    /// What is missing, if something is.
+    pub partial: Option<Partial>,
+}
+
+/// One channel.
+#[derive(Debug, Default)]
+pub struct Tallied {
+    /// Its subscribers.
+    pub subscriptions: u64,
+    /// Its members, each once, by what tells them apart; their ids as JSON.
+    pub users: IndexMap<Box<str>, Box<str>>,
+}
+
+/// Why an answer does not tell of all nodes. The texts go into a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Partial {
+    /// Redis is away.
+    #[error("no link to other nodes")]
+    Alone,
+    /// Some did not answer in time.
+    #[error("{silent} of {nodes} nodes did not answer")]
+    Silent {
+        /// How many.
+        silent: usize,
+        /// Of how many.
+        nodes: usize,
+    },
+}
+
+impl Tally {
+    fn add(&mut self, row: Row) {
+        let tallied = self.channels.entry(row.name).or_default();
+        tallied.subscriptions += row.subscriptions;
+        for id in row.users {
+            if let Some(text) = identity(&id) {
+                let text = Box::from(&*text);
+                tallied.users.entry(text).or_insert_with(|| id.get().into());
+            }
+        }
+    }
 }
 
 /// An event that a client sends to the others.
@@ -31,9 +84,9 @@ pub struct ClientEvent<'a> {
 }
 
 impl Broker {
-    /// A broker for the channels of `hub`.
-    pub fn new(hub: Arc<Hub>) -> Self {
-        Self { hub }
+    /// A broker for the channels of `hub`, on this node and on others, if there may be any.
+    pub fn new(hub: Arc<Hub>, cluster: Option<Cluster>) -> Self {
+        Self { hub, cluster }
     }
 
     /// Whether a message can be taken now; if not, its sender has to wait or to
@@ -70,31 +123,93 @@ impl Broker {
         tracing::debug!(app = app.id, %channel, event = name, %from, subscribers, "client event");
     }
 
-    /// Connections of an application.
-    pub fn connections(&self, app: &App) -> usize {
-        self.hub.connections(app)
+    /// Connections of an application, on all nodes.
+    pub async fn connections(&self, app: &App) -> (u64, Option<Partial>) {
+        let (rows, partial) = self.others(app, About::Connections).await;
+        (self.hub.connections(app) as u64 + rows.connections, partial)
     }
 
-    /// Occupied channels whose names begin with `prefix`.
-    pub fn channels(&self, app: &App, prefix: &str) -> Vec<Arc<Channel>> {
-        self.hub.channels(app, prefix)
+    /// Occupied channels, on all nodes.
+    pub async fn channels(&self, app: &App, about: About) -> Tally {
+        let (others, partial) = self.others(app, about.clone()).await;
+        let (here, users) = match &about {
+            About::Connections => (Vec::new(), false),
+            About::Channel { name, users } => {
+                (self.hub.find(app, name).into_iter().collect(), *users)
+            }
+            About::Channels { prefix, users } => (self.hub.channels(app, prefix), *users),
+        };
+        let mut tally = Tally {
+            channels: IndexMap::new(),
+            partial,
+        };
+        for (at, channel) in here.iter().enumerate() {
+            let users = users && channel.name().kind().is_presence();
+            rows_of(channel, users)
+                .into_iter()
+                .for_each(|row| tally.add(row));
+            // With thousands of channels nobody else is to wait for the whole list.
+            if at % 256 == 255 {
+                tokio::task::yield_now().await;
+            }
+        }
+        others.channels.into_iter().for_each(|row| tally.add(row));
+        tally
     }
 
-    /// How many are in a channel; `None` if nobody is.
-    pub fn counts(&self, app: &App, channel: &str) -> Option<Counts> {
-        self.hub.find(app, channel).map(|channel| channel.counts())
-    }
-
-    /// Ids, as JSON, of the members of a presence channel; `None` if nobody is in it.
-    pub fn member_ids(&self, app: &App, channel: &str) -> Option<Vec<Box<str>>> {
-        self.hub
-            .find(app, channel)
-            .map(|channel| channel.member_ids())
+    /// What other nodes know, and what is missing of it.
+    async fn others(&self, app: &App, about: About) -> (Rows, Option<Partial>) {
+        let Some(cluster) = &self.cluster else {
+            return (Rows::default(), None);
+        };
+        match cluster.others(app, about).await {
+            Some(others) if others.silent == 0 => (others.rows, None),
+            Some(others) => {
+                let (silent, nodes) = (others.silent, others.asked + 1);
+                (others.rows, Some(Partial::Silent { silent, nodes }))
+            }
+            None => (Rows::default(), Some(Partial::Alone)),
+        }
     }
 
     /// The last event of a cache channel, and how long it will be kept.
-    pub fn cached(&self, app: &App, channel: &ChannelName) -> Option<(Frame, Duration)> {
-        self.hub.cached(app, channel)
+    pub async fn cached(&self, app: &App, channel: &ChannelName) -> Option<(Frame, Duration)> {
+        let Some(cluster) = &self.cluster else {
+            return self.hub.cached(app, channel);
+        };
+        if let Some(last) = self.hub.heard_last(app, channel) {
+            return last;
+        }
+        match cluster.last(app, channel).await {
+            Some(last) => last,
+            None => self.hub.cached(app, channel),
+        }
+    }
+
+    /// Counts a connection that this node lets in among those of all nodes, unless
+    /// they have as many as the application may have. Without a link to other nodes,
+    /// this one alone decides.
+    pub async fn admit(&self, app: &App, slot: &mut Slot) -> Result<(), CloseReason> {
+        let Some(cluster) = &self.cluster else {
+            return Ok(());
+        };
+        if app.max_connections.is_none() {
+            return Ok(());
+        }
+        if cluster.admit(app).await == Some(false) {
+            return Err(CloseReason::OverConnectionQuota);
+        }
+        self.hub.count_everywhere(app.index, slot);
+        Ok(())
+    }
+
+    /// Whether this node and, if there may be others, the link to them are in order;
+    /// in numbers.
+    pub fn readiness(&self) -> (bool, serde_json::Value) {
+        match &self.cluster {
+            Some(cluster) => (cluster.status().is_up(), cluster.status().to_json()),
+            None => (true, serde_json::json!({})),
+        }
     }
 
     /// Closes all connections of a user.

@@ -79,6 +79,9 @@ pub struct Settings {
     /// Threads that own connections [default: one per CPU] [env: RESOUND_WORKERS]
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
+    /// With REVERB_SCALING_ENABLED: end if Redis cannot be used at the start [env: RESOUND_REQUIRE_REDIS]
+    #[arg(long)]
+    pub require_redis: bool,
     /// Settings file, TOML; config/resound.toml shows every setting
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -110,6 +113,10 @@ impl Settings {
             ("--tls-cert", self.tls_cert),
             ("--tls-key", self.tls_key),
             ("--workers", self.workers),
+            (
+                "--require-redis",
+                self.require_redis.then(|| "true".to_owned()),
+            ),
         ];
         Sources {
             config_file: self.config,

@@ -16,9 +16,10 @@
 //! ```text
 //! main → cli, health, config, telemetry, shutdown, server
 //! cli, health → config
-//! server → api, ws, worker, broker, hub
+//! server → api, ws, worker, broker, cluster, hub
 //! api | ws
 //! broker, worker
+//! cluster
 //! hub
 //! config
 //! app
@@ -44,6 +45,16 @@
 //!    which the event loop turns. A socket that would block keeps its bytes; past
 //!    its bound, or the bound of all together, it is closed as too slow.
 //!
+//! # Several nodes
+//!
+//! Local subscribers never wait for another node. What the others have to be told,
+//! the hub puts into its [`hub::Relay`], under the same lock as the letters to its own
+//! workers; [`cluster`] takes it from there to Redis, and brings what others tell into
+//! the hub. A node listens to one Redis channel for each Pusher channel that it has
+//! subscribers in, so its work grows with what its own sockets want. Whoever is on
+//! another node is told and counted by each node for its own subscribers, out of its
+//! own view, so that everybody sees each user come and go once.
+//!
 //! # A client frame
 //!
 //! 1. A worker reads into a buffer that its sockets share; tungstenite unmasks and
@@ -58,7 +69,7 @@
 //! - Once it is handed on, a socket is touched by its own worker's thread and by
 //!   nobody else.
 //! - The hub never awaits and does no I/O; no lock is held across an await; lock
-//!   order: registry shard, channel, cache, users, counts that are due, inbox.
+//!   order: registry shard, channel, cache, users, counts that are due, inbox, relay.
 //! - All subscribers of a channel see its events in one order. A subscriber gets
 //!   nothing twice and nothing from before it joined: it skips frames whose number
 //!   is not above the one it joined at.
@@ -82,6 +93,8 @@ pub mod ws;
 
 pub mod broker;
 pub mod worker;
+
+pub mod cluster;
 
 pub mod hub;
 

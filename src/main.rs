@@ -77,7 +77,7 @@ fn start(sources: &Sources, demo: bool) -> ExitCode {
     }
     match run(&config, demo) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(RunError::Start(error @ StartError::Tls(_))) => fail(&error, BAD_CONFIGURATION),
+        Err(RunError::Start(error)) if error.is_configuration() => fail(&error, BAD_CONFIGURATION),
         Err(error) => fail(&error, 1),
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -23,16 +24,19 @@ impl Api {
         let Some(info) = publish.info else {
             return Ok(reply::json("{}"));
         };
-        let channels: Map<String, Value> = publish
+        let (app, broker) = (request.app(), &self.broker);
+        let asked = publish
             .channels
             .iter()
-            .map(|channel| {
-                let attributes =
-                    queries::attributes(&self.broker, request.app(), channel.as_str(), info);
-                (channel.as_str().to_owned(), attributes.into())
-            })
-            .collect();
-        Ok(reply::json(json!({ "channels": channels }).to_string()))
+            .map(|channel| queries::attributes(broker, app, channel.as_str(), info));
+        let mut missing = None;
+        let mut channels = Map::new();
+        for (channel, (told, _, partial)) in publish.channels.iter().zip(join_all(asked).await) {
+            missing = missing.or(partial);
+            channels.insert(channel.as_str().to_owned(), told.into());
+        }
+        let reply = reply::json(json!({ "channels": channels }).to_string());
+        Ok(reply::partly(reply, missing))
     }
 
     pub(super) async fn batch_events(&self, request: &Authorized) -> Result<Reply, ApiError> {
@@ -45,16 +49,24 @@ impl Api {
         if batch.iter().all(|publish| publish.info.is_none()) {
             return Ok(reply::json(r#"{"batch":{}}"#));
         }
-        let told: Vec<Map<String, Value>> = batch
-            .iter()
-            .map(|publish| match (publish.info, publish.channels.first()) {
-                (Some(info), Some(channel)) => {
-                    queries::attributes(&self.broker, request.app(), channel.as_str(), info)
-                }
-                _ => Map::new(),
-            })
-            .collect();
-        Ok(reply::json(json!({ "batch": told }).to_string()))
+        let (app, broker) = (request.app(), &self.broker);
+        let asked =
+            batch.iter().map(
+                async |publish| match (publish.info, publish.channels.first()) {
+                    (Some(info), Some(channel)) => {
+                        queries::attributes(broker, app, channel.as_str(), info).await
+                    }
+                    _ => (Map::new(), false, None),
+                },
+            );
+        let mut missing = None;
+        let mut told = Vec::new();
+        for (attributes, _, partial) in join_all(asked).await {
+            missing = missing.or(partial);
+            told.push(attributes);
+        }
+        let reply = reply::json(json!({ "batch": told }).to_string());
+        Ok(reply::partly(reply, missing))
     }
 
     /// `POST /channels/{name}/events?name=…&socket_id=…`, whose body is the data.

@@ -19,7 +19,7 @@ use percent_encoding::percent_decode_str;
 use crate::app::Apps;
 use crate::broker::Broker;
 use auth::{Authorized, Signed};
-pub use reply::{ApiError, Reply, health, json, text};
+pub use reply::{ApiError, Reply, health, json, ready, text};
 
 /// What the API needs to know of the configuration.
 #[derive(Clone)]
@@ -123,9 +123,9 @@ impl Api {
             Call::BatchEvents => self.batch_events(request).await,
             Call::ChannelEvents(channel) => self.channel_events(request, &channel).await,
             Call::Channels => Ok(self.channels(request).await),
-            Call::Channel(name) => self.channel(request, &name),
-            Call::Users(name) => self.users(request, &name),
-            Call::Stats(name) => self.stats(request, &name),
+            Call::Channel(name) => self.channel(request, &name).await,
+            Call::Users(name) => self.users(request, &name).await,
+            Call::Stats(name) => self.stats(request, &name).await,
             Call::Terminate(user) => {
                 let connections = self.broker.terminate(request.app(), &user);
                 tracing::info!(
@@ -136,10 +136,7 @@ impl Api {
                 );
                 Ok(json("{}"))
             }
-            Call::Connections => {
-                let connections = self.broker.connections(request.app());
-                Ok(json(format!(r#"{{"connections":{connections}}}"#)))
-            }
+            Call::Connections => Ok(self.connections(request).await),
         }
     }
 }

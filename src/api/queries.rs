@@ -11,73 +11,97 @@ use super::Api;
 use super::auth::Authorized;
 use super::reply::{self, ApiError, Reply};
 use crate::app::App;
-use crate::broker::{Broker, Counts};
+use crate::broker::{About, Broker, Partial, Tallied, Tally};
 use crate::protocol::publish::Info;
 use crate::protocol::{ChannelKind, ChannelName, Frame, message};
 
 impl Api {
     /// `GET /channels?filter_by_prefix=…&info=…`: those with a subscriber.
     pub(super) async fn channels(&self, request: &Authorized) -> Reply {
-        let info = info_of(request);
+        let (app, info) = (request.app(), info_of(request));
         let prefix = request.parameter("filter_by_prefix").unwrap_or_default();
+        let about = About::Channels {
+            prefix: prefix.to_owned(),
+            users: info.user_count,
+        };
+        let tally = self.broker.channels(app, about).await;
         let mut channels = Map::new();
-        for channel in self.broker.channels(request.app(), prefix) {
-            let told = told_of(
-                &self.broker,
-                request.app(),
-                channel.name(),
-                Some(channel.counts()),
-                info,
-            );
-            channels.insert(channel.name().as_str().to_owned(), told.into());
+        for (name, tallied) in &tally.channels {
+            let Ok(name) = ChannelName::parse(name, app.events.channel) else {
+                continue;
+            };
+            let told = told_of(&self.broker, app, &name, Some(tallied), info).await;
+            channels.insert(name.as_str().to_owned(), told.into());
             // With thousands of channels nobody else is to wait for the whole list.
             if channels.len().is_multiple_of(256) {
                 tokio::task::yield_now().await;
             }
         }
-        reply::json(json!({ "channels": channels }).to_string())
+        let reply = reply::json(json!({ "channels": channels }).to_string());
+        reply::partly(reply, tally.partial)
     }
 
     /// `GET /channels/{name}?info=…`.
-    pub(super) fn channel(&self, request: &Authorized, name: &str) -> Result<Reply, ApiError> {
-        let mut told = Map::new();
-        told.insert(
-            "occupied".to_owned(),
-            self.broker.counts(request.app(), name).is_some().into(),
-        );
-        told.extend(attributes(
-            &self.broker,
-            request.app(),
-            name,
-            info_of(request),
-        ));
-        Ok(reply::json(Value::Object(told).to_string()))
+    pub(super) async fn channel(
+        &self,
+        request: &Authorized,
+        name: &str,
+    ) -> Result<Reply, ApiError> {
+        let info = info_of(request);
+        let (mut told, occupied, partial) =
+            attributes(&self.broker, request.app(), name, info).await;
+        told.insert("occupied".to_owned(), occupied.into());
+        let reply = reply::json(Value::Object(told).to_string());
+        Ok(reply::partly(reply, partial))
     }
 
     /// `GET /channels/{name}/users`: of a presence channel, each user once. 404 and
     /// 400 are Reverb's for an empty channel and for one of another kind.
-    pub(super) fn users(&self, request: &Authorized, name: &str) -> Result<Reply, ApiError> {
-        let Some(ids) = self.broker.member_ids(request.app(), name) else {
-            return Ok(reply::json_with(StatusCode::NOT_FOUND, "{}"));
+    pub(super) async fn users(&self, request: &Authorized, name: &str) -> Result<Reply, ApiError> {
+        let Tally { channels, partial } = self.one(request, name, true).await;
+        let reply = match channels.get(name) {
+            None => reply::json_with(StatusCode::NOT_FOUND, "{}"),
+            Some(_) if !ChannelKind::of(name).is_presence() => {
+                reply::json_with(StatusCode::BAD_REQUEST, "{}")
+            }
+            Some(tallied) => {
+                let ids = tallied.users.values();
+                let users: Vec<String> = ids.map(|id| format!(r#"{{"id":{id}}}"#)).collect();
+                reply::json(format!(r#"{{"users":[{}]}}"#, users.join(",")))
+            }
         };
-        if !ChannelKind::of(name).is_presence() {
-            return Ok(reply::json_with(StatusCode::BAD_REQUEST, "{}"));
-        }
-        let users: Vec<String> = ids.iter().map(|id| format!(r#"{{"id":{id}}}"#)).collect();
-        Ok(reply::json(format!(r#"{{"users":[{}]}}"#, users.join(","))))
+        Ok(reply::partly(reply, partial))
     }
 
     /// `GET /channels/{name}/stats`, deprecated by Pusher.
-    pub(super) fn stats(&self, request: &Authorized, name: &str) -> Result<Reply, ApiError> {
-        let counts = self.broker.counts(request.app(), name);
+    pub(super) async fn stats(&self, request: &Authorized, name: &str) -> Result<Reply, ApiError> {
+        let is_presence = ChannelKind::of(name).is_presence();
+        let Tally { channels, partial } = self.one(request, name, is_presence).await;
+        let tallied = channels.get(name);
         let mut told = json!({
-            "occupied": counts.is_some(),
-            "connection_count": counts.unwrap_or_default().subscriptions,
+            "occupied": tallied.is_some(),
+            "connection_count": tallied.map_or(0, |tallied| tallied.subscriptions),
         });
-        if ChannelKind::of(name).is_presence() {
-            told["user_count"] = counts.unwrap_or_default().users.into();
+        if is_presence {
+            told["user_count"] = tallied.map_or(0, |tallied| tallied.users.len()).into();
         }
-        Ok(reply::json(told.to_string()))
+        let reply = reply::json(told.to_string());
+        Ok(reply::partly(reply, partial))
+    }
+
+    /// `GET /connections`.
+    pub(super) async fn connections(&self, request: &Authorized) -> Reply {
+        let (connections, partial) = self.broker.connections(request.app()).await;
+        let reply = reply::json(format!(r#"{{"connections":{connections}}}"#));
+        reply::partly(reply, partial)
+    }
+
+    async fn one(&self, request: &Authorized, name: &str, users: bool) -> Tally {
+        let about = About::Channel {
+            name: name.to_owned(),
+            users,
+        };
+        self.broker.channels(request.app(), about).await
     }
 }
 
@@ -88,34 +112,50 @@ fn info_of(request: &Authorized) -> Info {
         .unwrap_or_default()
 }
 
-/// What was asked of a channel, as far as it applies. Counts are only told of a
-/// channel that is occupied; a cached event outlives that.
-pub(super) fn attributes(broker: &Broker, app: &App, name: &str, info: Info) -> Map<String, Value> {
-    match ChannelName::parse(name, app.events.channel) {
-        Ok(name) => told_of(broker, app, &name, broker.counts(app, name.as_str()), info),
-        Err(_) => Map::new(),
-    }
+/// What was asked of a channel, as far as it applies; whether it is occupied; and what
+/// is missing. Counts are only told of a channel that is occupied; a cached event
+/// outlives that.
+pub(super) async fn attributes(
+    broker: &Broker,
+    app: &App,
+    name: &str,
+    info: Info,
+) -> (Map<String, Value>, bool, Option<Partial>) {
+    let Ok(name) = ChannelName::parse(name, app.events.channel) else {
+        return (Map::new(), false, None);
+    };
+    let about = About::Channel {
+        name: name.as_str().to_owned(),
+        users: info.user_count && name.kind().is_presence(),
+    };
+    let Tally { channels, partial } = broker.channels(app, about).await;
+    let tallied = channels.get(name.as_str());
+    let told = told_of(broker, app, &name, tallied, info).await;
+    (told, tallied.is_some(), partial)
 }
 
-fn told_of(
+async fn told_of(
     broker: &Broker,
     app: &App,
     name: &ChannelName,
-    counts: Option<Counts>,
+    tallied: Option<&Tallied>,
     info: Info,
 ) -> Map<String, Value> {
     let kind = name.kind();
     let mut told = Map::new();
-    if let Some(counts) = counts {
+    if let Some(tallied) = tallied {
         if info.user_count && kind.is_presence() {
-            told.insert("user_count".to_owned(), counts.users.into());
+            told.insert("user_count".to_owned(), tallied.users.len().into());
         }
         if info.subscription_count && !kind.is_presence() {
-            told.insert("subscription_count".to_owned(), counts.subscriptions.into());
+            told.insert(
+                "subscription_count".to_owned(),
+                tallied.subscriptions.into(),
+            );
         }
     }
     if info.cache && kind.is_cache() {
-        let cached = broker.cached(app, name).map_or(
+        let cached = broker.cached(app, name).await.map_or(
             Value::Null,
             |(frame, left)| json!({ "data": data_of(&frame), "ttl": left.as_secs() }),
         );

@@ -6,7 +6,11 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::auth::AuthError;
+use crate::broker::Partial;
 use crate::protocol::publish::PublishError;
+
+/// Says that an answer does not tell of all nodes, and why.
+const PARTIAL: header::HeaderName = header::HeaderName::from_static("x-resound-partial");
 
 /// An answer whose body is complete.
 pub type Reply = Response<Full<Bytes>>;
@@ -119,6 +123,29 @@ pub fn health(shutting_down: bool) -> Reply {
     } else {
         json(r#"{"health":"OK"}"#)
     }
+}
+
+/// The answer of `/ready`: 503 while the server is going down, or is without the
+/// other nodes that it should have; in both cases it still serves.
+pub fn ready(shutting_down: bool, (is_ready, mut told): (bool, serde_json::Value)) -> Reply {
+    let is_ready = is_ready && !shutting_down;
+    told["ready"] = is_ready.into();
+    let status = if is_ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    json_with(status, told.to_string())
+}
+
+/// Marks an answer that does not tell of all nodes.
+pub(super) fn partly(mut reply: Reply, partial: Option<Partial>) -> Reply {
+    if let Some(partial) = partial {
+        let text = HeaderValue::from_str(&partial.to_string());
+        let text = text.expect("the texts are ASCII");
+        reply.headers_mut().insert(PARTIAL, text);
+    }
+    reply
 }
 
 fn reply(status: StatusCode, content_type: &'static str, body: Bytes) -> Reply {

@@ -7,6 +7,7 @@
 pub mod dotenv;
 mod read;
 pub mod report;
+pub mod scaling;
 pub mod setting;
 pub mod source;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use crate::app::Apps;
 pub use report::Effective;
+pub use scaling::Scaling;
 
 /// The file that ships in `config/`, every setting of it commented out.
 pub const DEFAULT_FILE: &str = include_str!("../../config/resound.toml");
@@ -42,6 +44,8 @@ pub struct Sources {
 pub struct Config {
     /// Where and how to listen, and the limits of the whole process.
     pub server: Server,
+    /// Other nodes, if there may be any.
+    pub scaling: Option<Scaling>,
     /// At least one application.
     pub apps: Apps,
     /// Every setting with its value and source, secrets hidden.
@@ -280,11 +284,6 @@ mod tests {
             ),
             ("REVERB_SERVER_PATH", "/a b", "expected a path such as /ws"),
             ("REVERB_SERVER", "swoole", "expected \"reverb\""),
-            (
-                "REVERB_SCALING_ENABLED",
-                "true",
-                "set it to false to run on one node",
-            ),
             ("RESOUND_TLS_CERT", "/x", "server.tls_key"),
         ] {
             let text = problem(&[(name, value)]);

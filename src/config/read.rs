@@ -20,7 +20,7 @@ pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
         warnings: layers.warnings,
     };
     let server = reader.server(&layers.shared);
-    reader.scaling(&layers.shared);
+    let scaling = reader.scaling(&layers.shared);
     let apps: Vec<App> = layers
         .apps
         .iter()
@@ -43,23 +43,24 @@ pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
     }
     Ok(Config {
         server,
+        scaling,
         apps: Apps::new(apps),
         effective: reader.effective,
         warnings: reader.warnings,
     })
 }
 
-struct Reader {
-    problems: Vec<String>,
+pub(super) struct Reader {
+    pub(super) problems: Vec<String>,
     effective: Vec<Effective>,
     warnings: Vec<String>,
 }
 
 /// One section's values while they are read.
-struct Group<'a> {
-    section: Section,
-    index: usize,
-    values: &'a Values,
+pub(super) struct Group<'a> {
+    pub(super) section: Section,
+    pub(super) index: usize,
+    pub(super) values: &'a Values,
 }
 
 impl Group<'_> {
@@ -76,7 +77,7 @@ impl Group<'_> {
 
 impl Reader {
     /// Reads one setting. A wrong one is noted; what is given back then is never used.
-    fn take<T>(
+    pub(super) fn take<T>(
         &mut self,
         group: &Group<'_>,
         key: &'static str,
@@ -100,7 +101,7 @@ impl Reader {
         }
     }
 
-    fn number(
+    pub(super) fn number(
         &mut self,
         group: &Group<'_>,
         key: &'static str,
@@ -116,11 +117,11 @@ impl Reader {
         .unwrap_or(*range.start())
     }
 
-    fn seconds(&mut self, group: &Group<'_>, key: &'static str, least: u64) -> Duration {
+    pub(super) fn seconds(&mut self, group: &Group<'_>, key: &'static str, least: u64) -> Duration {
         Duration::from_secs(self.number(group, key, least..=u64::from(u32::MAX)))
     }
 
-    fn flag(&mut self, group: &Group<'_>, key: &'static str) -> bool {
+    pub(super) fn flag(&mut self, group: &Group<'_>, key: &'static str) -> bool {
         self.take(group, key, |text| {
             match text.to_ascii_lowercase().as_str() {
                 "true" | "1" | "on" | "yes" => Ok(true),
@@ -131,7 +132,7 @@ impl Reader {
         .unwrap_or(false)
     }
 
-    fn text(&mut self, group: &Group<'_>, key: &'static str) -> Option<String> {
+    pub(super) fn text(&mut self, group: &Group<'_>, key: &'static str) -> Option<String> {
         self.take(group, key, |text| Ok(text.to_owned()))
             .filter(|text| !text.is_empty())
     }
@@ -170,7 +171,7 @@ impl Reader {
         server
     }
 
-    fn size(
+    pub(super) fn size(
         &mut self,
         group: &Group<'_>,
         key: &'static str,
@@ -200,31 +201,6 @@ impl Reader {
                 ));
                 None
             }
-        }
-    }
-
-    /// Scaling is not in this version: switching it on is refused.
-    fn scaling(&mut self, values: &Values) {
-        let group = Group {
-            section: Section::Scaling,
-            index: 0,
-            values,
-        };
-        let enabled = self.flag(&group, "enabled");
-        // The REDIS_* variables are first of all the application's own; what they
-        // hold is only looked at when they are used.
-        for key in [
-            "channel", "url", "scheme", "host", "port", "username", "password", "database",
-            "timeout",
-        ] {
-            self.text(&group, key);
-        }
-        if enabled {
-            let source = group.value(Setting::of(Section::Scaling, "enabled")).source;
-            self.problems.push(format!(
-                "scaling.enabled = \"true\" ({source}): several nodes through Redis are not in this version; \
-                 set it to false to run on one node"
-            ));
         }
     }
 

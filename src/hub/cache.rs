@@ -37,19 +37,18 @@ impl Cache {
     /// Keeps a channel's last event. One that alone is over the bound is not kept,
     /// and neither is the one before, which is not the last any more.
     pub(super) fn put(&mut self, channel: &ChannelName, frame: Frame, now: Instant) {
+        self.put_until(channel, frame, now + self.ttl);
+    }
+
+    /// The same, with another time to live.
+    pub(super) fn put_until(&mut self, channel: &ChannelName, frame: Frame, expires: Instant) {
         let cost = cost(channel, &frame);
         self.remove(channel);
         if cost > self.max_bytes {
             return;
         }
         self.bytes += cost;
-        self.entries.put(
-            channel.clone(),
-            Entry {
-                frame,
-                expires: now + self.ttl,
-            },
-        );
+        self.entries.put(channel.clone(), Entry { frame, expires });
         while self.bytes > self.max_bytes
             && let Some((channel, entry)) = self.entries.pop_lru()
         {
@@ -68,7 +67,8 @@ impl Cache {
         Some((entry.frame.clone(), left))
     }
 
-    fn remove(&mut self, channel: &ChannelName) {
+    /// Forgets a channel's last event.
+    pub(super) fn remove(&mut self, channel: &ChannelName) {
         if let Some(entry) = self.entries.pop(channel) {
             self.bytes -= cost(channel, &entry.frame);
         }

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
-use super::inbox::{Address, Audience, Cast, Inbox, Letter};
+use super::elsewhere::Elsewhere;
+use super::inbox::{Address, Audience, Cast, Letter, Mail};
 use super::lock;
+use super::relay::{Fact, Note, Topic};
 use crate::protocol::message::{self, EncodedMember};
 use crate::protocol::{ChannelName, Frame, Member};
 
@@ -24,19 +26,21 @@ pub struct Channel {
     app: usize,
     name: ChannelName,
     /// Whether subscribers are told how many they are.
-    counts: bool,
-    state: Mutex<State>,
+    pub(super) counts: bool,
+    pub(super) state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     /// Number of the last message; the first is 1.
-    seq: u64,
+    pub(super) seq: u64,
     /// Subscribers by worker.
     subscribers: Box<[usize]>,
     /// Of a presence channel, by identity; the order is that of joining until
-    /// somebody leaves.
-    members: IndexMap<Arc<str>, Present>,
+    /// somebody leaves. Those of other nodes, too.
+    pub(super) members: IndexMap<Arc<str>, Present>,
+    /// What is known of other nodes, if there can be any.
+    pub(super) elsewhere: Option<Box<Elsewhere>>,
     counted: Option<Instant>,
     /// Whether a count was held back.
     count_due: bool,
@@ -46,13 +50,39 @@ struct State {
 
 /// A user that is in a presence channel.
 #[derive(Debug)]
-struct Present {
+pub(super) struct Present {
     encoded: EncodedMember,
-    id_json: Box<str>,
-    connections: usize,
+    pub(super) id_json: Box<str>,
+    /// Its connections to this node.
+    pub(super) connections: usize,
+    /// Other nodes that it is on.
+    pub(super) nodes: usize,
+    /// Who it said to be on this node, to tell others again.
+    pub(super) own: Option<Box<Member>>,
 }
 
-/// How many there are.
+impl Present {
+    pub(super) fn new(member: &Member) -> Self {
+        Self {
+            encoded: EncodedMember::new(member),
+            id_json: member.id_json.clone(),
+            connections: 0,
+            nodes: 0,
+            own: None,
+        }
+    }
+}
+
+/// What a channel has to know of its application and of the process.
+#[derive(Clone, Copy)]
+pub(super) struct Settings {
+    /// Whether subscribers are told how many they are.
+    pub(super) counts: bool,
+    /// Whether there may be other nodes.
+    pub(super) has_others: bool,
+}
+
+/// How many there are on this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Connections.
@@ -67,8 +97,15 @@ pub struct Counts {
 pub struct Full(pub usize);
 
 impl State {
-    fn total(&self) -> usize {
+    /// Subscribers on this node.
+    pub(super) fn here(&self) -> usize {
         self.subscribers.iter().sum()
+    }
+
+    /// Subscribers on all nodes.
+    fn total(&self) -> usize {
+        let elsewhere = self.elsewhere.as_ref();
+        self.here() + elsewhere.map_or(0, |elsewhere| elsewhere.subscribers())
     }
 }
 
@@ -78,12 +115,14 @@ impl Channel {
         app: usize,
         name: ChannelName,
         workers: usize,
-        counts: bool,
+        settings: Settings,
     ) -> Self {
+        let Settings { counts, has_others } = settings;
         let state = State {
             seq: 0,
             subscribers: vec![0; workers].into(),
             members: IndexMap::new(),
+            elsewhere: has_others.then(Box::default),
             counted: None,
             count_due: false,
             count_queued: false,
@@ -113,27 +152,42 @@ impl Channel {
         self.app
     }
 
-    /// How many subscribers and members there are.
+    pub(super) fn topic(&self) -> Topic {
+        Topic::Channel(self.app, self.name.clone())
+    }
+
+    /// How many subscribers and members there are on this node.
     pub fn counts(&self) -> Counts {
         let state = lock(&self.state);
+        let users = if state.elsewhere.is_some() {
+            let is_here = |present: &&Present| present.connections > 0;
+            state.members.values().filter(is_here).count()
+        } else {
+            state.members.len()
+        };
         Counts {
-            subscriptions: state.total(),
-            users: state.members.len(),
+            subscriptions: state.here(),
+            users,
         }
     }
 
-    /// Ids of the members as JSON.
+    /// Ids of the members on this node, as JSON.
     pub fn member_ids(&self) -> Vec<Box<str>> {
         lock(&self.state)
             .members
             .values()
+            .filter(|present| present.connections > 0)
             .map(|present| present.id_json.clone())
             .collect()
     }
 
-    /// Answers one subscriber, in order.
-    pub(super) fn answer_again(&self, to: Address, cached: Option<Frame>, inboxes: &[Arc<Inbox>]) {
+    /// Answers one subscriber, in order; if it still waits for its first answer, it
+    /// gets that.
+    pub(super) fn answer_again(&self, to: Address, cached: Option<Frame>, mail: &Mail) {
         let state = lock(&self.state);
+        if state.is_waiting(to) {
+            return;
+        }
         for frame in [Some(self.welcome_of(&state)), cached]
             .into_iter()
             .flatten()
@@ -144,11 +198,11 @@ impl Channel {
                 frame,
                 to: Audience::Only(to),
             };
-            inboxes[to.worker].push(Letter::Cast(cast));
+            mail.send(to.worker, Letter::Cast(cast));
         }
     }
 
-    fn welcome_of(&self, state: &State) -> Frame {
+    pub(super) fn welcome_of(&self, state: &State) -> Frame {
         if self.name.kind().is_presence() {
             message::presence_succeeded(
                 &self.name,
@@ -160,80 +214,116 @@ impl Channel {
     }
 
     /// Adds a subscriber, and tells the others if it is its user's first. Gives
-    /// back the number of the last message and the answer to the subscription.
+    /// back the number of the last message and the answer to the subscription; none
+    /// if the answer comes later, with a number of its own.
     pub(super) fn join(
         &self,
         seat: Address,
         member: Option<&Member>,
         most: usize,
-        inboxes: &[Arc<Inbox>],
-    ) -> Result<(u64, Frame), Full> {
+        mail: &Mail,
+    ) -> Result<(u64, Option<Frame>), Full> {
         let mut state = lock(&self.state);
         if let Some(member) = member {
-            if let Some(present) = state.members.get_mut(&member.id) {
-                present.connections += 1;
-            } else if state.members.len() >= most {
-                return Err(Full(most));
-            } else {
-                let present = Present {
-                    encoded: EncodedMember::new(member),
-                    id_json: member.id_json.clone(),
-                    connections: 1,
-                };
-                state.members.insert(Arc::clone(&member.id), present);
-                self.cast_in(
-                    &mut state,
-                    &message::member_added(&self.name, member),
-                    Audience::All,
-                    inboxes,
-                );
-            }
+            self.join_as(&mut state, member, most, mail)?;
         }
         state.subscribers[seat.worker] += 1;
-        let joined = (state.seq, self.welcome_of(&state));
-        self.tell_count(&mut state, inboxes);
+        let joined = if state.wait(seat, member) {
+            (u64::MAX, None)
+        } else {
+            (state.seq, Some(self.welcome_of(&state)))
+        };
+        self.tell_others_count(&state, mail);
+        self.tell_count(&mut state, mail);
         Ok(joined)
     }
 
+    fn join_as(
+        &self,
+        state: &mut State,
+        member: &Member,
+        most: usize,
+        mail: &Mail,
+    ) -> Result<(), Full> {
+        let is_new = !state.members.contains_key(&member.id);
+        if is_new {
+            if state.members.len() >= most {
+                return Err(Full(most));
+            }
+            let present = Present::new(member);
+            state.members.insert(Arc::clone(&member.id), present);
+        }
+        let present = &mut state.members[&*member.id];
+        present.connections += 1;
+        if present.connections == 1 && mail.relay.is_some() {
+            present.own = Some(Box::new(member.clone()));
+            if mail.is_linked() {
+                state.is_untold(member);
+            }
+            mail.tell(|| Note::Change(self.topic(), Fact::Member(member.clone())));
+        }
+        if is_new {
+            let added = message::member_added(&self.name, member);
+            self.cast_in(state, &added, Audience::All, mail);
+        }
+        Ok(())
+    }
+
     /// Takes a subscriber away, and tells the others if it was its user's last.
-    /// Gives back how many are left.
-    pub(super) fn leave(&self, worker: usize, user: Option<&str>, inboxes: &[Arc<Inbox>]) -> usize {
+    /// Gives back how many are left on this node.
+    pub(super) fn leave(&self, seat: Address, user: Option<&str>, mail: &Mail) -> usize {
         let mut state = lock(&self.state);
-        state.subscribers[worker] -= 1;
+        state.subscribers[seat.worker] -= 1;
+        state.wait_no_more(seat);
         if let Some(user) = user
             && let Some(present) = state.members.get_mut(user)
         {
             present.connections -= 1;
-            if present.connections == 0
-                && let Some(gone) = state.members.swap_remove(user)
-            {
-                self.cast_in(
-                    &mut state,
-                    &message::member_removed(&self.name, &gone.id_json),
-                    Audience::All,
-                    inboxes,
-                );
+            if present.connections == 0 {
+                present.own = None;
+                state.is_told(user);
+                mail.tell(|| Note::Change(self.topic(), Fact::Left(user.into())));
+                self.remove_if_gone(&mut state, user, mail);
             }
         }
-        self.tell_count(&mut state, inboxes);
-        state.total()
+        self.tell_others_count(&state, mail);
+        self.tell_count(&mut state, mail);
+        state.here()
+    }
+
+    /// Removes a member that is on no node any more, and says so.
+    pub(super) fn remove_if_gone(&self, state: &mut State, user: &str, mail: &Mail) {
+        let is_gone = |present: &Present| present.connections == 0 && present.nodes == 0;
+        if state.members.get(user).is_some_and(is_gone)
+            && let Some(gone) = state.members.swap_remove(user)
+        {
+            let removed = message::member_removed(&self.name, &gone.id_json);
+            self.cast_in(state, &removed, Audience::All, mail);
+        }
+    }
+
+    fn tell_others_count(&self, state: &State, mail: &Mail) {
+        if self.counts {
+            mail.tell(|| Note::Change(self.topic(), Fact::Subscribers(state.here())));
+        }
     }
 
     /// Numbers a frame and puts it into the inbox of each worker that has a
     /// subscriber. Gives back the number of subscribers.
-    pub(super) fn cast(&self, frame: &Frame, to: Audience, inboxes: &[Arc<Inbox>]) -> usize {
-        self.cast_in(&mut lock(&self.state), frame, to, inboxes)
+    pub(super) fn cast(&self, frame: &Frame, to: Audience, mail: &Mail) -> usize {
+        self.cast_in(&mut lock(&self.state), frame, to, mail)
     }
 
-    fn cast_in(
+    pub(super) fn cast_in(
         &self,
         state: &mut State,
         frame: &Frame,
         to: Audience,
-        inboxes: &[Arc<Inbox>],
+        mail: &Mail,
     ) -> usize {
         state.seq += 1;
-        for (inbox, _) in inboxes
+        for (inbox, _) in mail
+            .inboxes
             .iter()
             .zip(&state.subscribers)
             .filter(|(_, count)| **count > 0)
@@ -245,14 +335,14 @@ impl Channel {
                 to,
             }));
         }
-        state.total()
+        state.here()
     }
 
     /// Tells subscribers how many they are: at once, or, when they are many, at
     /// most every five seconds.
-    fn tell_count(&self, state: &mut State, inboxes: &[Arc<Inbox>]) {
+    pub(super) fn tell_count(&self, state: &mut State, mail: &Mail) {
         let total = state.total();
-        if !self.counts || total == 0 {
+        if !self.counts || state.here() == 0 {
             return;
         }
         let now = Instant::now();
@@ -269,7 +359,7 @@ impl Channel {
             state,
             &message::subscription_count(&self.name, total),
             Audience::All,
-            inboxes,
+            mail,
         );
     }
 
@@ -286,11 +376,11 @@ impl Channel {
     }
 
     /// Sends a count that was held back long enough.
-    pub(super) fn tell_held_back_count(&self, inboxes: &[Arc<Inbox>]) {
+    pub(super) fn tell_held_back_count(&self, mail: &Mail) {
         let mut state = lock(&self.state);
         state.count_queued = false;
         if state.count_due {
-            self.tell_count(&mut state, inboxes);
+            self.tell_count(&mut state, mail);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! A worker's inbox: what its sockets have to be sent.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use super::lock;
+use super::relay::{Note, Relay};
 use crate::protocol::{CloseReason, Frame, SocketId};
 
 /// Where a connection lives.
@@ -52,11 +53,39 @@ pub enum Audience {
     Except(SocketId),
     /// One, whenever it joined: an answer that has its place in the channel's order.
     Only(Address),
+    /// One that has waited for its answer, and gets what comes after it from now on.
+    Welcome(Address),
 }
 
 impl From<Option<SocketId>> for Audience {
     fn from(except: Option<SocketId>) -> Self {
         except.map_or(Self::All, Self::Except)
+    }
+}
+
+/// Where the hub puts what others have to be told: the workers of this node, and,
+/// if there are other nodes, the one who speaks with them.
+#[derive(Debug)]
+pub(super) struct Mail {
+    pub(super) inboxes: Vec<Arc<Inbox>>,
+    pub(super) relay: Option<Arc<Relay>>,
+}
+
+impl Mail {
+    pub(super) fn send(&self, worker: usize, letter: Letter) {
+        self.inboxes[worker].push(letter);
+    }
+
+    /// Tells other nodes, if there are any.
+    pub(super) fn tell(&self, note: impl FnOnce() -> Note) {
+        if let Some(relay) = &self.relay {
+            relay.push(note());
+        }
+    }
+
+    /// Whether there is a link to other nodes now.
+    pub(super) fn is_linked(&self) -> bool {
+        self.relay.as_ref().is_some_and(|relay| relay.is_up())
     }
 }
 
@@ -108,6 +137,12 @@ impl Inbox {
     /// Whether less than the bound is waiting.
     pub fn has_room(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) < self.capacity
+    }
+
+    /// Whether so much waits that what other nodes send cannot be taken, who do not
+    /// wait as publishers do.
+    pub(super) fn is_swamped(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > 4 * self.capacity
     }
 
     pub(super) fn push(&self, letter: Letter) {

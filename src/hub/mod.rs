@@ -6,13 +6,19 @@
 //! same lock, so all subscribers of a channel see one order.
 //!
 //! Lock order: a registry shard, then a channel, then a cache, then the users of an
-//! application, then the counts that are due, then an inbox. None is held while anything is awaited; there is no
+//! application, then the counts that are due, then an inbox, then the relay. None is held while anything is awaited; there is no
 //! `async fn` in here.
+//!
+//! If there are other nodes, what they have to be told goes into the [`Relay`] under
+//! the same locks; what they tell comes in through `cluster`.
 
 mod cache;
 mod channel;
 mod closes;
+mod cluster;
+mod elsewhere;
 mod inbox;
+mod relay;
 mod users;
 
 use std::collections::HashMap;
@@ -24,11 +30,15 @@ use std::time::{Duration, Instant};
 use crate::app::{App, Apps};
 use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId, User, message};
 use cache::Cache;
+use channel::Settings;
+use inbox::Mail;
 use users::Users;
 
 pub use channel::{Channel, Counts, Full};
 pub use closes::Closes;
+pub use elsewhere::{NodeFacts, Standing};
 pub use inbox::{Address, Audience, Cast, Inbox, Letter};
+pub use relay::{Event, Fact, Kept, NodeId, Note, Relay, Topic};
 
 /// Shards of an application's channel registry: enough that two cores seldom meet.
 const SHARDS: usize = 16;
@@ -38,7 +48,7 @@ type Shard = Mutex<HashMap<ChannelName, Arc<Channel>>>;
 /// All channels of all applications.
 pub struct Hub {
     apps: Vec<AppState>,
-    inboxes: Vec<Arc<Inbox>>,
+    mail: Arc<Mail>,
     sockets: Arc<AtomicUsize>,
     capacity: Capacity,
     hasher: RandomState,
@@ -65,6 +75,9 @@ pub struct Joined {
     /// The sequence number it stood at: the subscriber gets what comes after it.
     pub after: u64,
     /// What the subscriber is answered, as things stood then.
+    ///
+    /// Nothing, if it has to wait until it is known how things stand on other nodes;
+    /// the answers then come as [`Audience::Welcome`].
     pub answers: Answers,
 }
 
@@ -86,6 +99,16 @@ pub struct Capacity {
 #[derive(Debug)]
 pub struct Slot {
     _places: [Place; 2],
+    /// Set once it counts for a quota of all nodes together, which then is told.
+    counted: Option<(usize, Arc<Mail>)>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some((app, mail)) = &self.counted {
+            mail.tell(|| Note::Released(*app));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -133,22 +156,33 @@ impl Drop for SignedIn {
 }
 
 impl Hub {
-    /// A hub without channels for `workers` workers.
+    /// A hub without channels for `workers` workers, and without other nodes.
     pub fn new(apps: &Apps, workers: usize, capacity: Capacity) -> Self {
+        Self::with_relay(apps, workers, capacity, None)
+    }
+
+    /// One that tells other nodes what they have to know.
+    pub fn with_relay(
+        apps: &Apps,
+        workers: usize,
+        capacity: Capacity,
+        relay: Option<Arc<Relay>>,
+    ) -> Self {
         let inboxes: Vec<_> = (0..workers)
             .map(|_| Arc::new(Inbox::new(capacity.inbox_bytes)))
             .collect();
+        let mail = Arc::new(Mail { inboxes, relay });
         let state = |app: &Arc<App>| AppState {
             shards: std::array::from_fn(|_| Mutex::default()),
             connections: Arc::default(),
-            users: Users::new(inboxes.clone()),
+            users: Users::new(app.index, Arc::clone(&mail)),
             cache: Mutex::new(Cache::new(app.cache.max_bytes, app.cache.ttl)),
             most_members: app.presence.max_members.unwrap_or(usize::MAX),
             counts: app.subscription_count,
         };
         Self {
             apps: apps.iter().map(state).collect(),
-            inboxes,
+            mail,
             sockets: Arc::default(),
             capacity,
             hasher: RandomState::new(),
@@ -160,13 +194,15 @@ impl Hub {
 
     /// The inbox of a worker.
     pub fn inbox(&self, worker: usize) -> &Arc<Inbox> {
-        &self.inboxes[worker]
+        &self.mail.inboxes[worker]
     }
 
     /// Whether every worker can take another message. Publishers ask before they
     /// publish; a message that was begun is always put in everywhere.
     pub fn has_room(&self) -> bool {
-        self.inboxes.iter().all(|inbox| inbox.has_room())
+        let relay = self.mail.relay.as_ref();
+        self.mail.inboxes.iter().all(|inbox| inbox.has_room())
+            && relay.is_none_or(|relay| relay.has_room())
     }
 
     /// Counts a new connection, unless the application or the process has all it
@@ -179,6 +215,7 @@ impl Hub {
             Place::take(&self.sockets, self.capacity.sockets).ok_or(CloseReason::OverCapacity)?;
         Ok(Slot {
             _places: [own, all],
+            counted: None,
         })
     }
 
@@ -228,14 +265,23 @@ impl Hub {
                 id,
                 app.index,
                 name.clone(),
-                self.inboxes.len(),
-                state.counts,
+                self.mail.inboxes.len(),
+                Settings {
+                    counts: state.counts,
+                    has_others: self.mail.relay.is_some(),
+                },
             ))
         });
         let channel = Arc::clone(channel);
-        match channel.join(seat, member, state.most_members, &self.inboxes) {
+        if is_new {
+            channel.listen(true, &self.mail);
+        }
+        match channel.join(seat, member, state.most_members, &self.mail) {
             Ok((after, welcome)) => {
-                let answers = [Some(welcome), self.last_event(app.index, name)];
+                let last_event = welcome
+                    .as_ref()
+                    .and_then(|_| self.last_event(app.index, name));
+                let answers = [welcome, last_event];
                 drop(shard);
                 if let Some(member) = member {
                     state.users.join(&member.id, seat);
@@ -250,6 +296,7 @@ impl Hub {
             Err(full) => {
                 if is_new {
                     shard.remove(name);
+                    self.mail.tell(|| Note::Unlisten(channel.topic()));
                 }
                 Err(full)
             }
@@ -261,7 +308,7 @@ impl Hub {
     pub fn answer_again(&self, channel: &Channel, to: Address) {
         let _shard = lock(self.shard(channel.app(), channel.name().as_str()));
         let cached = self.last_event(channel.app(), channel.name());
-        channel.answer_again(to, cached, &self.inboxes);
+        channel.answer_again(to, cached, &self.mail);
     }
 
     /// Takes a subscriber away, who was `user` in a presence channel; a channel
@@ -269,8 +316,9 @@ impl Hub {
     pub fn leave(&self, channel: &Arc<Channel>, seat: Address, user: Option<&str>) {
         let name = channel.name().as_str();
         let mut shard = lock(self.shard(channel.app(), name));
-        if channel.leave(seat.worker, user, &self.inboxes) == 0 {
+        if channel.leave(seat, user, &self.mail) == 0 {
             shard.remove(name);
+            self.mail.tell(|| Note::Unlisten(channel.topic()));
         }
         drop(shard);
         if let Some(user) = user {
@@ -279,9 +327,9 @@ impl Hub {
         self.queue_count(channel);
     }
 
-    /// Sends an event to all subscribers of a channel but `except`. Gives back how
-    /// many subscribers the channel has. The frame is encoded only if there is
-    /// somebody to get it.
+    /// Sends an event to all subscribers of a channel but `except`, here and on
+    /// other nodes. Gives back how many subscribers the channel has here. The frame is
+    /// encoded only if there may be somebody to get it.
     pub fn publish(
         &self,
         app: &App,
@@ -289,10 +337,16 @@ impl Hub {
         except: Option<SocketId>,
         encode: impl FnOnce() -> Frame,
     ) -> usize {
-        match self.find(app, name.as_str()) {
-            Some(channel) => channel.cast(&encode(), Audience::from(except), &self.inboxes),
-            None => 0,
+        let channel = self.find(app, name.as_str());
+        if channel.is_none() && self.mail.relay.is_none() {
+            return 0;
         }
+        let frame = encode();
+        let subscribers = channel.map_or(0, |channel| {
+            channel.cast(&frame, Audience::from(except), &self.mail)
+        });
+        self.tell_event(app, name, except, frame);
+        subscribers
     }
 
     /// Sends an event of a cache channel, and keeps it for later subscribers.
@@ -305,10 +359,24 @@ impl Hub {
     ) -> usize {
         let shard = lock(self.shard(app.index, name.as_str()));
         let subscribers = shard.get(name).map_or(0, |channel| {
-            channel.cast(&frame, Audience::from(except), &self.inboxes)
+            channel.knows_last();
+            channel.cast(&frame, Audience::from(except), &self.mail)
         });
-        lock(&self.apps[app.index].cache).put(name, frame, Instant::now());
+        lock(&self.apps[app.index].cache).put(name, frame.clone(), Instant::now());
+        // Under the lock, so that other nodes keep the same one.
+        self.tell_event(app, name, except, frame);
         subscribers
+    }
+
+    fn tell_event(&self, app: &App, name: &ChannelName, except: Option<SocketId>, frame: Frame) {
+        self.mail.tell(|| {
+            Note::Event(Event {
+                app: app.index,
+                channel: name.clone(),
+                except,
+                frame,
+            })
+        });
     }
 
     /// The last event of a cache channel, and how long it will be kept.
@@ -324,22 +392,33 @@ impl Hub {
         Some(cached.map_or_else(|| message::cache_miss(name), |(frame, _)| frame))
     }
 
-    /// A connection has signed in.
-    pub fn sign_in(self: &Arc<Self>, app: &App, address: Address, user: User) -> SignedIn {
-        self.apps[app.index]
-            .users
-            .sign_in(&user.member.id, address, &user.watchlist);
-        SignedIn {
+    /// A connection has signed in. Gives `success` back if it is to be sent now;
+    /// otherwise it is sent once other nodes can know of the user.
+    pub fn sign_in(
+        self: &Arc<Self>,
+        app: &App,
+        address: Address,
+        user: User,
+        success: Frame,
+    ) -> (SignedIn, Option<Frame>) {
+        let users = &self.apps[app.index].users;
+        let now = users.sign_in(&user.member.id, address, &user.watchlist, success);
+        let signed_in = SignedIn {
             hub: Arc::clone(self),
             app: app.index,
             socket: address.id,
             user,
-        }
+        };
+        (signed_in, now)
     }
 
-    /// Closes all connections of a user, signed in or in a presence channel.
-    /// Gives back how many there are.
+    /// Closes all connections of a user, signed in or in a presence channel, on all
+    /// nodes. Gives back how many there are here.
     pub fn terminate(&self, app: &App, user: &str) -> usize {
+        self.mail.tell(|| Note::Terminate {
+            app: app.index,
+            user: user.to_owned(),
+        });
         self.apps[app.index].users.terminate(user)
     }
 
@@ -352,7 +431,7 @@ impl Hub {
     pub fn tell_counts(&self) {
         let due = std::mem::take(&mut *lock(&self.counts_due));
         for channel in due {
-            channel.tell_held_back_count(&self.inboxes);
+            channel.tell_held_back_count(&self.mail);
             self.queue_count(&channel);
         }
     }

@@ -1,16 +1,25 @@
 //! Users of an application: where they are connected, who is online, who watches whom.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-use super::inbox::{Address, Inbox, Letter};
+use super::inbox::{Address, Letter, Mail};
 use super::lock;
-use crate::protocol::{CloseReason, SocketId, message};
+use super::relay::{Fact, NodeId, Note, Topic};
+use crate::protocol::{CloseReason, Frame, SocketId, message};
 
 /// All users that have a connection, or that somebody watches.
 pub(super) struct Users {
-    inboxes: Vec<Arc<Inbox>>,
-    by_id: Mutex<HashMap<Arc<str>, Entry>>,
+    app: usize,
+    mail: Arc<Mail>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    by_id: HashMap<Arc<str>, Entry>,
+    /// Watchers that are not told anything until it is known of all whom they watch.
+    awaiting: HashMap<SocketId, Awaiting>,
 }
 
 #[derive(Default)]
@@ -19,6 +28,12 @@ struct Entry {
     /// Connections among them that signed in.
     signed_in: usize,
     watchers: HashMap<SocketId, Address>,
+    /// Other nodes where it is signed in.
+    nodes: HashSet<NodeId>,
+    /// Whether other nodes were asked and have not answered.
+    is_asked: bool,
+    /// Who gets the answer to its sign-in once other nodes can know of it.
+    untold: Option<Vec<(Address, Frame)>>,
 }
 
 /// Why a connection counts as this user's.
@@ -29,24 +44,44 @@ struct Held {
     memberships: usize,
 }
 
+struct Awaiting {
+    address: Address,
+    watchlist: Vec<Arc<str>>,
+    /// Users of it that others were asked about.
+    unknown: usize,
+}
+
+impl Entry {
+    fn is_online(&self) -> bool {
+        self.signed_in > 0 || !self.nodes.is_empty()
+    }
+
+    /// Whether other nodes matter: they are told of who signed in, and asked about
+    /// whom somebody watches.
+    fn matters_elsewhere(&self) -> bool {
+        self.signed_in > 0 || !self.watchers.is_empty()
+    }
+}
+
 impl Users {
-    pub(super) fn new(inboxes: Vec<Arc<Inbox>>) -> Self {
+    pub(super) fn new(app: usize, mail: Arc<Mail>) -> Self {
         Self {
-            inboxes,
-            by_id: Mutex::default(),
+            app,
+            mail,
+            known: Mutex::default(),
         }
     }
 
     /// A connection joined a presence channel as this user.
     pub(super) fn join(&self, id: &Arc<str>, address: Address) {
-        let mut users = lock(&self.by_id);
-        held(users.entry(Arc::clone(id)).or_default(), address).memberships += 1;
+        let mut known = lock(&self.known);
+        held(known.by_id.entry(Arc::clone(id)).or_default(), address).memberships += 1;
     }
 
     /// A connection left a presence channel.
     pub(super) fn leave(&self, id: &str, socket: SocketId) {
-        let mut users = lock(&self.by_id);
-        let Some(entry) = users.get_mut(id) else {
+        let mut known = lock(&self.known);
+        let Some(entry) = known.by_id.get_mut(id) else {
             return;
         };
         if let Some(held) = entry.connections.get_mut(&socket) {
@@ -55,48 +90,101 @@ impl Users {
                 entry.connections.remove(&socket);
             }
         }
-        forget_if_unused(&mut users, id);
+        forget_if_unused(&mut known, id);
     }
 
     /// A connection signed in as this user: its watchers hear that it is online,
-    /// if it was not, and the connection hears who of its watchlist is.
-    pub(super) fn sign_in(&self, id: &Arc<str>, address: Address, watchlist: &[Arc<str>]) {
-        let mut users = lock(&self.by_id);
-        let entry = users.entry(Arc::clone(id)).or_default();
+    /// if it was not, and the connection hears who of its watchlist is. Gives
+    /// `success` back if it is to be sent now; otherwise it is sent once other nodes can
+    /// know of the user, who may leave one of them next and is not to be taken for gone.
+    pub(super) fn sign_in(
+        &self,
+        id: &Arc<str>,
+        address: Address,
+        watchlist: &[Arc<str>],
+        success: Frame,
+    ) -> Option<Frame> {
+        let mut known = lock(&self.known);
+        let entry = self.entry_for_others(&mut known, id);
         held(entry, address).signed_in = true;
+        let was_online = entry.is_online();
         entry.signed_in += 1;
         if entry.signed_in == 1 {
-            self.tell_watchers(entry, &[id], &[]);
+            if self.mail.is_linked() {
+                entry.untold = Some(Vec::new());
+            }
+            self.mail
+                .tell(|| Note::Change(self.topic(id), Fact::Online));
+        }
+        let is_untold = entry.untold.is_some();
+        let now = match &mut entry.untold {
+            Some(untold) => {
+                untold.push((address, success));
+                None
+            }
+            None => Some(success),
+        };
+        if !was_online {
+            self.tell_watchers(&known, id, true);
         }
         for watched in watchlist {
-            users
-                .entry(Arc::clone(watched))
-                .or_default()
-                .watchers
-                .insert(address.id, address);
+            let entry = self.entry_for_others(&mut known, watched);
+            entry.watchers.insert(address.id, address);
         }
         if watchlist.is_empty() {
-            return;
+            return now;
         }
-        let is_online = |id: &&str| users.get(*id).is_some_and(|entry| entry.signed_in > 0);
-        let (online, offline): (Vec<&str>, Vec<&str>) =
-            watchlist.iter().map(|id| &**id).partition(is_online);
-        self.send(
+        let is_unknown = |id: &&Arc<str>| known.by_id.get(*id).is_some_and(|entry| entry.is_asked);
+        let unknown = watchlist.iter().filter(is_unknown).count() + usize::from(is_untold);
+        let awaiting = Awaiting {
             address,
-            Letter::Direct(address, message::watchlist_events(&online, &offline)),
-        );
+            watchlist: watchlist.to_vec(),
+            unknown,
+        };
+        if unknown == 0 {
+            self.tell_watchlist(&known, &awaiting);
+        } else {
+            known.awaiting.insert(address.id, awaiting);
+        }
+        now
+    }
+
+    /// Other nodes can know now that a user is signed in here.
+    pub(super) fn is_told(&self, id: &str) {
+        let mut known = lock(&self.known);
+        let untold = known.by_id.get_mut(id).and_then(|e| e.untold.take());
+        for (address, success) in untold.into_iter().flatten() {
+            self.send(address, Letter::Direct(address, success));
+            self.is_known(&mut known, address.id);
+        }
+    }
+
+    /// A user's entry, about which other nodes are told and asked from now on.
+    fn entry_for_others<'a>(&self, known: &'a mut Known, id: &Arc<str>) -> &'a mut Entry {
+        let entry = known.by_id.entry(Arc::clone(id)).or_default();
+        if !entry.matters_elsewhere() && self.mail.is_linked() {
+            entry.is_asked = true;
+            self.mail.tell(|| Note::Listen {
+                topic: self.topic(id),
+                life: 0,
+                facts: Vec::new(),
+            });
+        }
+        entry
     }
 
     /// A signed-in connection has ended.
     pub(super) fn sign_out(&self, id: &str, socket: SocketId, watchlist: &[Arc<str>]) {
-        let mut users = lock(&self.by_id);
+        let mut known = lock(&self.known);
+        known.awaiting.remove(&socket);
         for watched in watchlist {
-            if let Some(entry) = users.get_mut(watched) {
+            if let Some(entry) = known.by_id.get_mut(watched) {
                 entry.watchers.remove(&socket);
+                self.unlisten_if_idle(entry, watched);
             }
-            forget_if_unused(&mut users, watched);
+            forget_if_unused(&mut known, watched);
         }
-        let Some(entry) = users.get_mut(id) else {
+        let Some(entry) = known.by_id.get_mut(id) else {
             return;
         };
         if let Some(held) = entry.connections.get_mut(&socket) {
@@ -106,16 +194,36 @@ impl Users {
             }
         }
         entry.signed_in -= 1;
-        if entry.signed_in == 0 {
-            self.tell_watchers(entry, &[], &[id]);
+        if let Some(untold) = &mut entry.untold {
+            untold.retain(|(address, _)| address.id != socket);
         }
-        forget_if_unused(&mut users, id);
+        if entry.signed_in == 0 {
+            entry.untold = None;
+            self.mail
+                .tell(|| Note::Change(self.topic(id), Fact::Offline));
+            let is_online = entry.is_online();
+            self.unlisten_if_idle(entry, id);
+            if !is_online {
+                self.tell_watchers(&known, id, false);
+            }
+        }
+        forget_if_unused(&mut known, id);
+    }
+
+    fn unlisten_if_idle(&self, entry: &mut Entry, id: &str) {
+        if !entry.matters_elsewhere() {
+            entry.nodes.clear();
+            entry.is_asked = false;
+            self.mail.tell(|| Note::Unlisten(self.topic(id)));
+        }
     }
 
     /// Closes all connections of a user, signed in or present.
     pub(super) fn terminate(&self, id: &str) -> usize {
-        let users = lock(&self.by_id);
-        let Some(entry) = users.get(id) else { return 0 };
+        let known = lock(&self.known);
+        let Some(entry) = known.by_id.get(id) else {
+            return 0;
+        };
         for held in entry.connections.values() {
             self.send(
                 held.address,
@@ -127,21 +235,164 @@ impl Users {
 
     /// Users that are known of.
     pub(super) fn len(&self) -> usize {
-        lock(&self.by_id).len()
+        lock(&self.known).by_id.len()
     }
 
-    fn tell_watchers(&self, entry: &Entry, online: &[&str], offline: &[&str]) {
+    /// Tells other nodes all that they have to know, and asks again.
+    pub(super) fn tell_all(&self) {
+        let known = lock(&self.known);
+        for (id, entry) in &known.by_id {
+            self.tell_of(id, entry);
+        }
+    }
+
+    /// Tells and asks again about one.
+    pub(super) fn tell_again(&self, id: &str) {
+        let known = lock(&self.known);
+        if let Some(entry) = known.by_id.get(id) {
+            self.tell_of(id, entry);
+        }
+    }
+
+    fn tell_of(&self, id: &str, entry: &Entry) {
+        if entry.matters_elsewhere() {
+            let online = (entry.signed_in > 0).then_some(Fact::Online);
+            self.mail.tell(|| Note::Listen {
+                topic: self.topic(id),
+                life: 0,
+                facts: online.into_iter().collect(),
+            });
+        }
+    }
+
+    /// It is known where else a user is signed in.
+    pub(super) fn replace(&self, id: &str, nodes: &[NodeId], spared: &HashSet<NodeId>) {
+        let mut known = lock(&self.known);
+        let Some(entry) = known.by_id.get_mut(id) else {
+            return;
+        };
+        let was_online = entry.is_online();
+        entry.nodes.retain(|node| spared.contains(node));
+        entry.nodes.extend(nodes);
+        let is_online = entry.is_online();
+        if was_online != is_online {
+            self.tell_watchers(&known, id, is_online);
+        }
+        self.is_answered(&mut known, id);
+    }
+
+    /// A user has signed in or out on another node.
+    pub(super) fn apply(&self, id: &str, node: NodeId, online: bool) {
+        let mut known = lock(&self.known);
+        let Some(entry) = known.by_id.get_mut(id) else {
+            return;
+        };
+        let was_online = entry.is_online();
+        if online {
+            entry.nodes.insert(node);
+        } else {
+            entry.nodes.remove(&node);
+        }
+        let is_online = entry.is_online();
+        if was_online != is_online {
+            self.tell_watchers(&known, id, is_online);
+        }
+    }
+
+    /// A node is gone. Gives back the users that were signed in there.
+    pub(super) fn forget(&self, node: NodeId) -> Vec<Arc<str>> {
+        let mut known = lock(&self.known);
+        let mut were_there = Vec::new();
+        for (id, entry) in &mut known.by_id {
+            if entry.nodes.remove(&node) {
+                were_there.push(Arc::clone(id));
+            }
+        }
+        for id in &were_there {
+            if known.by_id.get(id).is_some_and(|entry| !entry.is_online()) {
+                self.tell_watchers(&known, id, false);
+            }
+        }
+        were_there
+    }
+
+    /// Nobody will answer: everybody is told what is known.
+    pub(super) fn go_alone(&self) {
+        let mut known = lock(&self.known);
+        for entry in known.by_id.values_mut() {
+            entry.is_asked = false;
+            for (address, success) in entry.untold.take().into_iter().flatten() {
+                self.send(address, Letter::Direct(address, success));
+            }
+        }
+        for (_, awaiting) in std::mem::take(&mut known.awaiting) {
+            self.tell_watchlist(&known, &awaiting);
+        }
+    }
+
+    fn is_answered(&self, known: &mut Known, id: &str) {
+        let Some(entry) = known.by_id.get_mut(id) else {
+            return;
+        };
+        if !std::mem::take(&mut entry.is_asked) {
+            return;
+        }
+        let watchers: Vec<SocketId> = entry.watchers.keys().copied().collect();
+        for watcher in watchers {
+            self.is_known(known, watcher);
+        }
+    }
+
+    /// A connection that awaits its watchlist awaits one thing less.
+    fn is_known(&self, known: &mut Known, watcher: SocketId) {
+        let Some(awaiting) = known.awaiting.get_mut(&watcher) else {
+            return;
+        };
+        awaiting.unknown = awaiting.unknown.saturating_sub(1);
+        if awaiting.unknown == 0
+            && let Some(awaiting) = known.awaiting.remove(&watcher)
+        {
+            self.tell_watchlist(known, &awaiting);
+        }
+    }
+
+    fn tell_watchlist(&self, known: &Known, watcher: &Awaiting) {
+        let is_online = |id: &&str| known.by_id.get(*id).is_some_and(Entry::is_online);
+        let (online, offline): (Vec<&str>, Vec<&str>) = watcher
+            .watchlist
+            .iter()
+            .map(|id| &**id)
+            .partition(is_online);
+        let frame = message::watchlist_events(&online, &offline);
+        self.send(watcher.address, Letter::Direct(watcher.address, frame));
+    }
+
+    fn tell_watchers(&self, known: &Known, id: &str, is_online: bool) {
+        let Some(entry) = known.by_id.get(id) else {
+            return;
+        };
         if entry.watchers.is_empty() {
             return;
         }
-        let frame = message::watchlist_events(online, offline);
-        for watcher in entry.watchers.values() {
-            self.send(*watcher, Letter::Direct(*watcher, frame.clone()));
+        let frame = if is_online {
+            message::watchlist_events(&[id], &[])
+        } else {
+            message::watchlist_events(&[], &[id])
+        };
+        for (socket, watcher) in &entry.watchers {
+            // It will be told of all at once.
+            if !known.awaiting.contains_key(socket) {
+                self.send(*watcher, Letter::Direct(*watcher, frame.clone()));
+            }
         }
     }
 
+    fn topic(&self, id: &str) -> Topic {
+        Topic::User(self.app, id.into())
+    }
+
     fn send(&self, address: Address, letter: Letter) {
-        self.inboxes[address.worker].push(letter);
+        self.mail.send(address.worker, letter);
     }
 }
 
@@ -153,18 +404,25 @@ fn held(entry: &mut Entry, address: Address) -> &mut Held {
     })
 }
 
-fn forget_if_unused(users: &mut HashMap<Arc<str>, Entry>, id: &str) {
-    if users
-        .get(id)
-        .is_some_and(|entry| entry.connections.is_empty() && entry.watchers.is_empty())
-    {
-        users.remove(id);
+fn forget_if_unused(known: &mut Known, id: &str) {
+    let is_unused = |entry: &Entry| entry.connections.is_empty() && entry.watchers.is_empty();
+    if known.by_id.get(id).is_some_and(is_unused) {
+        known.by_id.remove(id);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::inbox::Inbox;
     use super::*;
+
+    fn users_of(inbox: &Arc<Inbox>) -> Users {
+        let mail = Mail {
+            inboxes: vec![Arc::clone(inbox)],
+            relay: None,
+        };
+        Users::new(0, Arc::new(mail))
+    }
 
     fn address(key: usize) -> Address {
         Address {
@@ -189,9 +447,9 @@ mod tests {
     #[test]
     fn watchers_hear_of_the_first_sign_in_and_the_last_sign_out() {
         let inbox = Arc::new(Inbox::new(1 << 20));
-        let users = Users::new(vec![Arc::clone(&inbox)]);
+        let users = users_of(&inbox);
         let ids: Vec<Arc<str>> = ["1", "2", "3"].map(Arc::from).into();
-        users.sign_in(&ids[0], address(1), &ids[1..]);
+        users.sign_in(&ids[0], address(1), &ids[1..], message::pong());
         let told = frames(&inbox);
         assert_eq!(told.len(), 1);
         assert!(
@@ -200,8 +458,8 @@ mod tests {
                 .contains(r#"\"offline\",\"user_ids\":[\"2\",\"3\"]"#),
             "{told:?}"
         );
-        users.sign_in(&ids[1], address(2), &[]);
-        users.sign_in(&ids[1], address(3), &[]);
+        users.sign_in(&ids[1], address(2), &[], message::pong());
+        users.sign_in(&ids[1], address(3), &[], message::pong());
         let told = frames(&inbox);
         assert_eq!(
             told.len(),
@@ -220,11 +478,11 @@ mod tests {
     #[test]
     fn signed_in_and_present_connections_are_terminated() {
         let inbox = Arc::new(Inbox::new(1 << 20));
-        let users = Users::new(vec![Arc::clone(&inbox)]);
+        let users = users_of(&inbox);
         let id: Arc<str> = "1".into();
         users.join(&id, address(1));
         users.join(&id, address(1));
-        users.sign_in(&id, address(2), &[]);
+        users.sign_in(&id, address(2), &[], message::pong());
         assert_eq!(users.terminate("1"), 2);
         assert_eq!(users.terminate("2"), 0);
         users.leave("1", address(1).id);

@@ -136,6 +136,11 @@ impl User {
     }
 }
 
+/// What tells a user apart: the text of an id that is JSON, a text or a number.
+pub fn identity(json: &RawValue) -> Option<Cow<'_, str>> {
+    id(json)
+}
+
 /// The text of an id that came as a text or as a number.
 fn id(json: &RawValue) -> Option<Cow<'_, str>> {
     match json.get().as_bytes().first()? {

@@ -65,6 +65,11 @@ pub fn text(frame: &Frame) -> &str {
     std::str::from_utf8(&bytes[header..]).expect("frames are encoded from texts")
 }
 
+/// A frame of a message that another node encoded.
+pub fn relayed(text: &str) -> Frame {
+    TextFrame::with_capacity(text.len()).raw(text).finish()
+}
+
 /// `pusher:ping`, which the client answers with `pusher:pong`.
 pub fn ping() -> Frame {
     TextFrame::with_capacity(32)

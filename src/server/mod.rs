@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::api::Api;
 use crate::app::Apps;
 use crate::broker::Broker;
+use crate::cluster::{DialError, Node, Running};
 use crate::config::Config;
 use crate::hub::{Capacity, Hub};
 use crate::worker::{Limits, Pool, Setup};
@@ -35,6 +36,7 @@ pub struct Server {
     shared: Arc<Shared>,
     limits: Limits,
     workers: usize,
+    node: Option<Node>,
 }
 
 /// What every connection needs to know.
@@ -56,6 +58,12 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Redis cannot be used, which is required.
+    #[error(transparent)]
+    Redis(#[from] DialError),
+    /// Threads or what they need cannot be had, or one of them has failed.
+    #[error("{0}")]
+    Failed(io::Error),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {error}{hint}")]
     Listen {
@@ -68,6 +76,17 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// Whether somebody has to change the configuration before it is of use to try again.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Tls(_) => true,
+            Self::Redis(error) => error.is_configuration(),
+            Self::Listen { .. } | Self::Failed(_) => false,
+        }
+    }
+}
+
 impl Server {
     /// Raises the limit of open files, loads the certificate and takes the port. `demo` adds the page `/demo` and
     /// its signing, which give everybody the application's signature.
@@ -77,15 +96,15 @@ impl Server {
         let tls = server.tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = listener::bind(&server.host, server.port)?;
         let workers = server.workers.get();
-        let hub = Arc::new(Hub::new(
-            &config.apps,
-            workers,
-            Capacity {
-                inbox_bytes: INBOX_BYTES,
-                sockets,
-            },
-        ));
-        let broker = Broker::new(Arc::clone(&hub));
+        let node = config.scaling.as_ref().map(Node::new).transpose()?;
+        let capacity = Capacity {
+            inbox_bytes: INBOX_BYTES,
+            sockets,
+        };
+        let relay = node.as_ref().map(|node| Arc::clone(node.relay()));
+        let hub = Arc::new(Hub::with_relay(&config.apps, workers, capacity, relay));
+        let cluster = node.as_ref().map(Node::cluster);
+        let broker = Broker::new(Arc::clone(&hub), cluster);
         let api = Api {
             apps: config.apps.clone(),
             broker: broker.clone(),
@@ -117,12 +136,14 @@ impl Server {
             shared: Arc::new(shared),
             limits,
             workers,
+            node,
         })
     }
 
     /// Checks what [`Self::bind`] would load, without taking the port.
     pub fn check(config: &Config) -> Result<(), StartError> {
         config.server.tls.as_ref().map(tls::acceptor).transpose()?;
+        config.scaling.as_ref().map(Node::new).transpose()?;
         Ok(())
     }
 
@@ -167,7 +188,23 @@ impl Server {
 
     /// Serves until `shutdown` is done, then closes every connection and waits
     /// for them within the grace time.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+        let mut link = match self.node.take() {
+            Some(node) => Some(node.start(&self.hub, &self.shared.apps).await?),
+            None => None,
+        };
+        let served = self.serve(shutdown, link.as_mut()).await;
+        if let Some(link) = link {
+            link.stop().await;
+        }
+        served.map_err(StartError::Failed)
+    }
+
+    async fn serve(
+        self,
+        shutdown: impl Future<Output = ()>,
+        link: Option<&mut Running>,
+    ) -> io::Result<()> {
         let (down, is_down) = watch::channel(false);
         let shared = Arc::clone(&self.shared);
         let serve: Arc<crate::worker::Serve> = Arc::new(move |worker, tcp, peer| {
@@ -181,8 +218,15 @@ impl Server {
         };
         let pool = Pool::start(self.workers, self.listener, &setup)?;
         let broken = pool.broken();
+        let unlinked = async {
+            match link {
+                Some(link) => link.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = shutdown => {}
+            () = unlinked => return Err(io::Error::other("the link to other nodes has failed")),
             () = broken => return Err(io::Error::other("a worker has failed; its connections are lost")),
         }
         down.send_replace(true);

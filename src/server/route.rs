@@ -14,7 +14,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::{Shared, demo};
-use crate::api::{ApiError, Reply, health, text};
+use crate::api::{ApiError, Reply, health, ready, text};
 use crate::protocol::CloseReason;
 use crate::worker::Worker;
 use crate::ws::handshake::{self, Handshake, HandshakeError};
@@ -37,6 +37,7 @@ enum Route<'a> {
     /// The HTTP API of the application with this id, and the rest of the path.
     Api(&'a str, Vec<&'a str>),
     Up,
+    Ready,
     Demo(Vec<&'a str>),
 }
 
@@ -47,6 +48,7 @@ impl<'a> Route<'a> {
             ["app", key] if !key.is_empty() => Some(Self::App(key)),
             ["apps", id, ref call @ ..] if !call.is_empty() => Some(Self::Api(id, call.to_vec())),
             ["up"] => Some(Self::Up),
+            ["ready"] => Some(Self::Ready),
             ["demo", ref rest @ ..] if demo => Some(Self::Demo(rest.to_vec())),
             _ => None,
         }
@@ -62,28 +64,41 @@ pub(super) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> R
         .strip_prefix(&shared.prefix)
         .and_then(|path| Route::parse(path, shared.demo));
     match bare.or_else(|| Route::parse(&full, shared.demo)) {
-        Some(Route::App(key)) => open(exchange, &request.into_parts().0, key),
+        Some(Route::App(key)) => open(exchange, &request.into_parts().0, key).await,
         Some(Route::Api(id, call)) => shared.api.handle(request, id, &call).await,
-        Some(Route::Up) => up(exchange, &request),
+        Some(Route::Up) => asked(&request, || health(is_down(exchange))),
+        Some(Route::Ready) => asked(&request, || {
+            ready(is_down(exchange), shared.broker.readiness())
+        }),
         Some(Route::Demo(rest)) => demo::answer(shared, request, &rest).await,
         None => ApiError::NotFound.into_reply(),
     }
 }
 
-fn up(exchange: &Exchange, request: &Request<Incoming>) -> Reply {
+fn is_down(exchange: &Exchange) -> bool {
+    *exchange.worker.shutdown().borrow()
+}
+
+/// Answers what can only be asked.
+fn asked(request: &Request<Incoming>, answer: impl FnOnce() -> Reply) -> Reply {
     match *request.method() {
-        Method::GET | Method::HEAD => health(*exchange.worker.shutdown().borrow()),
+        Method::GET | Method::HEAD => answer(),
         _ => ApiError::Method("GET, HEAD").into_reply(),
     }
 }
 
-fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
+async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
     let shared = &exchange.shared;
     let allowed = shared.arrivals.allow(exchange.peer.ip(), Instant::now());
     match handshake::check(request, key, &shared.apps, exchange.worker.hub()) {
         Ok(mut handshake) => {
             if !allowed {
                 handshake.outcome = Err(CloseReason::TooManyConnections);
+            }
+            if let Ok((app, slot)) = &mut handshake.outcome
+                && let Err(reason) = shared.broker.admit(app, slot).await
+            {
+                handshake.outcome = Err(reason);
             }
             let reply = switching(&handshake.accept);
             *exchange.upgrade.borrow_mut() = Some(handshake);

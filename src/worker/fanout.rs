@@ -83,7 +83,7 @@ type Subscribers = IndexMap<usize, Subscriber>;
 pub(super) struct Subscriber {
     socket: Rc<Socket>,
     /// It joined at this message: later ones are for it.
-    after: u64,
+    after: Cell<u64>,
     /// Who it is in a presence channel: the identity, and the id as JSON.
     pub(super) user: Option<Rc<UserId>>,
 }
@@ -105,7 +105,7 @@ impl FanOut {
         });
         let subscriber = Subscriber {
             socket: Rc::clone(socket),
-            after: joined.after,
+            after: Cell::new(joined.after),
             user: user.map(Rc::new),
         };
         let mut channels = self.channels.borrow_mut();
@@ -143,10 +143,13 @@ impl FanOut {
             let fits = self.append_to(&to.socket, &cast.frame, max_backlog, queue);
             (!fits).then(|| Rc::clone(&to.socket))
         };
-        if let Audience::Only(address) = cast.to {
+        if let Audience::Only(address) | Audience::Welcome(address) = cast.to {
             let to = subscribers
                 .get(&address.key)
                 .filter(|to| to.socket.id == address.id);
+            if let (Some(to), Audience::Welcome(_)) = (to, cast.to) {
+                to.after.set(to.after.get().min(cast.seq));
+            }
             return (
                 1,
                 to.and_then(|to| late(to, queues.get(true)))
@@ -157,7 +160,7 @@ impl FanOut {
         let queue = queues.for_audience_of(subscribers.len());
         let too_slow = subscribers
             .values()
-            .filter(|to| cast.seq > to.after && cast.to != Audience::Except(to.socket.id))
+            .filter(|to| cast.seq > to.after.get() && cast.to != Audience::Except(to.socket.id))
             .filter_map(|to| late(to, queue))
             .collect();
         (subscribers.len(), too_slow)

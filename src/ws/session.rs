@@ -170,18 +170,25 @@ impl Session {
             };
         }
         self.connection.is_authorized();
-        self.connection.send(&message::signin_success(user_data));
-        if user.watchlist_cut {
+        tracing::debug!(app = self.app.id, %socket_id, user = &*user.member.id, "signed in");
+        let cut = user.watchlist_cut;
+        let (address, success) = (
+            self.connection.address(),
+            message::signin_success(user_data),
+        );
+        let (signed_in, success) = self.hub.sign_in(&self.app, address, user, success);
+        self.user.get_or_init(|| signed_in);
+        // Of its watchlist it hears by a letter, which comes after this.
+        if let Some(success) = success {
+            self.connection.send(&success);
+        }
+        if cut {
             let text = format!(
                 "The watchlist has more than {MAX_WATCHLIST} users; the first {MAX_WATCHLIST} are kept"
             );
             self.connection
                 .send(&message::error(ErrorCode::WatchlistLimit, &text));
         }
-        tracing::debug!(app = self.app.id, %socket_id, user = &*user.member.id, "signed in");
-        // Signing in is what tells the watchlist, so the success is queued before.
-        self.user
-            .get_or_init(|| self.hub.sign_in(&self.app, self.connection.address(), user));
         Ok(())
     }
 

@@ -15,13 +15,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "api", "ws", "worker", "broker", "hub", "protocol", "app", "config",
+            "api", "ws", "worker", "broker", "cluster", "hub", "protocol", "app", "config",
         ],
     ),
     ("api", &["broker", "protocol", "app"]),
     ("ws", &["broker", "worker", "hub", "protocol", "app"]),
-    ("broker", &["hub", "protocol", "app"]),
+    ("broker", &["cluster", "hub", "protocol", "app"]),
     ("worker", &["hub", "protocol", "app"]),
+    ("cluster", &["hub", "protocol", "app", "config"]),
     ("hub", &["protocol", "app"]),
     ("app", &["protocol"]),
     ("config", &["app", "protocol"]),

@@ -1,0 +1,120 @@
+//! Commands that go to Redis together, and what their answers are for.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use redis::{Cmd, Pipeline, RedisResult, Value};
+use tokio::sync::oneshot;
+
+use super::dial::Shards;
+use super::names;
+use super::topics::Last;
+use crate::hub::Fact;
+
+/// What is done with an answer.
+pub(super) enum Expect {
+    /// Nothing, as long as it is no error.
+    Anything,
+    /// A topic is listened to; the last part of what was asked about it, or not.
+    Subscribed(Arc<str>, bool),
+    /// All facts of a topic; the last part, or not.
+    Facts(Arc<str>, bool),
+    /// The last event of a topic, which is the last part.
+    Last(Arc<str>),
+    /// Whether this node's other facts of the topic are there.
+    Changed(Arc<str>, Fact),
+    /// Which nodes are alive.
+    Heartbeat,
+    /// Whether a node listens.
+    Listens,
+    /// Whether a connection may be let in, of the application with this index.
+    Admitted(usize, oneshot::Sender<bool>),
+    /// The last event of a topic, for somebody who asked.
+    Wanted(oneshot::Sender<Last>),
+}
+
+/// An event on its way, kept until Redis has it.
+pub(super) struct Outgoing {
+    pub(super) since: Instant,
+    pub(super) command: Arc<Cmd>,
+    pub(super) slot: u16,
+}
+
+/// Commands by server, and the events among them.
+pub(super) struct Batch {
+    by_server: Vec<(Vec<Arc<Cmd>>, Vec<Expect>)>,
+    pub(super) events: Vec<Outgoing>,
+}
+
+/// Answers by server.
+pub(super) type Answers = Vec<RedisResult<Vec<Value>>>;
+
+/// A batch that was sent.
+pub(super) struct Flight {
+    pub(super) answers: Pin<Box<dyn Future<Output = Answers> + Send>>,
+    pub(super) expects: Vec<Vec<Expect>>,
+    pub(super) events: Vec<Outgoing>,
+}
+
+impl Batch {
+    pub(super) fn new(servers: usize) -> Self {
+        Self {
+            by_server: (0..servers).map(|_| (Vec::new(), Vec::new())).collect(),
+            events: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_server
+            .iter()
+            .all(|(commands, _)| commands.is_empty())
+    }
+
+    /// Adds a command on `key`.
+    pub(super) fn add(&mut self, shards: &Shards, key: &str, command: Cmd, expect: Expect) {
+        let server = shards.of_slot(names::slot(key));
+        self.add_to(server, Arc::new(command), expect);
+    }
+
+    pub(super) fn add_to(&mut self, server: usize, command: Arc<Cmd>, expect: Expect) {
+        let (commands, expects) = &mut self.by_server[server];
+        commands.push(command);
+        expects.push(expect);
+    }
+
+    /// Adds an event, which is kept until it is known to be sent.
+    pub(super) fn add_event(&mut self, shards: &Shards, event: Outgoing) {
+        let server = shards.of_slot(event.slot);
+        self.add_to(server, Arc::clone(&event.command), Expect::Anything);
+        self.events.push(event);
+    }
+
+    /// Sends everything, each server's commands in their order.
+    pub(super) fn send(self, shards: &Shards) -> Flight {
+        let mut sent = Vec::new();
+        let mut expects = Vec::new();
+        for (shard, (commands, expected)) in shards.servers.iter().zip(self.by_server) {
+            expects.push(expected);
+            let mut connection = shard.connection.clone();
+            sent.push(async move {
+                if commands.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let mut pipeline = Pipeline::with_capacity(commands.len());
+                let count = commands.len();
+                for command in commands {
+                    pipeline.add_command(Arc::unwrap_or_clone(command));
+                }
+                connection.send_packed_commands(&pipeline, 0, count).await
+            });
+        }
+        Flight {
+            answers: Box::pin(join_all(sent)),
+            expects,
+            events: self.events,
+        }
+    }
+}

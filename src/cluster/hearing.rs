@@ -1,0 +1,345 @@
+//! What a session hears: answers of Redis and messages of other nodes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use redis::Value;
+
+use super::batch::Expect;
+use super::numbers::Heed;
+use super::queries;
+use super::session::{Broken, Session};
+use super::snapshot::{self, Snapshot};
+use super::status::add;
+use super::topics::{Deed, Last};
+use super::wire::{self, EventHead, Message, Question};
+use crate::hub::{Event, NodeId, Topic};
+use crate::protocol::message;
+
+impl Session<'_> {
+    pub(super) fn answered(&mut self, answer: Value, expect: Expect) -> Result<(), Broken> {
+        match expect {
+            Expect::Anything => {}
+            Expect::Subscribed(bus, is_last) => {
+                if !matches!(answer, Value::Push { .. }) {
+                    return Err("Redis did not confirm a subscription".to_owned());
+                }
+                if is_last {
+                    self.arrived(&bus);
+                }
+            }
+            Expect::Facts(bus, is_last) => {
+                let snapshot = Snapshot::read(&answer).ok_or("Redis gave no facts")?;
+                add(&self.link.status.ignored, snapshot.unreadable as u64);
+                if let Some(entry) = self.link.topics.get_mut(&bus) {
+                    entry.snapshot = Some(snapshot);
+                }
+                if is_last {
+                    self.arrived(&bus);
+                }
+            }
+            Expect::Last(bus) => {
+                let last = last_of(&answer);
+                if let Some(entry) = self.link.topics.get_mut(&bus) {
+                    entry.last = Some(last);
+                }
+                self.arrived(&bus);
+            }
+            Expect::Changed(bus, fact) => {
+                let Some(entry) = self.link.topics.get(&bus) else {
+                    return Ok(());
+                };
+                self.link.hub.is_told(&entry.topic, &fact);
+                // The mark is gone: Redis has lost what this node entered.
+                if answer == Value::Int(0) {
+                    self.link.hub.tell_again(&entry.topic);
+                }
+            }
+            Expect::Listens => {
+                if listeners(&answer) > 0 {
+                    self.listens();
+                }
+            }
+            Expect::Heartbeat => self.beaten(&answer)?,
+            Expect::Admitted(app, reply) => {
+                let is_in = answer == Value::Int(1);
+                self.admitting[app] -= 1;
+                self.admitted[app] += i64::from(is_in);
+                // If nobody waits any more, the next count corrects it.
+                let _ = reply.send(is_in);
+            }
+            Expect::Wanted(reply) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(last_of(&answer));
+            }
+        }
+        Ok(())
+    }
+
+    /// All that was asked about a topic has been answered.
+    fn arrived(&mut self, bus: &Arc<str>) {
+        let Some(entry) = self.link.topics.get_mut(bus) else {
+            return;
+        };
+        entry.asked = entry.asked.saturating_sub(1);
+        if entry.asked > 0 {
+            return;
+        }
+        let (standing, deeds, dead) = entry.stand(self.link.node, &self.link.nodes);
+        let (topic, life) = (entry.topic.clone(), entry.life);
+        let last = entry.last.take();
+        let lost = self.link.hub.arrive(&topic, life, &standing, last);
+        for deed in deeds {
+            self.perform(&topic, deed);
+        }
+        if let Some((frame, left)) = lost {
+            self.keep_again(&topic, message::text(&frame), left);
+        }
+        if !dead.is_empty() {
+            let names = self.link.names.of(&topic);
+            let command = self.link.scripts.reap(&names, &dead);
+            self.add(bus, command, Expect::Anything);
+        }
+    }
+
+    /// Redis has lost a cache channel's last event, and this node has heard it.
+    fn keep_again(&mut self, topic: &Topic, text: &str, left: Duration) {
+        let names = self.link.names.of(topic);
+        let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut command = redis::cmd("SET");
+        command.arg(&names.last).arg(text).arg("PX").arg(left_ms);
+        command.arg("NX");
+        self.add(&names.last, command, Expect::Anything);
+    }
+
+    fn perform(&mut self, topic: &Topic, deed: Deed) {
+        match deed {
+            Deed::Apply(node, fact) => self.link.hub.apply(topic, node, &fact),
+            Deed::ReadAgain => self.link.hub.tell_again(topic),
+            Deed::Nothing => {}
+        }
+    }
+
+    /// Redis has told which nodes are alive, and when this one was heard last.
+    fn beaten(&mut self, answer: &Value) -> Result<(), Broken> {
+        let wrong = || "Redis gave no list of nodes".to_owned();
+        let Value::Array(items) = answer else {
+            return Err(wrong());
+        };
+        let [Value::Int(before), nodes @ ..] = &items[..] else {
+            return Err(wrong());
+        };
+        let now = Instant::now();
+        let mut returned = Vec::new();
+        for pair in nodes.chunks_exact(2) {
+            let (Some(node), Value::Int(age)) =
+                (snapshot::text(&pair[0]).and_then(wire::node_id), &pair[1])
+            else {
+                add(&self.link.status.ignored, 1);
+                continue;
+            };
+            let age = Duration::from_millis(u64::try_from(*age).unwrap_or_default());
+            let Some(at) = now.checked_sub(age) else {
+                continue;
+            };
+            if node != self.link.node && self.link.nodes.seen(node, at, now) {
+                returned.push(node);
+            }
+        }
+        for node in returned {
+            self.greet_again(node);
+        }
+        for node in self.link.nodes.give_up_late(now) {
+            self.bury(node);
+        }
+        self.count_nodes();
+        let lease = super::link::Link::lease(&self.link.settings).as_millis();
+        let was_late = u128::try_from(*before).map_or(true, |before| before >= lease);
+        // In a new session everything is told anyhow.
+        if was_late && self.link.status.is_up() {
+            tracing::warn!(node = %self.link.node, "others have lost sight of this node; telling all again");
+            self.link.hub.tell_all();
+        }
+        Ok(())
+    }
+
+    fn count_nodes(&self) {
+        let nodes = self.link.nodes.len() + 1;
+        self.link.status.nodes.store(nodes, Ordering::Relaxed);
+    }
+
+    /// A node that had been given up is there. It may not know that it was.
+    fn greet_again(&mut self, node: NodeId) {
+        let bus = self.link.names.node(node);
+        let text = Message::TellAgain(self.link.node).encode();
+        let command = self.publication(&bus, &text);
+        self.add(&bus, command, Expect::Anything);
+    }
+
+    /// A node is gone: it is taken out here, and what it has left in Redis there.
+    fn bury(&mut self, node: NodeId) {
+        for bus in self.link.forget(node) {
+            let Some(entry) = self.link.topics.get(&bus).filter(|entry| entry.has_facts) else {
+                continue;
+            };
+            let names = self.link.names.of(&entry.topic);
+            let command = self.link.scripts.reap(&names, &[node]);
+            self.add(&bus, command, Expect::Anything);
+        }
+    }
+
+    /// A message has come in a Redis channel.
+    pub(super) fn heard(&mut self, bus: &[u8], bytes: &[u8]) {
+        let bus = std::str::from_utf8(bus).unwrap_or_default();
+        let message = match Message::parse(bytes) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::debug!(%bus, %error, "ignored a message");
+                add(&self.link.status.ignored, 1);
+                return;
+            }
+        };
+        match message {
+            Message::Event(head, text) => self.event(bus, &head, text),
+            Message::Change(version, node, fact) => {
+                self.changed(bus, version, node, Some(fact));
+            }
+            Message::Reread(version, node) => self.changed(bus, version, node, None),
+            message => self.of_nodes(bus, message),
+        }
+    }
+
+    fn event(&mut self, bus: &str, head: &EventHead, text: &str) {
+        let Some(entry) = self.link.topics.get_mut(bus) else {
+            // It was on its way when the last subscriber left.
+            return;
+        };
+        let Topic::Channel(app, channel) = &entry.topic else {
+            add(&self.link.status.ignored, 1);
+            return;
+        };
+        let event = Event {
+            app: *app,
+            channel: channel.clone(),
+            except: head.except,
+            frame: message::relayed(text),
+        };
+        if head.node == self.link.node {
+            if entry.has_last {
+                self.link.hub.keep(event);
+            }
+            return;
+        }
+        match entry.heard.heed(head.node, head.run, head.number) {
+            Heed::Again => return,
+            Heed::New(0) => {}
+            Heed::New(missed) => {
+                add(&self.link.status.missed, missed);
+                tracing::warn!(%bus, node = %head.node, missed, "events of another node did not come");
+            }
+        }
+        if self.link.hub.deliver(event) {
+            add(&self.link.status.delivered, 1);
+        } else {
+            add(&self.link.status.given_up, 1);
+        }
+    }
+
+    fn changed(&mut self, bus: &str, version: u64, node: NodeId, fact: Option<crate::hub::Fact>) {
+        let Some(entry) = self.link.topics.get_mut(bus) else {
+            return;
+        };
+        let deed = entry.change(version, node, fact, self.link.node);
+        let topic = entry.topic.clone();
+        self.perform(&topic, deed);
+    }
+
+    /// What nodes tell all others, or this one.
+    fn of_nodes(&mut self, bus: &str, message: Message<'_>) {
+        let is_ours = bus == self.link.names.all() || bus == self.link.names.node(self.link.node);
+        if !is_ours {
+            add(&self.link.status.ignored, 1);
+            return;
+        }
+        let own = self.link.node;
+        match message {
+            Message::Hello(node) if node != own => self.is_here(node),
+            Message::Bye(node) if self.link.nodes.left(node) => self.bury(node),
+            Message::AllTold(node) if node != own => {
+                self.is_here(node);
+                let spared: Vec<Topic> = self
+                    .link
+                    .topics
+                    .values_mut()
+                    .filter_map(|entry| entry.spare_no_more(node).then(|| entry.topic.clone()))
+                    .collect();
+                for topic in spared {
+                    self.link.hub.tell_again(&topic);
+                }
+            }
+            Message::TellAgain(node) if node != own => self.link.hub.tell_all(),
+            Message::Terminate(node, who) if node != own => {
+                if let Some(app) = self.link.apps.by_id(&who.app) {
+                    self.link.hub.terminate_here(app.index, &who.user);
+                }
+            }
+            Message::Ask(node, id, question) if node != own => self.reply(node, id, &question),
+            Message::Answer(node, id, is_last, rows) if node != own => {
+                self.link.queries.answer(node, id, is_last, rows);
+            }
+            // Its own echo.
+            _ => {}
+        }
+    }
+
+    fn is_here(&mut self, node: NodeId) {
+        let now = Instant::now();
+        if self.link.nodes.seen(node, now, now) {
+            self.greet_again(node);
+        }
+        self.count_nodes();
+    }
+
+    /// Answers another node's question with what is so here.
+    fn reply(&mut self, node: NodeId, id: u64, question: &Question) {
+        let parts = match self.link.apps.by_id(&question.app) {
+            Some(app) => queries::answer(&self.link.hub, app, &question.about),
+            // Nothing of an application that is not served here.
+            None => vec![wire::Rows::default()],
+        };
+        let bus = self.link.names.node(node);
+        let last = parts.len() - 1;
+        for (at, rows) in parts.into_iter().enumerate() {
+            let text = Message::Answer(self.link.node, id, at == last, rows).encode();
+            let command = self.publication(&bus, &text);
+            self.add(&bus, command, Expect::Anything);
+        }
+    }
+}
+
+/// What `PUBSUB NUMSUB` of one channel says.
+fn listeners(answer: &Value) -> i64 {
+    let count = match answer {
+        Value::Array(items) => items.get(1),
+        Value::Map(pairs) => pairs.first().map(|(_, count)| count),
+        _ => None,
+    };
+    match count {
+        Some(Value::Int(count)) => *count,
+        _ => 0,
+    }
+}
+
+/// The last event of a cache channel, as the script gives it.
+fn last_of(answer: &Value) -> Last {
+    let Value::Array(parts) = answer else {
+        return None;
+    };
+    let [text, Value::Int(left_ms)] = &parts[..] else {
+        return None;
+    };
+    let left = Duration::from_millis(u64::try_from(*left_ms).ok()?);
+    let text = snapshot::text(text).filter(|text| text.starts_with('{'))?;
+    Some((message::relayed(text), left))
+}

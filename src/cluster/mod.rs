@@ -1,0 +1,257 @@
+//! Other nodes, through Redis. What it is not: a place where anything local waits.
+//!
+//! # Topics
+//!
+//! A *topic* is a Pusher channel or a signed-in user of an application. A node that
+//! has subscribers (or watchers) listens to the topic's Redis channel, and to no
+//! other: its work grows with what its own sockets want. All keys and the Redis
+//! channel of a topic share one hash tag, `{app/kind/name}`, so that a script which
+//! changes and publishes is correct in a Redis Cluster, and the channel can be a
+//! sharded one there.
+//!
+//! # What is kept in Redis
+//!
+//! | key | holds | lives |
+//! |---|---|---|
+//! | `…:nodes` | nodes by the time of their last heartbeat | until it is late |
+//! | `…:{topic}:s` | facts of a topic: an *epoch*, a version, and each node's facts | an hour from the last change or refresh |
+//! | `…:{topic}:e` | the last event of a cache channel | the application's `cache.ttl` |
+//! | `…:{app}:connections` | connections by node, only with `max_connections` | an hour |
+//!
+//! *Facts* are a node's own: which users are in a presence channel there, how many
+//! subscribers it has, whether a user is signed in there. Nobody else writes them.
+//! A reader merges the facts of the nodes that are alive. So a node that dies takes
+//! its facts with it when its heartbeat is late, and no transaction has to span nodes.
+//!
+//! # How a topic is heard
+//!
+//! 1. The first local subscriber: `SUBSCRIBE`, and in the same pipeline the script
+//!    that enters this node's facts and gives back all of them ([`scripts`]). Its
+//!    answer is sent when Redis has confirmed both, so that nothing published later
+//!    is missed and the first list of members is complete.
+//! 2. Changes of facts carry the topic's version, which the script counts. One that
+//!    does not follow the last one makes the node read all facts again.
+//! 3. The *epoch* is a random text that is made when the facts are: another one means
+//!    that Redis has lost them. Then nobody is removed for being absent, until the
+//!    node in question has entered its facts again, or is gone.
+//!
+//! # Faults
+//!
+//! - No connection, or one that says nothing for three seconds: the node goes on
+//!   alone ([`crate::hub::Hub::go_alone`]). Events for others are kept within a bound
+//!   in bytes and time; others' members are shown until their nodes are late.
+//! - After every connection, all facts are entered anew, and what is no longer true is
+//!   taken out: there is one path for a start, a restart of Redis, one that was emptied,
+//!   and a node that was paused.
+//! - Events are numbered by publisher and channel, so that one sent again is not
+//!   delivered again, and one that is missing is counted.
+//!
+//! Messages between nodes are defined in [`wire`]: versioned, bounded, parsed strictly;
+//! whatever cannot be read is ignored and counted.
+
+mod batch;
+mod dial;
+mod hearing;
+mod link;
+mod names;
+mod nodes;
+mod numbers;
+mod queries;
+mod scripts;
+mod session;
+mod snapshot;
+mod status;
+mod telling;
+mod topics;
+pub mod wire;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::app::{App, Apps};
+use crate::config::Scaling;
+use crate::hub::{Hub, Kept, NodeId, Relay};
+use crate::protocol::{ChannelName, Frame};
+use dial::Dialer;
+use link::{Ask, Link};
+use names::Names;
+use nodes::Nodes;
+use numbers::Counting;
+use queries::Queries;
+use scripts::Scripts;
+use topics::Topics;
+use wire::{About, Question};
+
+pub use dial::DialError;
+pub use queries::{Others, rows_of};
+pub use status::Status;
+
+/// Questions to the link that may wait.
+const MOST_ASKS: usize = 1024;
+
+/// How long the first attempt to connect may hold up the start.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(3);
+
+/// Other nodes, for whoever has to ask them.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    status: Arc<Status>,
+    asks: mpsc::Sender<Ask>,
+}
+
+/// A node that is not linked to the others yet.
+pub struct Node {
+    status: Arc<Status>,
+    relay: Arc<Relay>,
+    dialer: Dialer,
+    asks: (mpsc::Sender<Ask>, mpsc::Receiver<Ask>),
+    settings: Scaling,
+}
+
+/// A node's link, which runs until it is stopped.
+pub struct Running {
+    task: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Node {
+    /// A node with an id of its own. Reads certificates, and connects to nothing.
+    ///
+    /// # Errors
+    /// If a certificate cannot be used.
+    pub fn new(settings: &Scaling) -> Result<Self, DialError> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).expect("the system has random numbers");
+        let kept = Kept {
+            bytes: settings.buffer_bytes,
+            time: settings.buffer_time,
+        };
+        let relay = Arc::new(Relay::new(kept));
+        let node = NodeId(u64::from_ne_bytes(random));
+        Ok(Self {
+            status: Arc::new(Status::new(node, Arc::clone(&relay))),
+            relay,
+            dialer: Dialer::new(&settings.redis)?,
+            asks: mpsc::channel(MOST_ASKS),
+            settings: settings.clone(),
+        })
+    }
+
+    /// Where the hub has to put what others must know.
+    pub fn relay(&self) -> &Arc<Relay> {
+        &self.relay
+    }
+
+    /// For whoever has to ask other nodes.
+    pub fn cluster(&self) -> Cluster {
+        Cluster {
+            status: Arc::clone(&self.status),
+            asks: self.asks.0.clone(),
+        }
+    }
+
+    /// Connects, for three seconds at most, and goes on in the background.
+    ///
+    /// # Errors
+    /// If Redis is required and cannot be used.
+    pub async fn start(self, hub: &Arc<Hub>, apps: &Apps) -> Result<Running, DialError> {
+        let first = tokio::time::timeout(FIRST_ATTEMPT, self.dialer.dial()).await;
+        let shards = match first {
+            Ok(Ok(shards)) => Some(shards),
+            Ok(Err(error)) if self.settings.require_redis => return Err(error),
+            Err(_) if self.settings.require_redis => {
+                return Err(DialError::Unusable {
+                    redis: self.settings.redis.to_string(),
+                    error: "it does not answer".to_owned(),
+                });
+            }
+            Ok(Err(error)) => {
+                tracing::warn!("{error}; starting without other nodes, and trying again");
+                None
+            }
+            Err(_) => None,
+        };
+        let (stop, stopped) = watch::channel(false);
+        let link = Link {
+            hub: Arc::clone(hub),
+            relay: self.relay,
+            apps: apps.clone(),
+            node: self.status.node,
+            names: Names::new(&self.settings.namespace, apps),
+            scripts: Scripts::new(self.dialer.is_sharded()),
+            status: self.status,
+            asks: self.asks.1,
+            stop: stopped,
+            topics: Topics::new(),
+            nodes: Nodes::new(Link::lease(&self.settings)),
+            counting: Counting::new(),
+            queries: Queries::default(),
+            unsure: VecDeque::new(),
+            settings: self.settings,
+        };
+        Ok(Running {
+            task: tokio::spawn(link.run(self.dialer, shards)),
+            stop,
+        })
+    }
+}
+
+impl Running {
+    /// Is done when the link has ended, which it does not do by itself.
+    pub async fn ended(&mut self) {
+        // Whether it ended or panicked, it is gone.
+        let _ = (&mut self.task).await;
+    }
+
+    /// Tells what is left, says goodbye, and ends: within seconds.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        // It has panicked, and said so.
+        let _ = self.task.await;
+    }
+}
+
+impl Cluster {
+    /// How the link stands.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// What other nodes know; `None` without a link to them.
+    pub async fn others(&self, app: &App, about: About) -> Option<Others> {
+        let (reply, answer) = oneshot::channel();
+        let question = Question {
+            app: app.id.clone(),
+            about,
+        };
+        self.ask(Ask::Others(question, reply)).await?;
+        answer.await.ok()
+    }
+
+    /// Whether the application may have one more connection on all nodes together;
+    /// `None` without a link to them.
+    pub async fn admit(&self, app: &App) -> Option<bool> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Admit(app.index, reply)).await?;
+        answer.await.ok()
+    }
+
+    /// The last event of a cache channel and how long it is kept; the outer `None`
+    /// without a link.
+    pub async fn last(&self, app: &App, name: &ChannelName) -> Option<Option<(Frame, Duration)>> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Last(app.index, name.clone(), reply)).await?;
+        answer.await.ok()
+    }
+
+    async fn ask(&self, ask: Ask) -> Option<()> {
+        if !self.status.is_up() {
+            return None;
+        }
+        self.asks.send(ask).await.ok()
+    }
+}

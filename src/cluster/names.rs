@@ -1,0 +1,135 @@
+//! Names of keys and Redis channels, and the slots of a Redis Cluster that they are in.
+
+use crate::app::Apps;
+use crate::hub::{NodeId, Topic};
+
+/// Slots of a Redis Cluster (Redis Cluster specification, "Key distribution model").
+pub(super) const SLOTS: u16 = 16_384;
+
+/// What everything is called.
+pub(super) struct Names {
+    namespace: String,
+    apps: Apps,
+}
+
+/// The names of one topic, all in one slot.
+pub(super) struct TopicNames {
+    /// Its Redis channel.
+    pub(super) bus: String,
+    /// The hash of its facts.
+    pub(super) facts: String,
+    /// The last event of a cache channel.
+    pub(super) last: String,
+}
+
+impl Names {
+    pub(super) fn new(namespace: &str, apps: &Apps) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            apps: apps.clone(),
+        }
+    }
+
+    fn app_id(&self, index: usize) -> &str {
+        self.apps
+            .iter()
+            .nth(index)
+            .map_or("", |app| app.id.as_str())
+    }
+
+    /// The Redis channel of a topic, which is what tells topics apart.
+    pub(super) fn bus(&self, topic: &Topic) -> String {
+        let (app, kind, name) = match topic {
+            Topic::Channel(app, name) => (*app, 'c', name.as_str()),
+            Topic::User(app, id) => (*app, 'u', &**id),
+        };
+        format!("{}:{{{}/{kind}/{name}}}", self.namespace, self.app_id(app))
+    }
+
+    pub(super) fn of(&self, topic: &Topic) -> TopicNames {
+        let bus = self.bus(topic);
+        TopicNames {
+            facts: format!("{bus}:s"),
+            last: format!("{bus}:e"),
+            bus,
+        }
+    }
+
+    /// The Redis channel that all nodes listen to.
+    pub(super) fn all(&self) -> String {
+        format!("{}:{{*}}", self.namespace)
+    }
+
+    /// The sorted set of nodes by their last heartbeat.
+    pub(super) fn nodes(&self) -> String {
+        format!("{}:{{*}}:nodes", self.namespace)
+    }
+
+    /// The Redis channel of one node.
+    pub(super) fn node(&self, node: NodeId) -> String {
+        format!("{}:{{node/{node}}}", self.namespace)
+    }
+
+    /// The Redis channel that a node listens to once it listens to all that it needs.
+    pub(super) fn listens(&self, node: NodeId) -> String {
+        format!("{}:{{listens/{node}}}", self.namespace)
+    }
+
+    /// The hash of an application's connections by node.
+    pub(super) fn connections(&self, app: usize) -> String {
+        format!("{}:{{{}}}:connections", self.namespace, self.app_id(app))
+    }
+}
+
+/// The slot of a key: CRC16 (XMODEM) of what is between its first braces.
+pub(super) fn slot(key: &str) -> u16 {
+    let tag = key
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'))
+        .map(|(tag, _)| tag)
+        .filter(|tag| !tag.is_empty())
+        .unwrap_or(key);
+    let crc = tag.bytes().fold(0_u16, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
+            let shifted = crc << 1;
+            if crc & 0x8000 == 0 {
+                shifted
+            } else {
+                shifted ^ 0x1021
+            }
+        })
+    });
+    crc % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::tests::app;
+    use crate::protocol::ChannelName;
+
+    #[test]
+    fn slots_are_those_of_redis() {
+        // From CLUSTER KEYSLOT.
+        for (key, expected) in [
+            ("123456789", 12_739),
+            ("foo", 12_182),
+            ("x{foo}y", 12_182),
+            ("{}foo", 9500),
+        ] {
+            assert_eq!(slot(key), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn all_names_of_a_topic_are_in_one_slot_whatever_its_name() {
+        let names = Names::new("reverb", &Apps::new(vec![app("a}b")]));
+        for topic in [
+            Topic::Channel(0, ChannelName::parse("presence-a", 100).unwrap()),
+            Topic::User(0, "a}{b".into()),
+        ] {
+            let TopicNames { bus, facts, last } = names.of(&topic);
+            assert_eq!((slot(&facts), slot(&last)), (slot(&bus), slot(&bus)));
+        }
+    }
+}

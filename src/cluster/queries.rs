@@ -1,0 +1,255 @@
+//! Questions that all nodes have to answer.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+
+use super::wire::{About, Row, Rows};
+use crate::app::App;
+use crate::hub::{Channel, Hub, NodeId};
+
+/// How long nodes have to answer.
+const PATIENCE: Duration = Duration::from_millis(900);
+
+/// Questions that may be open at a time.
+const MOST_OPEN: usize = 1024;
+
+/// Channels in one part of an answer.
+const ROWS: usize = 500;
+
+/// Members in one part of an answer.
+const USERS: usize = 5000;
+
+/// What other nodes have answered.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// All their rows; a channel may be in several.
+    pub rows: Rows,
+    /// Nodes that were asked.
+    pub asked: usize,
+    /// Those of them that have not answered in time.
+    pub silent: usize,
+}
+
+/// Questions without a complete answer.
+#[derive(Default)]
+pub(super) struct Queries {
+    next: u64,
+    open: HashMap<u64, Open>,
+}
+
+struct Open {
+    waiting: HashSet<NodeId>,
+    others: Others,
+    deadline: Instant,
+    reply: oneshot::Sender<Others>,
+}
+
+impl Queries {
+    /// Notes a question to these nodes; gives back its id, or answers it at once if
+    /// nobody is to be asked.
+    pub(super) fn open(
+        &mut self,
+        nodes: impl Iterator<Item = NodeId>,
+        reply: oneshot::Sender<Others>,
+        now: Instant,
+    ) -> Option<u64> {
+        let waiting: HashSet<NodeId> = nodes.collect();
+        let asked = waiting.len();
+        let others = Others {
+            asked,
+            ..Others::default()
+        };
+        if waiting.is_empty() || self.open.len() >= MOST_OPEN {
+            // Whoever asked may have gone.
+            let _ = reply.send(Others {
+                silent: asked,
+                ..others
+            });
+            return None;
+        }
+        let id = self.next;
+        self.next += 1;
+        let open = Open {
+            waiting,
+            others,
+            deadline: now + PATIENCE,
+            reply,
+        };
+        self.open.insert(id, open);
+        Some(id)
+    }
+
+    /// Part of an answer has come.
+    pub(super) fn answer(&mut self, node: NodeId, id: u64, is_last: bool, rows: Rows) {
+        let Some(open) = self.open.get_mut(&id) else {
+            return;
+        };
+        if !open.waiting.contains(&node) {
+            return;
+        }
+        open.others.rows.connections += rows.connections;
+        open.others.rows.channels.extend(rows.channels);
+        if is_last {
+            open.waiting.remove(&node);
+        }
+        if open.waiting.is_empty() {
+            self.close(id);
+        }
+    }
+
+    /// A node will not answer any more: it is gone, and nothing is there.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        let done: Vec<u64> = self
+            .open
+            .iter_mut()
+            .filter_map(|(id, open)| {
+                (open.waiting.remove(&node) && open.waiting.is_empty()).then_some(*id)
+            })
+            .collect();
+        done.into_iter().for_each(|id| self.close(id));
+    }
+
+    /// Answers what has waited long enough with what there is.
+    pub(super) fn close_late(&mut self, now: Instant) {
+        let is_late = |open: &Open| open.deadline <= now;
+        let late: Vec<u64> = self
+            .open
+            .iter()
+            .filter(|(_, open)| is_late(open))
+            .map(|(id, _)| *id)
+            .collect();
+        late.into_iter().for_each(|id| self.close(id));
+    }
+
+    /// Nobody will answer any more.
+    pub(super) fn close_all(&mut self) {
+        let all: Vec<u64> = self.open.keys().copied().collect();
+        all.into_iter().for_each(|id| self.close(id));
+    }
+
+    fn close(&mut self, id: u64) {
+        if let Some(open) = self.open.remove(&id) {
+            let others = Others {
+                silent: open.waiting.len(),
+                ..open.others
+            };
+            // Whoever asked may have gone.
+            let _ = open.reply.send(others);
+        }
+    }
+}
+
+/// What this node answers, in parts of which none is too long.
+pub(super) fn answer(hub: &Hub, app: &App, about: &About) -> Vec<Rows> {
+    let (channels, users) = match about {
+        About::Connections => {
+            return vec![Rows {
+                connections: hub.connections(app) as u64,
+                channels: Vec::new(),
+            }];
+        }
+        About::Channel { name, users } => (hub.find(app, name).into_iter().collect(), *users),
+        About::Channels { prefix, users } => (hub.channels(app, prefix), *users),
+    };
+    let mut parts = vec![Rows::default()];
+    let mut members = 0;
+    for channel in channels {
+        for row in rows_of(&channel, users) {
+            members += row.users.len();
+            let part = parts.last_mut().expect("there is always one");
+            if part.channels.len() < ROWS && members <= USERS {
+                part.channels.push(row);
+            } else {
+                members = row.users.len();
+                parts.push(Rows {
+                    connections: 0,
+                    channels: vec![row],
+                });
+            }
+        }
+    }
+    parts
+}
+
+/// A channel as this node has it: one row, or several if it has very many members, of
+/// which the first counts the subscribers.
+pub fn rows_of(channel: &Arc<Channel>, users: bool) -> Vec<Row> {
+    let row = |subscriptions: usize, users: &[Box<RawValue>]| Row {
+        name: channel.name().as_str().to_owned(),
+        subscriptions: subscriptions as u64,
+        users: users.to_vec(),
+    };
+    let subscriptions = channel.counts().subscriptions;
+    let ids: Vec<Box<RawValue>> = if users {
+        let json = channel.member_ids().into_iter();
+        json.filter_map(|id| RawValue::from_string(id.into()).ok())
+            .collect()
+    } else {
+        Vec::new()
+    };
+    if ids.len() <= USERS {
+        return vec![row(subscriptions, &ids)];
+    }
+    ids.chunks(USERS)
+        .enumerate()
+        .map(|(at, ids)| row(if at == 0 { subscriptions } else { 0 }, ids))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+
+    fn rows(connections: u64) -> Rows {
+        Rows {
+            connections,
+            channels: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_answer_is_complete_when_all_have_given_their_last_part() {
+        let now = Instant::now();
+        let mut queries = Queries::default();
+        let (reply, mut others) = oneshot::channel();
+        let id = queries.open([A, B].into_iter(), reply, now).unwrap();
+        queries.answer(A, id, false, rows(1));
+        queries.answer(A, id, true, rows(2));
+        queries.answer(A, id, true, rows(4));
+        assert!(others.try_recv().is_err());
+        queries.answer(B, id + 1, true, rows(8));
+        queries.answer(B, id, true, rows(16));
+        let others = others.try_recv().unwrap();
+        assert_eq!(
+            (others.rows.connections, others.asked, others.silent),
+            (19, 2, 0)
+        );
+    }
+
+    #[test]
+    fn who_does_not_answer_in_time_is_counted() {
+        let now = Instant::now();
+        let mut queries = Queries::default();
+        let (reply, mut others) = oneshot::channel();
+        let id = queries.open([A, B].into_iter(), reply, now).unwrap();
+        queries.answer(A, id, true, rows(1));
+        queries.close_late(now + PATIENCE / 2);
+        assert!(others.try_recv().is_err());
+        queries.close_late(now + PATIENCE);
+        assert_eq!(others.try_recv().unwrap().silent, 1);
+        let (reply, mut others) = oneshot::channel();
+        queries.open([B].into_iter(), reply, now);
+        queries.forget(B);
+        assert_eq!(others.try_recv().unwrap().silent, 0, "it is gone");
+        let (reply, mut others) = oneshot::channel();
+        assert_eq!(queries.open(std::iter::empty(), reply, now), None);
+        assert_eq!(others.try_recv().unwrap().asked, 0);
+    }
+}

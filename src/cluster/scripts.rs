@@ -1,0 +1,292 @@
+//! What Redis has to do at once: Lua scripts, each on the keys of one slot.
+
+use redis::{Cmd, Script};
+
+use super::names::TopicNames;
+use super::wire::letter_and_value;
+use crate::hub::{Fact, NodeId};
+
+/// How long facts outlive the last who changed or refreshed them, in milliseconds.
+const FACTS_TTL: u64 = 3_600_000;
+
+/// Field that says that a node has entered all its facts: its id alone.
+/// A fact's field: the id, the letter of its kind, and for members the user's id.
+///
+/// KEYS: facts, Redis channel. ARGV: node, epoch, time to live, fields and values.
+/// Makes the node's facts exactly these, tells others to read them if they differ from
+/// what was there, and gives back everybody's.
+const ENTER: &str = r"
+local key, node = KEYS[1], ARGV[1]
+redis.call('HSETNX', key, 'e', ARGV[2])
+local wanted, changed = {}, false
+for i = 4, #ARGV, 2 do wanted[ARGV[i]] = ARGV[i + 1] end
+local there = redis.call('HGETALL', key)
+for i = 1, #there, 2 do
+  local field = there[i]
+  if #field > 16 and string.sub(field, 1, 16) == node then
+    if wanted[field] == nil then
+      redis.call('HDEL', key, field)
+      changed = true
+    elseif wanted[field] == there[i + 1] then
+      wanted[field] = nil
+    end
+  end
+end
+for field, value in pairs(wanted) do
+  redis.call('HSET', key, field, value)
+  changed = true
+end
+redis.call('HSET', key, node, '1')
+redis.call('PEXPIRE', key, ARGV[3])
+if changed then
+  local version = redis.call('HINCRBY', key, 'v', 1)
+  redis.call('@PUBLISH', KEYS[2], 'R1 = ' .. string.format('%.0f', version) .. ' ' .. node)
+end
+return redis.call('HGETALL', key)
+";
+
+/// KEYS: facts, Redis channel. ARGV: node, epoch, time to live, field, value, fact;
+/// an empty field's value takes the field out. Gives back whether the node's other
+/// facts are there.
+const CHANGE: &str = r"
+local key = KEYS[1]
+redis.call('HSETNX', key, 'e', ARGV[2])
+if ARGV[5] == '' then
+  redis.call('HDEL', key, ARGV[4])
+else
+  redis.call('HSET', key, ARGV[4], ARGV[5])
+end
+local version = redis.call('HINCRBY', key, 'v', 1)
+redis.call('PEXPIRE', key, ARGV[3])
+redis.call('@PUBLISH', KEYS[2], 'R1 C ' .. string.format('%.0f', version) .. ' ' .. ARGV[1] .. '\n' .. ARGV[6])
+return redis.call('HEXISTS', key, ARGV[1])
+";
+
+/// KEYS: facts, Redis channel. ARGV: who tells others if there were any (nobody if it
+/// is empty), nodes whose facts are to go.
+const REMOVE: &str = r"
+local key, gone = KEYS[1], {}
+for i = 2, #ARGV do gone[ARGV[i]] = true end
+local changed = false
+for _, field in ipairs(redis.call('HKEYS', key)) do
+  if #field >= 16 and gone[string.sub(field, 1, 16)] then
+    redis.call('HDEL', key, field)
+    changed = changed or #field > 16
+  end
+end
+if changed and ARGV[1] ~= '' then
+  local version = redis.call('HINCRBY', key, 'v', 1)
+  redis.call('@PUBLISH', KEYS[2], 'R1 = ' .. string.format('%.0f', version) .. ' ' .. ARGV[1])
+end
+return 0
+";
+
+/// KEYS: last event, Redis channel. ARGV: the message's head, the event, time to live.
+const KEEP: &str = r"
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return redis.call('@PUBLISH', KEYS[2], ARGV[1] .. ARGV[2])
+";
+
+/// KEYS: last event. Gives back the event and the milliseconds that it has left.
+const LAST: &str = r"
+return { redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1]) }
+";
+
+/// KEYS: nodes. ARGV: node, milliseconds after which a node is forgotten.
+/// Gives back how long ago this one's last heartbeat was (-1: never), and for each
+/// node its id and how long ago its was.
+const HEARTBEAT: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local before = redis.call('ZSCORE', KEYS[1], ARGV[1])
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+local nodes = { before and (now - before) or -1 }
+local there = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+for i = 1, #there, 2 do
+  nodes[#nodes + 1] = there[i]
+  nodes[#nodes + 1] = now - there[i + 1]
+end
+return nodes
+";
+
+/// KEYS: connections. ARGV: node, most, time to live, all nodes that are alive.
+/// Counts one more for the node, unless all together have as many as there may be.
+const ADMIT: &str = r"
+local alive, sum = {}, 0
+for i = 4, #ARGV do alive[ARGV[i]] = true end
+local there = redis.call('HGETALL', KEYS[1])
+for i = 1, #there, 2 do
+  if alive[there[i]] then sum = sum + tonumber(there[i + 1]) end
+end
+if sum >= tonumber(ARGV[2]) then return 0 end
+redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
+";
+
+/// The scripts as Redis knows them once they are loaded.
+pub(super) struct Scripts {
+    enter: Loaded,
+    change: Loaded,
+    remove: Loaded,
+    keep: Loaded,
+    last: Loaded,
+    heartbeat: Loaded,
+    admit: Loaded,
+    /// `PUBLISH`, or `SPUBLISH` in a Redis Cluster.
+    pub(super) is_sharded: bool,
+}
+
+struct Loaded {
+    code: String,
+    hash: String,
+}
+
+impl Scripts {
+    pub(super) fn new(is_sharded: bool) -> Self {
+        let publish = if is_sharded { "SPUBLISH" } else { "PUBLISH" };
+        let loaded = |code: &str| {
+            let code = code.replace("@PUBLISH", publish);
+            let hash = Script::new(&code).get_hash().to_owned();
+            Loaded { code, hash }
+        };
+        Self {
+            enter: loaded(ENTER),
+            change: loaded(CHANGE),
+            remove: loaded(REMOVE),
+            keep: loaded(KEEP),
+            last: loaded(LAST),
+            heartbeat: loaded(HEARTBEAT),
+            admit: loaded(ADMIT),
+            is_sharded,
+        }
+    }
+
+    /// Commands that make all of them known to a server.
+    pub(super) fn load(&self) -> Vec<Cmd> {
+        let Self {
+            enter,
+            change,
+            remove,
+            keep,
+            last,
+            heartbeat,
+            admit,
+            is_sharded: _,
+        } = self;
+        [enter, change, remove, keep, last, heartbeat, admit]
+            .iter()
+            .map(|script| {
+                let mut command = redis::cmd("SCRIPT");
+                command.arg("LOAD").arg(&script.code);
+                command
+            })
+            .collect()
+    }
+
+    pub(super) fn enter(
+        &self,
+        names: &TopicNames,
+        node: NodeId,
+        epoch: &str,
+        facts: &[Fact],
+    ) -> Cmd {
+        let mut command = self.enter.on(&[&names.facts, &names.bus]);
+        command.arg(node.to_string()).arg(epoch).arg(FACTS_TTL);
+        for fact in facts {
+            let (field, value) = field_and_value(node, fact);
+            command.arg(field).arg(value);
+        }
+        command
+    }
+
+    pub(super) fn change(&self, names: &TopicNames, node: NodeId, epoch: &str, fact: &Fact) -> Cmd {
+        let (field, value) = field_and_value(node, fact);
+        let (letter, told) = letter_and_value(fact);
+        let mut command = self.change.on(&[&names.facts, &names.bus]);
+        command.arg(node.to_string()).arg(epoch).arg(FACTS_TTL);
+        command.arg(field).arg(value).arg(format!("{letter}{told}"));
+        command
+    }
+
+    /// Takes out what this node no longer has a part in, and tells others.
+    pub(super) fn leave(&self, names: &TopicNames, node: NodeId) -> Cmd {
+        let mut command = self.remove.on(&[&names.facts, &names.bus]);
+        command.arg(node.to_string()).arg(node.to_string());
+        command
+    }
+
+    /// Takes out the facts of nodes that are gone, which all know of themselves.
+    pub(super) fn reap(&self, names: &TopicNames, gone: &[NodeId]) -> Cmd {
+        let mut command = self.remove.on(&[&names.facts, &names.bus]);
+        command.arg("");
+        for node in gone {
+            command.arg(node.to_string());
+        }
+        command
+    }
+
+    pub(super) fn keep(&self, names: &TopicNames, head: &str, text: &str, ttl_ms: u64) -> Cmd {
+        let mut command = self.keep.on(&[&names.last, &names.bus]);
+        command.arg(head).arg(text).arg(ttl_ms);
+        command
+    }
+
+    pub(super) fn last(&self, names: &TopicNames) -> Cmd {
+        self.last.on(&[&names.last])
+    }
+
+    pub(super) fn heartbeat(&self, key: &str, node: NodeId, forget_ms: u64) -> Cmd {
+        let mut command = self.heartbeat.on(&[key]);
+        command.arg(node.to_string()).arg(forget_ms);
+        command
+    }
+
+    pub(super) fn admit(
+        &self,
+        key: &str,
+        node: NodeId,
+        most: usize,
+        alive: impl Iterator<Item = NodeId>,
+    ) -> Cmd {
+        let mut command = self.admit.on(&[key]);
+        command.arg(node.to_string()).arg(most).arg(FACTS_TTL);
+        command.arg(node.to_string());
+        for node in alive {
+            command.arg(node.to_string());
+        }
+        command
+    }
+
+    /// Keeps a hash of facts or connections alive.
+    pub(super) fn refresh(key: &str) -> Cmd {
+        let mut command = redis::cmd("PEXPIRE");
+        command.arg(key).arg(FACTS_TTL);
+        command
+    }
+}
+
+impl Loaded {
+    fn on(&self, keys: &[&str]) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.hash).arg(keys.len());
+        for key in keys {
+            command.arg(*key);
+        }
+        command
+    }
+}
+
+/// The field that a fact is kept in, and its value; an empty one takes it out.
+fn field_and_value(node: NodeId, fact: &Fact) -> (String, String) {
+    let (_, value) = letter_and_value(fact);
+    match fact {
+        Fact::Member(member) => (format!("{node}m{}", member.id), value),
+        Fact::Left(user) => (format!("{node}m{user}"), String::new()),
+        Fact::Subscribers(0) => (format!("{node}n"), String::new()),
+        Fact::Subscribers(_) => (format!("{node}n"), value),
+        Fact::Online => (format!("{node}o"), "1".to_owned()),
+        Fact::Offline => (format!("{node}o"), String::new()),
+    }
+}

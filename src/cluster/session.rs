@@ -1,0 +1,391 @@
+//! One session with Redis, from the link that came up to the one that broke: an
+//! explicit loop over all that can happen.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, RedisResult, Value};
+use tokio::time::MissedTickBehavior;
+
+use super::batch::{Answers, Batch, Expect, Flight, Outgoing};
+use super::dial::{Pushed, Shards};
+use super::link::{Ask, End, Link, TICK, stopped};
+use super::status::add;
+use super::wire::Message;
+use crate::hub::{NodeId, Topic};
+
+/// Notes that are taken from the relay at a time.
+const NOTES: usize = 512;
+
+/// How long events wait for other nodes to listen again, after a link came up.
+const HOLD: Duration = Duration::from_secs(4);
+
+/// How long what is left may take when the server stops.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A session.
+pub(super) struct Session<'a> {
+    pub(super) link: &'a mut Link,
+    pub(super) shards: Shards,
+    /// What is sent next.
+    pub(super) batch: Batch,
+    /// What was sent and is not answered.
+    flight: Option<Flight>,
+    /// Events that wait until other nodes listen again.
+    pub(super) held: VecDeque<Outgoing>,
+    /// How long they wait at most; `None` when none does.
+    hold_until: Option<Instant>,
+    /// Nodes of which it was asked whether they listen, without a yes so far.
+    listeners: usize,
+    /// When the next heartbeat is due.
+    pub(super) beat: Instant,
+    /// Connections that were let in by all nodes, by application.
+    pub(super) admitted: Vec<i64>,
+    /// Applications' connections that are waiting to be let in.
+    pub(super) admitting: Vec<usize>,
+}
+
+/// Ends the session, and why.
+pub(super) type Broken = String;
+
+impl<'a> Session<'a> {
+    pub(super) async fn run(link: &'a mut Link, shards: Shards) -> End {
+        link.begin();
+        let apps = link.apps.iter().len();
+        let mut session = Self {
+            batch: Batch::new(shards.servers.len()),
+            flight: None,
+            shards,
+            held: VecDeque::new(),
+            hold_until: None,
+            listeners: 0,
+            beat: Instant::now(),
+            admitted: vec![-1; apps],
+            admitting: vec![0; apps],
+            link,
+        };
+        let served = session.serve().await;
+        // Of events in flight it is not known whether Redis has them; whoever got them
+        // will know them by their numbers.
+        let in_flight = session.flight.take().map(|flight| flight.events);
+        let unsure = in_flight.into_iter().flatten();
+        let unsent = std::mem::take(&mut session.batch.events);
+        let held = std::mem::take(&mut session.held);
+        session.link.unsure = unsure.chain(unsent).chain(held).collect();
+        match served {
+            Ok(()) => End::Stopped,
+            Err(problem) => End::Broken(problem),
+        }
+    }
+
+    async fn serve(&mut self) -> Result<(), Broken> {
+        self.greet();
+        self.depart();
+        self.land().await?;
+        self.link.relay.go_up();
+        self.link.status.is_up.store(true, Ordering::Release);
+        // Whatever was not known to be sent goes first, once the others listen again.
+        self.held = std::mem::take(&mut self.link.unsure);
+        self.hold_until = Some(Instant::now() + HOLD);
+        self.link.hub.tell_all();
+        tracing::info!(
+            node = %self.link.node,
+            nodes = self.link.nodes.len() + 1,
+            "linked to other nodes through Redis at {}",
+            self.link.settings.redis
+        );
+        self.turn().await?;
+        self.leave().await
+    }
+
+    /// Until the server stops.
+    async fn turn(&mut self) -> Result<(), Broken> {
+        let relay = Arc::clone(&self.link.relay);
+        let mut stop = self.link.stop.clone();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pushed = Vec::new();
+        loop {
+            if self.flight.is_none() {
+                self.take_notes();
+                self.depart();
+            }
+            let is_idle = self.flight.is_none();
+            tokio::select! {
+                count = self.shards.pushed.recv_many(&mut pushed, NOTES) => {
+                    if count == 0 { return Err("the connection is closed".to_owned()) }
+                    for pushed in pushed.drain(..) { self.hear(pushed)? }
+                }
+                answers = landing(&mut self.flight) => self.settle(answers)?,
+                () = poll_fn(|cx| relay.poll_ready(cx)), if is_idle => {}
+                Some(ask) = self.link.asks.recv() => self.ask(ask),
+                _ = ticks.tick() => self.look_around()?,
+                () = stopped(&mut stop) => return self.land().await,
+            }
+        }
+    }
+
+    /// What every session begins with: scripts, a heartbeat, the channels of all
+    /// nodes and of this one.
+    fn greet(&mut self) {
+        for server in 0..self.shards.servers.len() {
+            for script in self.link.scripts.load() {
+                self.batch
+                    .add_to(server, Arc::new(script), Expect::Anything);
+            }
+        }
+        let (all, own) = (self.link.names.all(), self.link.names.node(self.link.node));
+        for bus in [&all, &own] {
+            let command = self.subscription("SUBSCRIBE", bus);
+            self.add(bus, command, Expect::Anything);
+        }
+        self.heartbeat();
+        self.tell_all_nodes(&Message::Hello(self.link.node));
+    }
+
+    /// Says goodbye: tells what has ended meanwhile, and goes off the list.
+    async fn leave(&mut self) -> Result<(), Broken> {
+        self.release();
+        let farewell = async {
+            loop {
+                self.take_notes();
+                if self.batch.is_empty() {
+                    break;
+                }
+                self.depart();
+                self.land().await?;
+            }
+            let nodes = self.link.names.nodes();
+            let mut command = redis::cmd("ZREM");
+            command.arg(&nodes).arg(self.link.node.to_string());
+            self.add(&nodes, command, Expect::Anything);
+            self.tell_all_nodes(&Message::Bye(self.link.node));
+            self.depart();
+            self.land().await
+        };
+        // What is not told in time, others notice by the missing heartbeat.
+        tokio::time::timeout(FAREWELL, farewell)
+            .await
+            .unwrap_or(Ok(()))
+            .or(Ok(()))
+    }
+
+    fn take_notes(&mut self) {
+        for (since, note) in self.link.relay.take(NOTES) {
+            self.note(since, note);
+        }
+    }
+
+    pub(super) fn add(&mut self, key: &str, command: Cmd, expect: Expect) {
+        self.batch.add(&self.shards, key, command, expect);
+    }
+
+    /// `SUBSCRIBE` or `UNSUBSCRIBE`, or what they are in a Redis Cluster.
+    pub(super) fn subscription(&self, name: &str, bus: &str) -> Cmd {
+        let sharded = if self.link.scripts.is_sharded {
+            "S"
+        } else {
+            ""
+        };
+        let mut command = redis::cmd(&format!("{sharded}{name}"));
+        command.arg(bus);
+        command
+    }
+
+    pub(super) fn publication(&self, bus: &str, message: &str) -> Cmd {
+        let name = if self.link.scripts.is_sharded {
+            "SPUBLISH"
+        } else {
+            "PUBLISH"
+        };
+        let mut command = redis::cmd(name);
+        command.arg(bus).arg(message);
+        command
+    }
+
+    pub(super) fn tell_all_nodes(&mut self, message: &Message<'_>) {
+        let all = self.link.names.all();
+        let command = self.publication(&all, &message.encode());
+        self.add(&all, command, Expect::Anything);
+    }
+
+    /// Sends what there is to send.
+    fn depart(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let next = Batch::new(self.shards.servers.len());
+        let batch = std::mem::replace(&mut self.batch, next);
+        self.flight = Some(batch.send(&self.shards));
+    }
+
+    /// Waits for the answers to what was sent, if something was.
+    async fn land(&mut self) -> Result<(), Broken> {
+        if self.flight.is_none() {
+            return Ok(());
+        }
+        let answers = landing(&mut self.flight).await;
+        self.settle(answers)
+    }
+
+    /// Handles the answers to a batch. What Redis published before it answered is
+    /// handled first: a topic then has heard all that the answer does not tell.
+    fn settle(&mut self, answers: Answers) -> Result<(), Broken> {
+        while let Ok(pushed) = self.shards.pushed.try_recv() {
+            self.hear(pushed)?;
+        }
+        let Some(flight) = &mut self.flight else {
+            return Ok(());
+        };
+        let expects = std::mem::take(&mut flight.expects);
+        for (answers, expects) in answers.into_iter().zip(expects) {
+            self.settle_server(answers, expects)?;
+        }
+        if let Some(flight) = self.flight.take() {
+            add(&self.link.status.published, flight.events.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn settle_server(
+        &mut self,
+        answers: RedisResult<Vec<Value>>,
+        expects: Vec<Expect>,
+    ) -> Result<(), Broken> {
+        let answers = answers.map_err(|error| error.to_string())?;
+        if answers.len() != expects.len() {
+            return Err("Redis gave another number of answers".to_owned());
+        }
+        for (answer, expect) in answers.into_iter().zip(expects) {
+            if let Value::ServerError(error) = &answer {
+                return Err(format!("Redis says {error}"));
+            }
+            self.answered(answer, expect)?;
+        }
+        Ok(())
+    }
+
+    /// What is done now and then.
+    fn look_around(&mut self) -> Result<(), Broken> {
+        let now = Instant::now();
+        if self.shards.flood.is_over() {
+            return Err("more came than could be handled".to_owned());
+        }
+        if self.link.relay.is_swamped() {
+            return Err("Redis is too slow for what is published".to_owned());
+        }
+        self.link.queries.close_late(now);
+        self.hold(now);
+        if now >= self.beat {
+            self.heartbeat();
+            self.count_connections();
+            self.refresh(now);
+        }
+        Ok(())
+    }
+
+    /// An event to be sent, now or when the others listen.
+    pub(super) fn send_event(&mut self, event: Outgoing) {
+        if self.hold_until.is_some() {
+            self.held.push_back(event);
+        } else {
+            self.batch.add_event(&self.shards, event);
+        }
+    }
+
+    /// Asks whether all nodes that were known listen again, if that is waited for.
+    fn hold(&mut self, now: Instant) {
+        let Some(until) = self.hold_until else { return };
+        let nodes: Vec<NodeId> = self.link.nodes.iter().collect();
+        if now >= until || nodes.is_empty() {
+            return self.release();
+        }
+        let name = if self.link.scripts.is_sharded {
+            "SHARDNUMSUB"
+        } else {
+            "NUMSUB"
+        };
+        self.listeners = nodes.len();
+        for node in nodes {
+            let bus = self.link.names.listens(node);
+            let mut command = redis::cmd("PUBSUB");
+            command.arg(name).arg(&bus);
+            self.add(&bus, command, Expect::Listens);
+        }
+    }
+
+    /// One node more listens; when all do, what was held goes out.
+    pub(super) fn listens(&mut self) {
+        self.listeners = self.listeners.saturating_sub(1);
+        if self.listeners == 0 && self.hold_until.is_some() {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        self.hold_until = None;
+        for event in std::mem::take(&mut self.held) {
+            self.batch.add_event(&self.shards, event);
+        }
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Others(question, reply) => {
+                let now = Instant::now();
+                if let Some(id) = self.link.queries.open(self.link.nodes.iter(), reply, now) {
+                    self.tell_all_nodes(&Message::Ask(self.link.node, id, question));
+                }
+            }
+            Ask::Admit(app, reply) => {
+                let Some(most) = self
+                    .link
+                    .apps
+                    .iter()
+                    .nth(app)
+                    .and_then(|app| app.max_connections)
+                else {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(true);
+                    return;
+                };
+                let key = self.link.names.connections(app);
+                let command =
+                    self.link
+                        .scripts
+                        .admit(&key, self.link.node, most, self.link.nodes.iter());
+                self.admitting[app] += 1;
+                self.add(&key, command, Expect::Admitted(app, reply));
+            }
+            Ask::Last(app, channel, reply) => {
+                let topic = Topic::Channel(app, channel);
+                let names = self.link.names.of(&topic);
+                let command = self.link.scripts.last(&names);
+                self.add(&names.last, command, Expect::Wanted(reply));
+            }
+        }
+    }
+
+    fn hear(&mut self, pushed: Pushed) -> Result<(), Broken> {
+        match pushed {
+            Pushed::Gone => Err("the connection is closed".to_owned()),
+            Pushed::Message(bus, message) => {
+                self.shards.flood.ebb(message.len());
+                add(&self.link.status.received, 1);
+                self.heard(&bus, &message);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Waits for the answers to what was sent; for ever, if nothing was.
+async fn landing(flight: &mut Option<Flight>) -> Answers {
+    match flight {
+        Some(flight) => flight.answers.as_mut().await,
+        None => std::future::pending().await,
+    }
+}

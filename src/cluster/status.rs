@@ -1,0 +1,82 @@
+//! How the link to other nodes stands, in numbers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::hub::{NodeId, Relay};
+
+/// Counters since the start. Only one thread writes them.
+#[derive(Debug)]
+pub struct Status {
+    pub(super) node: NodeId,
+    pub(super) relay: Arc<Relay>,
+    pub(super) is_up: AtomicBool,
+    /// Nodes that are alive, this one included.
+    pub(super) nodes: AtomicUsize,
+    /// Redis channels that are listened to.
+    pub(super) listening: AtomicUsize,
+    /// Events sent to other nodes.
+    pub(super) published: AtomicU64,
+    /// Messages that came.
+    pub(super) received: AtomicU64,
+    /// Events of other nodes that were handed to the workers.
+    pub(super) delivered: AtomicU64,
+    /// Messages that cannot be read, or are of no concern.
+    pub(super) ignored: AtomicU64,
+    /// Events of other nodes that did not come.
+    pub(super) missed: AtomicU64,
+    /// Events of other nodes that were given up because the workers were far behind.
+    pub(super) given_up: AtomicU64,
+    /// Times that a link came up.
+    pub(super) links: AtomicU64,
+}
+
+impl Status {
+    pub(super) fn new(node: NodeId, relay: Arc<Relay>) -> Self {
+        Self {
+            node,
+            relay,
+            is_up: AtomicBool::new(false),
+            nodes: AtomicUsize::new(1),
+            listening: AtomicUsize::new(0),
+            published: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            ignored: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
+            links: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether there is a link to other nodes.
+    pub fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::Acquire)
+    }
+
+    /// All of it, for whoever looks after the server.
+    pub fn to_json(&self) -> Value {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        json!({
+            "redis": if self.is_up() { "connected" } else { "disconnected" },
+            "node": self.node.to_string(),
+            "nodes": self.nodes.load(Ordering::Relaxed),
+            "listening": self.listening.load(Ordering::Relaxed),
+            "published": count(&self.published),
+            "received": count(&self.received),
+            "delivered": count(&self.delivered),
+            "ignored": count(&self.ignored),
+            "missed": count(&self.missed),
+            "given_up": count(&self.given_up),
+            "dropped": self.relay.dropped(),
+            "queued": self.relay.bytes(),
+            "links": count(&self.links),
+        })
+    }
+}
+
+pub(super) fn add(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}

@@ -1,0 +1,266 @@
+//! What a session tells: the hub's notes as commands.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::batch::{Expect, Outgoing};
+use super::names;
+use super::scripts::Scripts;
+use super::session::Session;
+use super::topics::Entry;
+use super::wire::{EventHead, MAX_MESSAGE, Message, Termination, event};
+use crate::hub::{Event, Fact, Note, Topic};
+use crate::protocol::message;
+
+/// Facts expire after an hour; they are refreshed well before.
+const REFRESH: Duration = Duration::from_secs(1200);
+
+/// Topics that are refreshed with one heartbeat.
+const MOST_REFRESHED: usize = 1000;
+
+impl Session<'_> {
+    pub(super) fn note(&mut self, since: Instant, note: Note) {
+        match note {
+            Note::Event(event) => self.publish(since, event),
+            Note::Listen { topic, life, facts } => self.listen(topic, life, &facts),
+            Note::Unlisten(topic) => self.unlisten(&topic),
+            Note::Change(topic, fact) => self.change(&topic, fact),
+            Note::AllTold => self.all_told(),
+            Note::Terminate { app, user } => {
+                let app = self.app_id(app);
+                let who = Termination { app, user };
+                let text = Message::Terminate(self.link.node, who).encode();
+                let all = self.link.names.all();
+                let command = self.publication(&all, &text);
+                let outgoing = Outgoing {
+                    since,
+                    command: Arc::new(command),
+                    slot: names::slot(&all),
+                };
+                self.send_event(outgoing);
+            }
+            Note::Released(app) => {
+                self.admitted[app] -= 1;
+                let key = self.link.names.connections(app);
+                let mut command = redis::cmd("HINCRBY");
+                command.arg(&key).arg(self.link.node.to_string()).arg(-1);
+                self.add(&key, command, Expect::Anything);
+            }
+        }
+    }
+
+    fn app_id(&self, index: usize) -> String {
+        let app = self.link.apps.iter().nth(index);
+        app.map(|app| app.id.clone()).unwrap_or_default()
+    }
+
+    fn publish(&mut self, since: Instant, event_: Event) {
+        let Event {
+            app,
+            channel,
+            except,
+            frame,
+        } = event_;
+        let is_kept = channel.kind().is_cache();
+        let names = self.link.names.of(&Topic::Channel(app, channel));
+        let text = message::text(&frame);
+        let (run, number) = self.link.counting.next(&names.bus);
+        let head = EventHead {
+            node: self.link.node,
+            run,
+            number,
+            except,
+        };
+        if text.len() + 200 > MAX_MESSAGE {
+            tracing::warn!(bytes = text.len(), "an event is too long for other nodes");
+            self.link.relay.count_dropped(1);
+            return;
+        }
+        let command = if is_kept {
+            let app = self.link.apps.iter().nth(app);
+            let ttl = app.map_or(Duration::ZERO, |app| app.cache.ttl);
+            let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+            let scripts = &self.link.scripts;
+            scripts.keep(&names, &event(&head, ""), text, ttl_ms)
+        } else {
+            self.publication(&names.bus, &event(&head, text))
+        };
+        let outgoing = Outgoing {
+            since,
+            command: Arc::new(command),
+            slot: names::slot(&names.bus),
+        };
+        self.send_event(outgoing);
+    }
+
+    fn listen(&mut self, topic: Topic, life: u64, facts: &[Fact]) {
+        let (has_facts, has_last) = match &topic {
+            Topic::Channel(app, name) => {
+                let app = self.link.apps.iter().nth(*app);
+                let kind = name.kind();
+                let counts = app.is_some_and(|app| app.subscription_count);
+                (kind.is_presence() || counts, kind.is_cache())
+            }
+            Topic::User(..) => (true, false),
+        };
+        let names = self.link.names.of(&topic);
+        let bus: Arc<str> = names.bus.as_str().into();
+        let entry = self
+            .link
+            .topics
+            .entry(Arc::clone(&bus))
+            .or_insert_with(|| Entry::new(topic, has_facts, has_last, Instant::now()));
+        entry.life = life;
+        entry.is_stale = false;
+        let must_subscribe = !std::mem::replace(&mut entry.is_subscribed, true);
+        if must_subscribe {
+            let command = self.subscription("SUBSCRIBE", &names.bus);
+            let is_last = !has_facts && !has_last;
+            let expect = Expect::Subscribed(Arc::clone(&bus), is_last);
+            self.add(&bus, command, expect);
+        }
+        if !must_subscribe && !has_facts && !has_last {
+            return;
+        }
+        if let Some(entry) = self.link.topics.get_mut(&bus) {
+            entry.asked += 1;
+        }
+        if has_facts {
+            let epoch = epoch();
+            let scripts = &self.link.scripts;
+            let command = scripts.enter(&names, self.link.node, &epoch, facts);
+            self.add(&bus, command, Expect::Facts(Arc::clone(&bus), !has_last));
+        }
+        if has_last {
+            let command = self.link.scripts.last(&names);
+            self.add(&names.bus, command, Expect::Last(bus));
+        }
+        self.count_listening();
+    }
+
+    fn unlisten(&mut self, topic: &Topic) {
+        let bus = self.link.names.bus(topic);
+        let Some(entry) = self.link.topics.remove(&*bus) else {
+            return;
+        };
+        if entry.is_subscribed {
+            let command = self.subscription("UNSUBSCRIBE", &bus);
+            self.add(&bus, command, Expect::Anything);
+        }
+        if entry.has_facts {
+            // Its facts have been taken back one by one; this is the mark.
+            let names = self.link.names.of(topic);
+            let mut command = redis::cmd("HDEL");
+            command.arg(&names.facts).arg(self.link.node.to_string());
+            self.add(&bus, command, Expect::Anything);
+        }
+        self.count_listening();
+    }
+
+    fn change(&mut self, topic: &Topic, fact: Fact) {
+        let names = self.link.names.of(topic);
+        let bus: Arc<str> = names.bus.as_str().into();
+        let is_known = self.link.topics.get(&bus).is_some_and(|e| e.has_facts);
+        if is_known {
+            let epoch = epoch();
+            let scripts = &self.link.scripts;
+            let command = scripts.change(&names, self.link.node, &epoch, &fact);
+            self.add(&names.bus, command, Expect::Changed(bus, fact));
+        } else {
+            // It will be among the facts that are told when the topic is listened to.
+            self.link.hub.is_told(topic, &fact);
+        }
+    }
+
+    /// All topics that this node needs have been told. What is left of others is taken
+    /// out, and the other nodes know that there is no more to come.
+    fn all_told(&mut self) {
+        let stale: Vec<Arc<str>> = self
+            .link
+            .topics
+            .iter()
+            .filter(|(_, entry)| entry.is_stale)
+            .map(|(bus, _)| Arc::clone(bus))
+            .collect();
+        for bus in stale {
+            let Some(entry) = self.link.topics.remove(&bus) else {
+                continue;
+            };
+            if entry.has_facts {
+                let names = self.link.names.of(&entry.topic);
+                let command = self.link.scripts.leave(&names, self.link.node);
+                self.add(&bus, command, Expect::Anything);
+            }
+        }
+        self.count_connections();
+        let listens = self.link.names.listens(self.link.node);
+        let command = self.subscription("SUBSCRIBE", &listens);
+        self.add(&listens, command, Expect::Anything);
+        self.tell_all_nodes(&Message::AllTold(self.link.node));
+    }
+
+    /// Corrects how many connections Redis thinks that this node has.
+    pub(super) fn count_connections(&mut self) {
+        let apps = self.link.apps.clone();
+        for app in apps.iter().filter(|app| app.max_connections.is_some()) {
+            let here = i64::try_from(self.link.hub.connections(app)).unwrap_or(i64::MAX);
+            if self.admitting[app.index] > 0 || self.admitted[app.index] == here {
+                continue;
+            }
+            self.admitted[app.index] = here;
+            let key = self.link.names.connections(app.index);
+            let mut command = redis::cmd("HSET");
+            command.arg(&key).arg(self.link.node.to_string()).arg(here);
+            self.add(&key, command, Expect::Anything);
+            self.add(&key, Scripts::refresh(&key), Expect::Anything);
+        }
+    }
+
+    /// Keeps facts that nobody changes from expiring.
+    pub(super) fn refresh(&mut self, now: Instant) {
+        let due: Vec<Topic> = self
+            .link
+            .topics
+            .values_mut()
+            .filter(|entry| entry.has_facts && now.duration_since(entry.refreshed) > REFRESH)
+            .take(MOST_REFRESHED)
+            .map(|entry| {
+                entry.refreshed = now;
+                entry.topic.clone()
+            })
+            .collect();
+        for topic in due {
+            let names = self.link.names.of(&topic);
+            self.add(&names.bus, Scripts::refresh(&names.facts), Expect::Anything);
+        }
+        let apps = self.link.apps.clone();
+        for app in apps.iter().filter(|app| app.max_connections.is_some()) {
+            let key = self.link.names.connections(app.index);
+            self.add(&key, Scripts::refresh(&key), Expect::Anything);
+        }
+    }
+
+    pub(super) fn heartbeat(&mut self) {
+        let timeout = self.link.settings.node_timeout;
+        self.beat = Instant::now() + timeout / 5;
+        let key = self.link.names.nodes();
+        let forget_ms = u64::try_from(timeout.as_millis() * 4).unwrap_or(u64::MAX);
+        let command = self.link.scripts.heartbeat(&key, self.link.node, forget_ms);
+        self.add(&key, command, Expect::Heartbeat);
+    }
+
+    fn count_listening(&self) {
+        let listening = self.link.topics.len();
+        let status = &self.link.status;
+        let order = std::sync::atomic::Ordering::Relaxed;
+        status.listening.store(listening, order);
+    }
+}
+
+/// A random text for facts that Redis has none of yet.
+fn epoch() -> String {
+    let mut random = [0; 8];
+    // Without random numbers, a loss of facts may go unnoticed until the next change.
+    let _ = getrandom::fill(&mut random);
+    hex::encode(random)
+}

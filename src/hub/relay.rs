@@ -1,0 +1,318 @@
+//! What other nodes have to be told: a queue from any thread to the one that
+//! speaks with them.
+//!
+//! While there is a link, everything is taken, and publishers wait when too much is
+//! queued. Without one, only what was published is kept, within a bound in bytes
+//! and time; facts are not, since all of them are told anew when the link returns.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::lock;
+use crate::protocol::{ChannelName, Frame, Member, SocketId};
+
+/// Bytes that may wait while there is a link, before publishers have to wait.
+const CAPACITY: usize = 16 << 20;
+
+/// A node, by the random number that it was given when it started.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u64);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What nodes tell each other about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// A channel of the application with this index.
+    Channel(usize, ChannelName),
+    /// A user of it, for those who watch.
+    User(usize, std::sync::Arc<str>),
+}
+
+/// Something that is so on one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// A user is in the presence channel.
+    Member(Member),
+    /// It is not any more; its id.
+    Left(std::sync::Arc<str>),
+    /// So many connections have subscribed.
+    Subscribers(usize),
+    /// The user is signed in.
+    Online,
+    /// It is not any more.
+    Offline,
+}
+
+/// Something to tell.
+#[derive(Clone, Debug)]
+pub enum Note {
+    /// The topic has to be listened to from now on, and these are its facts here.
+    Listen {
+        /// What.
+        topic: Topic,
+        /// Which life of it: [`super::Channel::id`], 0 for a user.
+        life: u64,
+        /// What is so on this node.
+        facts: Vec<Fact>,
+    },
+    /// Nobody here needs the topic any more.
+    Unlisten(Topic),
+    /// Something has changed.
+    Change(Topic, Fact),
+    /// All [`Note::Listen`]s of [`super::Hub::tell_all`] are before this.
+    AllTold,
+    /// Not only this node's subscribers have to get an event.
+    Event(Event),
+    /// All connections of a user have to be closed.
+    Terminate {
+        /// [`crate::app::App::index`].
+        app: usize,
+        /// The user's id.
+        user: String,
+    },
+    /// A connection that counted for an application's `max_connections` has ended.
+    Released(usize),
+}
+
+/// A published event.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// [`crate::app::App::index`].
+    pub app: usize,
+    /// Where it goes.
+    pub channel: ChannelName,
+    /// The one connection that does not get it.
+    pub except: Option<SocketId>,
+    /// What subscribers are sent.
+    pub frame: Frame,
+}
+
+/// What is kept for the others while there is no link.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// Bytes.
+    pub bytes: usize,
+    /// How long.
+    pub time: Duration,
+}
+
+impl Note {
+    fn cost(&self) -> usize {
+        let bytes = match self {
+            Self::Event(event) => event.frame.len(),
+            Self::Listen { facts, .. } => facts.len() * 128,
+            Self::Change(_, Fact::Member(member)) => member.info_json.len(),
+            _ => 0,
+        };
+        bytes + 256
+    }
+
+    /// Whether it is worth telling later, without a link now.
+    fn outlasts(&self) -> bool {
+        matches!(self, Self::Event(_) | Self::Terminate { .. })
+    }
+}
+
+/// The queue.
+#[derive(Debug)]
+pub struct Relay {
+    is_up: AtomicBool,
+    bytes: AtomicUsize,
+    dropped: AtomicU64,
+    kept: Kept,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    notes: VecDeque<(Instant, Note)>,
+    waker: Option<Waker>,
+}
+
+impl Relay {
+    /// An empty queue without a link.
+    pub fn new(kept: Kept) -> Self {
+        Self {
+            is_up: AtomicBool::new(false),
+            bytes: AtomicUsize::new(0),
+            dropped: AtomicU64::new(0),
+            kept,
+            queue: Mutex::default(),
+        }
+    }
+
+    /// Whether there is a link.
+    pub fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::Acquire)
+    }
+
+    /// Whether publishers need not wait. Without a link they never do.
+    pub fn has_room(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) < CAPACITY || !self.is_up()
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether so much waits that the link cannot be keeping up.
+    pub fn is_swamped(&self) -> bool {
+        self.bytes() > 4 * CAPACITY
+    }
+
+    /// Events that were not kept long enough to be told.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Counts one that was given up elsewhere.
+    pub fn count_dropped(&self, events: u64) {
+        self.dropped.fetch_add(events, Ordering::Relaxed);
+    }
+
+    pub(super) fn push(&self, note: Note) {
+        let mut queue = lock(&self.queue);
+        let is_up = self.is_up();
+        if !is_up && !note.outlasts() {
+            return;
+        }
+        self.bytes.fetch_add(note.cost(), Ordering::Relaxed);
+        queue.notes.push_back((Instant::now(), note));
+        if !is_up {
+            self.hold_to_bound(&mut queue);
+        }
+        let waker = queue.waker.take();
+        drop(queue);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// A link has come up: from now on everything is taken.
+    pub fn go_up(&self) {
+        let _queue = lock(&self.queue);
+        self.is_up.store(true, Ordering::Release);
+    }
+
+    /// The link is gone. Of what waits, only what was published is kept.
+    pub fn go_down(&self) {
+        let mut queue = lock(&self.queue);
+        self.is_up.store(false, Ordering::Release);
+        queue.notes.retain(|(_, note)| note.outlasts());
+        let left: usize = queue.notes.iter().map(|(_, note)| note.cost()).sum();
+        self.bytes.store(left, Ordering::Relaxed);
+        self.hold_to_bound(&mut queue);
+    }
+
+    /// Drops what was kept for too long. To be called now and then without a link.
+    pub fn expire(&self) {
+        self.hold_to_bound(&mut lock(&self.queue));
+    }
+
+    fn hold_to_bound(&self, queue: &mut Queue) {
+        let now = Instant::now();
+        while let Some((since, note)) = queue.notes.front() {
+            let is_old = now.duration_since(*since) > self.kept.time;
+            if !is_old && self.bytes() <= self.kept.bytes {
+                return;
+            }
+            self.bytes.fetch_sub(note.cost(), Ordering::Relaxed);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            queue.notes.pop_front();
+        }
+    }
+
+    /// Takes up to `most` notes, with the time at which each was put in.
+    pub fn take(&self, most: usize) -> Vec<(Instant, Note)> {
+        let mut queue = lock(&self.queue);
+        let count = queue.notes.len().min(most);
+        let taken: Vec<_> = queue.notes.drain(..count).collect();
+        let cost: usize = taken.iter().map(|(_, note)| note.cost()).sum();
+        self.bytes.fetch_sub(cost, Ordering::Relaxed);
+        taken
+    }
+
+    /// Waits until something can be taken.
+    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut queue = lock(&self.queue);
+        if queue.notes.is_empty() {
+            queue.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::message;
+
+    fn event(data: usize) -> Note {
+        let channel = ChannelName::parse("c", 10).unwrap();
+        let frame = message::event("\"e\"", &format!("\"{}\"", "x".repeat(data)), &channel);
+        Note::Event(Event {
+            app: 0,
+            channel,
+            except: None,
+            frame,
+        })
+    }
+
+    fn relay(bytes: usize, time: Duration) -> Relay {
+        Relay::new(Kept { bytes, time })
+    }
+
+    #[test]
+    fn without_a_link_only_events_are_kept_and_the_oldest_go_first() {
+        let relay = relay(1000, Duration::from_secs(60));
+        relay.push(Note::Released(0));
+        assert_eq!(relay.bytes(), 0, "facts are told anew later");
+        for _ in 0..3 {
+            relay.push(event(200));
+        }
+        assert_eq!((relay.take(10).len(), relay.dropped()), (2, 1));
+        assert_eq!(relay.bytes(), 0);
+        relay.push(event(2000));
+        assert_eq!((relay.take(10).len(), relay.dropped()), (0, 2));
+    }
+
+    #[test]
+    fn with_a_link_everything_is_taken_until_it_breaks() {
+        let relay = relay(1000, Duration::ZERO);
+        relay.go_up();
+        relay.push(Note::Released(0));
+        relay.push(event(2000));
+        assert_eq!(relay.dropped(), 0);
+        relay.go_down();
+        assert_eq!((relay.take(10).len(), relay.dropped()), (0, 1));
+    }
+
+    #[test]
+    fn publishers_wait_for_a_link_that_is_slow_and_not_for_one_that_is_gone() {
+        let relay = relay(usize::MAX, Duration::from_secs(60));
+        relay.go_up();
+        relay.push(event(CAPACITY));
+        assert!(!relay.has_room());
+        relay.go_down();
+        assert!(relay.has_room());
+        relay.take(1);
+        assert_eq!(relay.bytes(), 0);
+    }
+}
