@@ -224,9 +224,10 @@ impl Session<'_> {
             channel: channel.clone(),
             except: head.except,
             frame: message::relayed(text),
+            is_kept: head.is_kept && entry.has_last,
         };
         if head.node == self.link.node {
-            if entry.has_last {
+            if event.is_kept {
                 self.link.hub.keep(event);
             }
             return;

@@ -31,6 +31,9 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Pauses between attempts to connect: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// How often a problem that lasts is told again.
+const REMIND: Duration = Duration::from_secs(60);
+
 /// How long other nodes get to come back, after nobody could be heard.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -82,6 +85,7 @@ impl Link {
     /// Runs until the server stops. `shards` is the link that is already up, if it is.
     pub(super) async fn run(mut self, dialer: Dialer, mut shards: Option<Shards>) {
         let mut pause = PAUSES.0;
+        let mut told: Option<(String, Instant)> = None;
         loop {
             let dialed = match shards.take() {
                 Some(shards) => Ok(shards),
@@ -104,10 +108,16 @@ impl Link {
                 Err(None) => return,
                 Err(Some(error)) => error.to_string(),
             };
-            tracing::warn!(
-                node = %self.node,
-                "no link to other nodes: {problem}; local subscribers are served, trying again"
-            );
+            // The same problem is not told every two seconds.
+            let is_known =
+                |(text, at): &(String, Instant)| *text == problem && at.elapsed() < REMIND;
+            if !told.as_ref().is_some_and(is_known) {
+                tracing::warn!(
+                    node = %self.node,
+                    "no link to other nodes: {problem}; local subscribers are served, trying again"
+                );
+                told = Some((problem, Instant::now()));
+            }
             if !self.stay_alone(jittered(pause)).await {
                 return;
             }

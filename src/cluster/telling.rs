@@ -60,8 +60,8 @@ impl Session<'_> {
             channel,
             except,
             frame,
+            is_kept,
         } = event_;
-        let is_kept = channel.kind().is_cache();
         let names = self.link.names.of(&Topic::Channel(app, channel));
         let text = message::text(&frame);
         let (run, number) = self.link.counting.next(&names.bus);
@@ -70,6 +70,7 @@ impl Session<'_> {
             run,
             number,
             except,
+            is_kept,
         };
         if text.len() + 200 > MAX_MESSAGE {
             tracing::warn!(bytes = text.len(), "an event is too long for other nodes");

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! R1 E <node> <run> <number> <socket id or ->\n<the event as subscribers get it>
+//! R1 K …                                    the same, and it is a cache channel's last
 //! R1 C <version> <node>\n<a fact>           a topic's fact has changed
 //! R1 = <version> <node>                     several have: read them again
 //! R1 H <node>                               a node is there
@@ -71,6 +72,8 @@ pub struct EventHead {
     pub number: u64,
     /// The connection that does not get it.
     pub except: Option<SocketId>,
+    /// Whether it is a cache channel's last event.
+    pub is_kept: bool,
 }
 
 /// Whose connections have to be closed.
@@ -230,7 +233,8 @@ pub fn event(head: &EventHead, text: &str) -> String {
     let EventHead {
         node, run, number, ..
     } = head;
-    write!(message, "{VERSION} E {node} {run} {number} ").expect("a String takes every text");
+    let kind = if head.is_kept { 'K' } else { 'E' };
+    write!(message, "{VERSION} {kind} {node} {run} {number} ").expect("a String takes every text");
     match head.except {
         Some(id) => write!(message, "{id}"),
         None => message.write_char('-'),
@@ -243,7 +247,7 @@ pub fn event(head: &EventHead, text: &str) -> String {
 
 fn read<'a>(words: &[&str], body: Option<&'a str>) -> Option<Message<'a>> {
     Some(match (words, body) {
-        (["E", node, run, number, except], Some(text)) => {
+        ([kind @ ("E" | "K"), node, run, number, except], Some(text)) => {
             let except = match *except {
                 "-" => None,
                 id => Some(SocketId::parse(id)?),
@@ -253,6 +257,7 @@ fn read<'a>(words: &[&str], body: Option<&'a str>) -> Option<Message<'a>> {
                 run: u32::try_from(decimal(run)?).ok()?,
                 number: decimal(number)?,
                 except,
+                is_kept: *kind == "K",
             };
             is_object(text)?;
             Message::Event(head, text)
@@ -371,6 +376,7 @@ mod tests {
             run: 3,
             number: 17,
             except: SocketId::parse("1.2"),
+            is_kept: true,
         };
         let question = |about| Question {
             app: "my app".to_owned(),
@@ -393,6 +399,7 @@ mod tests {
             Message::Event(
                 EventHead {
                     except: None,
+                    is_kept: false,
                     ..head
                 },
                 "{\n}",

@@ -320,15 +320,11 @@ fn places(text: &str) -> Result<Vec<Place>, String> {
         let port = port.parse().ok().filter(|port| *port > 0)?;
         (!host.is_empty() && !host.contains('/')).then(|| (host.to_owned(), port))
     };
-    let items = text
-        .split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty());
-    items
-        .map(|item| {
-            place(item).ok_or_else(|| "a comma list such as 10.0.0.1:6379,10.0.0.2:6379".to_owned())
-        })
-        .collect()
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let places: Option<Vec<Place>> = text.split(',').map(|item| place(item.trim())).collect();
+    places.ok_or_else(|| "a comma list such as 10.0.0.1:6379,10.0.0.2:6379".to_owned())
 }
 
 /// Part of the names of keys. Braces would change which shard of a cluster has them.
@@ -427,6 +423,7 @@ mod tests {
                 "without spaces, braces and stars",
             ),
             (&[("RESOUND_REDIS_CLUSTER", "a")], "a comma list such as"),
+            (&[("RESOUND_REDIS_SENTINELS", ",")], "a comma list such as"),
             (
                 &[("RESOUND_REDIS_CLUSTER", "a:1"), ("REDIS_DB", "1")],
                 "a Redis Cluster has only database 0",

@@ -57,6 +57,9 @@ pub(super) struct Present {
     pub(super) connections: usize,
     /// Other nodes that it is on.
     pub(super) nodes: usize,
+    /// Times that it left this node and others may not know of it yet, nor this one of
+    /// a node that it has gone to.
+    pub(super) leaving: usize,
     /// Who it said to be on this node, to tell others again.
     pub(super) own: Option<Box<Member>>,
 }
@@ -68,6 +71,7 @@ impl Present {
             id_json: member.id_json.clone(),
             connections: 0,
             nodes: 0,
+            leaving: 0,
             own: None,
         }
     }
@@ -281,6 +285,7 @@ impl Channel {
             present.connections -= 1;
             if present.connections == 0 {
                 present.own = None;
+                present.leaving += usize::from(mail.is_linked());
                 state.is_told(user);
                 mail.tell(|| Note::Change(self.topic(), Fact::Left(user.into())));
                 self.remove_if_gone(&mut state, user, mail);
@@ -293,7 +298,9 @@ impl Channel {
 
     /// Removes a member that is on no node any more, and says so.
     pub(super) fn remove_if_gone(&self, state: &mut State, user: &str, mail: &Mail) {
-        let is_gone = |present: &Present| present.connections == 0 && present.nodes == 0;
+        let is_gone = |present: &Present| {
+            present.connections == 0 && present.nodes == 0 && present.leaving == 0
+        };
         if state.members.get(user).is_some_and(is_gone)
             && let Some(gone) = state.members.swap_remove(user)
         {

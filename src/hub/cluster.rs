@@ -89,6 +89,7 @@ impl Hub {
         }
         channel.replace(standing, &self.mail);
         channel.welcome(self.last_event(app, name).as_ref(), &self.mail);
+        self.queue_count(channel);
         lost
     }
 
@@ -121,15 +122,23 @@ impl Hub {
     /// What this node has told of a topic, others can know now.
     pub fn is_told(&self, topic: &Topic, fact: &Fact) {
         match (topic, fact) {
-            (Topic::Channel(app, name), Fact::Member(member)) => {
+            (Topic::Channel(app, name), fact) => {
                 let shard = lock(self.shard(*app, name.as_str()));
-                if let Some(channel) = shard.get(name) {
-                    let last_event = self.last_event(*app, name);
-                    channel.is_told(&member.id, last_event.as_ref(), &self.mail);
+                let Some(channel) = shard.get(name) else {
+                    return;
+                };
+                match fact {
+                    Fact::Member(member) => {
+                        let last_event = self.last_event(*app, name);
+                        channel.is_told(&member.id, last_event.as_ref(), &self.mail);
+                    }
+                    Fact::Left(user) => channel.has_left(user, &self.mail),
+                    Fact::Subscribers(_) | Fact::Online | Fact::Offline => {}
                 }
             }
             (Topic::User(app, id), Fact::Online) => self.apps[*app].users.is_told(id),
-            _ => {}
+            (Topic::User(app, id), Fact::Offline) => self.apps[*app].users.has_left(id),
+            (Topic::User(..), _) => {}
         }
     }
 
@@ -139,6 +148,7 @@ impl Hub {
             (Topic::Channel(app, name), fact) => {
                 if let Some(channel) = self.channel(*app, name) {
                     channel.apply(node, fact, &self.mail);
+                    self.queue_count(&channel);
                 }
             }
             (Topic::User(app, id), Fact::Online | Fact::Offline) => {
@@ -158,6 +168,7 @@ impl Hub {
                 let channels: Vec<Arc<Channel>> = lock(shard).values().cloned().collect();
                 for channel in channels {
                     if channel.forget(node, &self.mail) {
+                        self.queue_count(&channel);
                         topics.push(channel.topic());
                     }
                 }
@@ -179,13 +190,16 @@ impl Hub {
             channel: name,
             except,
             frame,
+            is_kept,
         } = event;
         let shard = lock(self.shard(app, name.as_str()));
         if let Some(channel) = shard.get(&name) {
-            channel.knows_last();
+            if is_kept {
+                channel.knows_last();
+            }
             channel.cast(&frame, Audience::from(except), &self.mail);
         }
-        if name.kind().is_cache() {
+        if is_kept {
             lock(&self.apps[app].cache).put(&name, frame, Instant::now());
         }
         true

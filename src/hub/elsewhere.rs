@@ -244,9 +244,26 @@ impl Channel {
         self.welcome_all(&mut state, waiting.unwrap_or_default(), cached, mail);
     }
 
+    /// Others know that a user has left this node, and this one knows whether it has
+    /// gone to another.
+    pub(super) fn has_left(&self, user: &str, mail: &Mail) {
+        let mut state = lock(&self.state);
+        if let Some(present) = state.members.get_mut(user) {
+            present.leaving = present.leaving.saturating_sub(1);
+            self.remove_if_gone(&mut state, user, mail);
+        }
+    }
+
     /// Nobody will answer: nobody waits any more.
     pub(super) fn go_alone(&self, cached: Option<&Frame>, mail: &Mail) {
         let mut state = lock(&self.state);
+        let leaving = |(user, present): (&Arc<str>, &mut Present)| {
+            (std::mem::take(&mut present.leaving) > 0).then(|| Arc::clone(user))
+        };
+        let left: Vec<Arc<str>> = state.members.iter_mut().filter_map(leaving).collect();
+        for user in left {
+            self.remove_if_gone(&mut state, &user, mail);
+        }
         let Some(elsewhere) = &mut state.elsewhere else {
             return;
         };

@@ -345,7 +345,7 @@ impl Hub {
         let subscribers = channel.map_or(0, |channel| {
             channel.cast(&frame, Audience::from(except), &self.mail)
         });
-        self.tell_event(app, name, except, frame);
+        self.tell_event(app, name, (except, false), frame);
         subscribers
     }
 
@@ -364,17 +364,24 @@ impl Hub {
         });
         lock(&self.apps[app.index].cache).put(name, frame.clone(), Instant::now());
         // Under the lock, so that other nodes keep the same one.
-        self.tell_event(app, name, except, frame);
+        self.tell_event(app, name, (except, true), frame);
         subscribers
     }
 
-    fn tell_event(&self, app: &App, name: &ChannelName, except: Option<SocketId>, frame: Frame) {
+    fn tell_event(
+        &self,
+        app: &App,
+        name: &ChannelName,
+        (except, is_kept): (Option<SocketId>, bool),
+        frame: Frame,
+    ) {
         self.mail.tell(|| {
             Note::Event(Event {
                 app: app.index,
                 channel: name.clone(),
                 except,
                 frame,
+                is_kept,
             })
         });
     }

@@ -100,6 +100,8 @@ pub struct Event {
     pub except: Option<SocketId>,
     /// What subscribers are sent.
     pub frame: Frame,
+    /// Whether it is a cache channel's last event, kept for later subscribers.
+    pub is_kept: bool,
 }
 
 /// What is kept for the others while there is no link.
@@ -272,6 +274,7 @@ mod tests {
             channel,
             except: None,
             frame,
+            is_kept: false,
         })
     }
 

@@ -32,6 +32,9 @@ struct Entry {
     nodes: HashSet<NodeId>,
     /// Whether other nodes were asked and have not answered.
     is_asked: bool,
+    /// Times that it signed out here and others may not know of it yet, nor this node
+    /// of one that it has gone to.
+    leaving: usize,
     /// Who gets the answer to its sign-in once other nodes can know of it.
     untold: Option<Vec<(Address, Frame)>>,
 }
@@ -53,7 +56,7 @@ struct Awaiting {
 
 impl Entry {
     fn is_online(&self) -> bool {
-        self.signed_in > 0 || !self.nodes.is_empty()
+        self.signed_in > 0 || !self.nodes.is_empty() || self.leaving > 0
     }
 
     /// Whether other nodes matter: they are told of who signed in, and asked about
@@ -159,6 +162,19 @@ impl Users {
         }
     }
 
+    /// Others know that a user has signed out here.
+    pub(super) fn has_left(&self, id: &str) {
+        let mut known = lock(&self.known);
+        let Some(entry) = known.by_id.get_mut(id) else {
+            return;
+        };
+        let was_online = entry.is_online();
+        entry.leaving = entry.leaving.saturating_sub(1);
+        if was_online && !entry.is_online() {
+            self.tell_watchers(&known, id, false);
+        }
+    }
+
     /// A user's entry, about which other nodes are told and asked from now on.
     fn entry_for_others<'a>(&self, known: &'a mut Known, id: &Arc<str>) -> &'a mut Entry {
         let entry = known.by_id.entry(Arc::clone(id)).or_default();
@@ -199,6 +215,7 @@ impl Users {
         }
         if entry.signed_in == 0 {
             entry.untold = None;
+            entry.leaving += usize::from(self.mail.is_linked());
             self.mail
                 .tell(|| Note::Change(self.topic(id), Fact::Offline));
             let is_online = entry.is_online();
@@ -213,6 +230,7 @@ impl Users {
     fn unlisten_if_idle(&self, entry: &mut Entry, id: &str) {
         if !entry.matters_elsewhere() {
             entry.nodes.clear();
+            entry.leaving = 0;
             entry.is_asked = false;
             self.mail.tell(|| Note::Unlisten(self.topic(id)));
         }
@@ -319,11 +337,18 @@ impl Users {
     /// Nobody will answer: everybody is told what is known.
     pub(super) fn go_alone(&self) {
         let mut known = lock(&self.known);
-        for entry in known.by_id.values_mut() {
+        let mut left = Vec::new();
+        for (id, entry) in &mut known.by_id {
             entry.is_asked = false;
+            if std::mem::take(&mut entry.leaving) > 0 && !entry.is_online() {
+                left.push(Arc::clone(id));
+            }
             for (address, success) in entry.untold.take().into_iter().flatten() {
                 self.send(address, Letter::Direct(address, success));
             }
+        }
+        for id in left {
+            self.tell_watchers(&known, &id, false);
         }
         for (_, awaiting) in std::mem::take(&mut known.awaiting) {
             self.tell_watchlist(&known, &awaiting);
