@@ -49,17 +49,26 @@ impl App {
 
     /// The signed path and query of a publish request.
     pub(crate) fn publish_target(&self, body: &str) -> String {
+        let digest = hex(&Md5::digest(body.as_bytes()));
+        self.signed("POST", "events", &format!("&body_md5={digest}"))
+    }
+
+    /// The signed path and query of a question for the users of a presence channel.
+    pub(crate) fn users_target(&self, channel: &str) -> String {
+        self.signed("GET", &format!("channels/{channel}/users"), "")
+    }
+
+    fn signed(&self, method: &str, call: &str, last: &str) -> String {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .expect("the clock is set to a time after 1970")
             .as_secs();
-        let digest = hex(&Md5::digest(body.as_bytes()));
-        let path = format!("/apps/{}/events", self.id);
+        let path = format!("/apps/{}/{call}", self.id);
         let (key, rest) = (
             &self.key,
-            format!("auth_timestamp={now}&auth_version=1.0&body_md5={digest}"),
+            format!("auth_timestamp={now}&auth_version=1.0{last}"),
         );
-        let signature = self.sign(&format!("POST\n{path}\nauth_key={key}&{rest}"));
+        let signature = self.sign(&format!("{method}\n{path}\nauth_key={key}&{rest}"));
         format!("{path}?auth_key={key}&auth_signature={signature}&{rest}")
     }
 

@@ -34,6 +34,10 @@ pub(crate) enum Command {
     Resubscribe(Resubscribe),
     /// Joins and leaves a presence channel of thousands.
     Presence(Presence),
+    /// Fills a presence channel, until every node lists everybody.
+    Gather(Gather),
+    /// Sends messages through a Redis at a fixed rate, without any other server.
+    Redis(Redis),
     /// Closes thousands of connections at once and measures the answers to
     /// another one's pings meanwhile.
     Disconnect(Disconnect),
@@ -231,6 +235,42 @@ pub(crate) struct Presence {
 }
 
 #[derive(clap::Args)]
+pub(crate) struct Gather {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Members, each a user of its own.
+    #[arg(long, default_value_t = 2000, value_parser = between(1, 20_000))]
+    pub(crate) members: usize,
+    /// Members who join at a time.
+    #[arg(long, default_value_t = 32, value_parser = between(1, 1024))]
+    pub(crate) joining: usize,
+    /// The channel.
+    #[arg(long, default_value = "presence-gathering")]
+    pub(crate) channel: String,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Redis {
+    /// The address of the Redis.
+    #[arg(long, default_value = "127.0.0.1:6379")]
+    pub(crate) addr: SocketAddr,
+    /// Messages per second.
+    #[arg(long, default_value_t = 20, value_parser = between(1, 10_000))]
+    pub(crate) rate: usize,
+    /// Bytes of a message.
+    #[arg(long, default_value_t = 200, value_parser = between(SHORTEST, LONGEST))]
+    pub(crate) size: usize,
+    #[command(flatten)]
+    pub(crate) span: Span,
+    /// The channel.
+    #[arg(long, default_value = "bench")]
+    pub(crate) channel: String,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(clap::Args)]
 pub(crate) struct Disconnect {
     #[command(flatten)]
     pub(crate) target: Target,
@@ -290,9 +330,13 @@ pub(crate) struct Span {
 /// The server, and the application to speak for.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Target {
-    /// The server's address.
-    #[arg(long, default_value = "127.0.0.1:8080")]
-    pub(crate) addr: SocketAddr,
+    /// The server's address; or those of several nodes, with commas, which
+    /// subscribers and publishers take in turn.
+    #[arg(long, default_value = "127.0.0.1:8080", value_delimiter = ',')]
+    pub(crate) addr: Vec<SocketAddr>,
+    /// Where to publish, if that is not where the subscribers are.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) publish_addr: Vec<SocketAddr>,
     /// The application's id, which publishes name.
     #[arg(long, default_value = "my-app-id")]
     pub(crate) app_id: String,

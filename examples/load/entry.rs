@@ -25,7 +25,7 @@ impl Entry {
             received: Vec::new(),
             upgraded: false,
         };
-        let (server, key) = (route.server, app.key());
+        let (server, key) = (route.server(number), app.key());
         let request = format!(
             "GET /app/{key}?protocol=7&client=load&version=1 HTTP/1.1\r\n\
              Host: {server}\r\n\

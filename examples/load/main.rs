@@ -11,6 +11,11 @@
 //! before and after a burst (`idle`, `burst`). It accounts for every single
 //! delivery, and it ends with a failure if one was lost, repeated or out of order.
 //!
+//! With several addresses it speaks to several nodes of one server, and it may publish
+//! to others than those where its subscribers are. Of nodes it also measures how fast
+//! all of them know who is there (`gather`), and of the Redis between them what a
+//! message through it takes at least (`redis`).
+//!
 //! It is not a conformance test, and it sends nothing but well-formed requests.
 //! Publishing and receiving share one thread, so a latency includes the time
 //! a frame waited in the generator's own socket; the generator's own load is
@@ -25,6 +30,7 @@ mod crowd;
 mod disconnect;
 mod entry;
 mod fairness;
+mod gather;
 mod greedy;
 mod idle;
 mod ledger;
@@ -33,6 +39,7 @@ mod presence;
 mod probe;
 mod process;
 mod publisher;
+mod redis;
 mod report;
 mod resubscribe;
 mod roster;
@@ -74,6 +81,8 @@ fn main() -> ExitCode {
         Command::Churn(options) => churn::run(&options),
         Command::Resubscribe(options) => resubscribe::run(&options),
         Command::Presence(options) => presence::run(&options),
+        Command::Gather(options) => gather::run(&options),
+        Command::Redis(options) => redis::run(&options),
         Command::Disconnect(options) => disconnect::run(&options),
         Command::Idle(options) => idle::run(&options),
         Command::Burst(options) => burst::run(&options),

@@ -1,5 +1,5 @@
-//! One publisher: a kept-alive HTTP connection with at most one request on its
-//! way.
+//! One publisher, or one who asks: a kept-alive HTTP connection with at most one
+//! request on its way.
 //!
 //! This is not an HTTP client. It knows answers with a `Content-Length` and
 //! answers that end with the connection, and it connects anew after the latter,
@@ -10,8 +10,9 @@ use crate::stream::{Route, Stream};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
-/// An answer to a publish is a few bytes; this much is an answer gone wrong.
-const LONGEST: usize = 64 * 1024;
+/// An answer to a publish is a few bytes, a list of users some for each; this much
+/// is an answer gone wrong.
+const LONGEST: usize = 1 << 20;
 
 /// A whole answer.
 pub(crate) struct Answer {
@@ -21,6 +22,7 @@ pub(crate) struct Answer {
 
 pub(crate) struct Publisher {
     route: Route,
+    number: usize,
     keep_alive: bool,
     stream: Stream,
     request: Vec<u8>,
@@ -31,11 +33,13 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn connect(route: &Route, keep_alive: bool) -> Outcome<Self> {
+    /// Connects as the one with this number.
+    pub(crate) fn connect(route: &Route, number: usize, keep_alive: bool) -> Outcome<Self> {
         Ok(Self {
             route: route.clone(),
+            number,
             keep_alive,
-            stream: connect(route)?,
+            stream: connect(route, number)?,
             request: Vec::new(),
             received: Vec::new(),
             waiting: false,
@@ -51,7 +55,7 @@ impl Publisher {
     pub(crate) fn revive(&mut self) -> Outcome<bool> {
         let ended = self.ended;
         if ended {
-            self.stream = connect(&self.route)?;
+            self.stream = connect(&self.route, self.number)?;
             self.ended = false;
         }
         Ok(ended)
@@ -61,12 +65,8 @@ impl Publisher {
     /// written.
     pub(crate) fn prepare(&mut self, target: &str, body: &str) {
         self.request.clear();
-        let (server, length) = (self.route.server, body.len());
-        let connection = if self.keep_alive {
-            "keep-alive"
-        } else {
-            "close"
-        };
+        let (server, length) = (self.route.server(self.number), body.len());
+        let connection = self.connection();
         write!(
             self.request,
             "POST {target} HTTP/1.1\r\n\
@@ -77,6 +77,26 @@ impl Publisher {
              {body}"
         )
         .expect("writing to memory does not fail");
+    }
+
+    /// The same for a request that asks for something.
+    pub(crate) fn prepare_query(&mut self, target: &str) {
+        self.request.clear();
+        let (server, connection) = (self.route.server(self.number), self.connection());
+        write!(
+            self.request,
+            "GET {target} HTTP/1.1\r\n\
+             Host: {server}\r\n\
+             Connection: {connection}\r\n\r\n"
+        )
+        .expect("writing to memory does not fail");
+    }
+
+    fn connection(&self) -> &'static str {
+        match self.keep_alive {
+            true => "keep-alive",
+            false => "close",
+        }
     }
 
     pub(crate) fn send(&mut self) -> Outcome<()> {
@@ -125,8 +145,8 @@ impl Publisher {
     }
 }
 
-fn connect(route: &Route) -> Outcome<Stream> {
-    let stream = route.open_from_anywhere()?;
+fn connect(route: &Route, number: usize) -> Outcome<Stream> {
+    let stream = route.open_from_anywhere(number)?;
     stream.tcp().set_nonblocking(true)?;
     Ok(stream)
 }

@@ -103,6 +103,7 @@ struct Turnstile<'a> {
     options: &'a Resubscribe,
     clock: Clock,
     app: App,
+    /// To where the messages at the end are published.
     route: Route,
     names: Vec<String>,
     /// To unsubscribe from each channel.
@@ -149,7 +150,7 @@ impl<'a> Turnstile<'a> {
             options,
             clock: Clock::start(),
             app,
-            route,
+            route: Route::for_publishing(target)?,
             unsubscriptions: names
                 .iter()
                 .map(|name| entry::unsubscription(name))
@@ -262,7 +263,7 @@ impl<'a> Turnstile<'a> {
 
     /// Publishes the name of each channel to it.
     fn publish_everywhere(&self) -> Outcome<()> {
-        let mut publisher = Publisher::connect(&self.route, true)?;
+        let mut publisher = Publisher::connect(&self.route, 0, true)?;
         let answers = Epoll::new()?;
         answers.add(publisher.stream(), 0)?;
         let mut events = Events::with_capacity(1);

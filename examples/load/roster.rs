@@ -111,12 +111,20 @@ pub(crate) fn news(text: &[u8], channel: &str) -> Outcome<Option<News>> {
 /// check the text: it is for the many that are read and not accounted for.
 #[inline]
 pub(crate) fn is_joining_of_one_below(limit: usize, text: &[u8]) -> bool {
+    user_joined(text).is_some_and(|user| (user as usize) < limit)
+}
+
+/// Who has joined, if that is what a text tells. This does not check the rest of the
+/// text either.
+#[inline]
+pub(crate) fn user_joined(text: &[u8]) -> Option<u32> {
     const OPENING: &[u8] = br#"{"event":"pusher_internal:member_added","data":"{\"user_id\":\""#;
-    let Some((user, _)) = text.strip_prefix(OPENING).and_then(leading_number) else {
-        // It may be written in another way.
-        return matches!(news_of_some_channel(text), Some(News { user, joined: true }) if (user as usize) < limit);
-    };
-    (user as usize) < limit
+    if let Some((user, _)) = text.strip_prefix(OPENING).and_then(leading_number) {
+        return Some(user);
+    }
+    // It may be written in another way.
+    let news = news_of_some_channel(text).filter(|news| news.joined);
+    news.map(|news| news.user)
 }
 
 /// Who has left, if that is what a text tells. It checks every byte, and it is for

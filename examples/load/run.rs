@@ -183,12 +183,12 @@ impl<'a> Run<'a> {
             .map(|number| subscriber::channel(&traffic.channel, number, channels))
             .collect();
         let (subscribers, arrivals) = audience(traffic, &names)?;
-        let route = Route::of(&traffic.target)?;
+        let route = Route::for_publishing(&traffic.target)?;
         let answers = Epoll::new()?;
         answers.nest_in(&arrivals, PUBLISHERS)?;
         let mut publishers = Vec::new();
         for number in 0..traffic.publishers {
-            let publisher = Publisher::connect(&route, !traffic.close)?;
+            let publisher = Publisher::connect(&route, number, !traffic.close)?;
             answers.add(publisher.stream(), number as u64)?;
             publishers.push(publisher);
         }

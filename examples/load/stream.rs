@@ -1,5 +1,5 @@
-//! Connections to the server, with TLS or without: where they go, from which
-//! address they come, and how they are read and written.
+//! Connections to the server or to its nodes, with TLS or without: where they go,
+//! from which address they come, and how they are read and written.
 //!
 //! The TLS is rustls, driven by hand: a read decrypts what the socket has, a
 //! write encrypts and sends at once. The handshake happens inside the first reads
@@ -27,7 +27,8 @@ const NARROW_SEGMENT: u32 = 1400;
 /// How to get to the server.
 #[derive(Clone)]
 pub(crate) struct Route {
-    pub(crate) server: SocketAddr,
+    /// One, or several nodes.
+    servers: Vec<SocketAddr>,
     sources: usize,
     /// Whether the kernel is to keep as little as it can of what is not read.
     narrow: bool,
@@ -35,9 +36,28 @@ pub(crate) struct Route {
 }
 
 impl Route {
+    /// The way to where subscribers go.
     pub(crate) fn of(target: &Target) -> Outcome<Self> {
+        Self::to(&target.addr, target)
+    }
+
+    /// The way to where publishers go.
+    pub(crate) fn for_publishing(target: &Target) -> Outcome<Self> {
+        match &target.publish_addr[..] {
+            [] => Self::to(&target.addr, target),
+            servers => Self::to(servers, target),
+        }
+    }
+
+    /// The way to each of the nodes.
+    pub(crate) fn to_each(target: &Target) -> Outcome<Vec<Self>> {
+        let one = |server: &SocketAddr| Self::to(&[*server], target);
+        target.addr.iter().map(one).collect()
+    }
+
+    fn to(servers: &[SocketAddr], target: &Target) -> Outcome<Self> {
         Ok(Self {
-            server: target.addr,
+            servers: servers.to_vec(),
             sources: target.sources,
             narrow: false,
             tls: target.tls.as_deref().map(trusting).transpose()?,
@@ -53,18 +73,23 @@ impl Route {
         }
     }
 
+    /// The node that is due for the one with this number.
+    pub(crate) fn server(&self, number: usize) -> SocketAddr {
+        self.servers[number % self.servers.len()]
+    }
+
     /// Connects as the subscriber with this number, from the address that is due.
     pub(crate) fn open(&self, number: usize) -> Outcome<Stream> {
-        self.connect(source(number, self.sources))
+        self.connect(self.server(number), source(number, self.sources))
     }
 
-    /// Connects from whatever address the system chooses.
-    pub(crate) fn open_from_anywhere(&self) -> Outcome<Stream> {
-        self.connect(None)
+    /// Connects as the publisher with this number, from whatever address the
+    /// system chooses.
+    pub(crate) fn open_from_anywhere(&self, number: usize) -> Outcome<Stream> {
+        self.connect(self.server(number), None)
     }
 
-    fn connect(&self, source: Option<Ipv4Addr>) -> Outcome<Stream> {
-        let server = self.server;
+    fn connect(&self, server: SocketAddr, source: Option<Ipv4Addr>) -> Outcome<Stream> {
         let tcp = match (server, source) {
             (SocketAddr::V4(server), Some(source)) if !self.narrow => {
                 sys::connect_from(SocketAddrV4::new(source, 0), server, PATIENCE)

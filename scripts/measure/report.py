@@ -98,6 +98,7 @@ def described(result: Result, options: str) -> dict:
             "most_times": goal.most_times,
             "most": goal.most,
             "most_times_row": goal.most_times_row,
+            "most_more_row": goal.most_more_row,
         },
         "met": result.met,
         "command": f"scripts/bench {row.name}{options}",

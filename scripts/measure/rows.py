@@ -15,6 +15,9 @@ class Goal:
     most: float | None = None
     # A bound of the ratio to another row's figure, if that was measured too.
     most_times_row: tuple[str, float] | None = None
+    # A bound of what the figure is more than the other side's, as a multiple of another
+    # row's figure, if that was measured too.
+    most_more_row: tuple[str, float] | None = None
 
     def text(self, unit: str) -> str:
         parts = []
@@ -27,6 +30,9 @@ class Goal:
         if self.most_times_row is not None:
             name, factor = self.most_times_row
             parts.append(f"<= {factor:g} x {name}")
+        if self.most_more_row is not None:
+            name, factor = self.most_more_row
+            parts.append(f"<= other + {factor:g} x {name}")
         return ", ".join(parts) or "-"
 
     def met(self, ratio: float | None, own: float, medians: Mapping[str, float]) -> bool:
@@ -39,7 +45,12 @@ class Goal:
             return False
         if self.most_times_row is not None:
             name, factor = self.most_times_row
-            return name not in medians or own <= medians[name] * factor
+            if name in medians and own > medians[name] * factor:
+                return False
+        if self.most_more_row is not None:
+            name, factor = self.most_more_row
+            if ratio is None or name in medians and own - own / ratio > medians[name] * factor:
+                return False
         return True
 
 

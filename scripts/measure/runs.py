@@ -3,6 +3,7 @@
 import json
 import subprocess
 from dataclasses import dataclass, field
+from typing import Callable
 
 from measure.rows import Measurement, Row, Side
 from measure.servers import Bench, Failure, Server, tell
@@ -57,20 +58,29 @@ def measure_undisturbed(
     measurement: Measurement, side: Side, bench: Bench, quick: bool
 ) -> dict:
     """Measures again if another process took the generator's core meanwhile, or the
-    server's where that matters; on a machine that is never quiet, the last attempt
-    counts."""
+    server's where that matters."""
     watched, most = ["generator"], DISTURBED_SHARE
     if measurement.latency:
         watched, most = ["generator", "server"], DISTURBED_LATENCY_SHARE
+    if not measurement.timed:
+        most = float("inf")
+    name = f"{measurement.rows[0].name} {side.label}"
+    return undisturbed(lambda: measure(measurement, side, bench, quick), name, watched, most)
+
+
+def undisturbed(
+    measure_once: Callable[[], dict], name: str, watched: list[str], most: float
+) -> dict:
+    """Measures again while those who are watched waited longer for their core than
+    this share of the time; on a machine that is never quiet, the last attempt counts."""
     for attempt in range(1, ATTEMPTS + 1):
-        report = measure(measurement, side, bench, quick)
+        report = measure_once()
         waits = [report.get(f"{program}_wait_seconds", 0) for program in watched]
         share = max(waits) / report.get("seconds", 1)
-        if share <= most or not measurement.timed:
+        if share <= most:
             break
         again = "measuring again" if attempt < ATTEMPTS else "it counts nevertheless"
-        name = measurement.rows[0].name
-        tell(f"    {name} {side.label}: other processes took {share:.0%} of a core; {again}")
+        tell(f"    {name}: other processes took {share:.0%} of a core; {again}")
     return report
 
 
