@@ -59,7 +59,7 @@ mod numbers;
 mod queries;
 mod scripts;
 mod session;
-mod snapshot;
+pub mod snapshot;
 mod status;
 mod telling;
 mod topics;

@@ -9,15 +9,15 @@ use crate::hub::{Fact, NodeFacts, NodeId};
 
 /// All facts of a topic.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Snapshot {
+pub struct Snapshot {
     /// What tells this hash from one that Redis has lost.
-    pub(super) epoch: String,
+    pub epoch: String,
     /// The number of the last change.
-    pub(super) version: u64,
+    pub version: u64,
     /// Facts by node.
-    pub(super) nodes: Vec<NodeFacts>,
+    pub nodes: Vec<NodeFacts>,
     /// Fields that cannot be read, which a node of another version may have written.
-    pub(super) unreadable: usize,
+    pub unreadable: usize,
 }
 
 /// Bytes of a bulk string, or of what a Redis of another version makes of it.
@@ -35,7 +35,7 @@ pub(super) fn text(value: &Value) -> Option<&str> {
 
 impl Snapshot {
     /// Reads the answer to `HGETALL`. `None` if it is none.
-    pub(super) fn read(value: &Value) -> Option<Self> {
+    pub fn read(value: &Value) -> Option<Self> {
         // A script's answer is a list, a command's a map.
         let pairs: Vec<(&Value, &Value)> = match value {
             Value::Array(items) => items

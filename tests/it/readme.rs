@@ -80,16 +80,16 @@ fn the_settings_it_shows_can_be_loaded() {
 
 #[test]
 fn the_names_in_its_tables_exist() {
-    let readme = file("README.md");
+    let readme = file("README.md") + &file("docs/scaling.md");
     let known = file("config/resound.toml")
         + "REVERB_PORT REVERB_SCHEME REVERB_APP_ID REVERB_APP_KEY REVERB_APP_SECRET";
     let is_name = |c: char| c.is_ascii_uppercase() || c == '_';
-    for name in readme
-        .split(|c| !is_name(c))
-        .filter(|w| w.starts_with("REVERB_") || w.starts_with("RESOUND_"))
-    {
+    for name in readme.split(|c| !is_name(c)).filter(|word| {
+        let prefixes = ["REVERB_", "RESOUND_", "REDIS_"];
+        prefixes.iter().any(|prefix| word.starts_with(prefix))
+    }) {
         assert!(
-            name == "REVERB_" || known.contains(name),
+            ["REVERB_", "REDIS_"].contains(&name) || known.contains(name),
             "{name} is not a setting"
         );
     }
