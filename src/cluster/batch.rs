@@ -26,6 +26,8 @@ pub(super) enum Expect {
     Last(Arc<str>),
     /// Whether this node's other facts of the topic are there.
     Changed(Arc<str>, Fact),
+    /// That this node's facts of a topic are taken out.
+    Left(Arc<str>),
     /// Which nodes are alive.
     Heartbeat,
     /// Whether a node listens.

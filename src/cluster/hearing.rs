@@ -56,6 +56,7 @@ impl Session<'_> {
                     self.link.hub.tell_again(&entry.topic);
                 }
             }
+            Expect::Left(bus) => _ = self.link.left.remove(&bus),
             Expect::Listens => {
                 if listeners(&answer) > 0 {
                     self.listens();

@@ -1,7 +1,7 @@
 //! The link to Redis over its whole life: it comes up, it breaks, it comes up again,
 //! for as long as the server runs.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use super::topics::{Last, Topics};
 use super::wire::Question;
 use crate::app::Apps;
 use crate::config::Scaling;
-use crate::hub::{Hub, NodeId, Relay};
+use crate::hub::{Hub, NodeId, Relay, Topic};
 use crate::protocol::ChannelName;
 
 /// How often things are looked at.
@@ -69,6 +69,8 @@ pub(super) struct Link {
     pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) topics: Topics,
+    /// Topics that this node needs no more, until Redis has taken its facts out.
+    pub(super) left: HashMap<Arc<str>, Topic>,
     pub(super) nodes: Nodes,
     pub(super) counting: Counting,
     pub(super) queries: Queries,
@@ -195,7 +197,6 @@ impl Link {
             .nodes
             .store(self.nodes.len() + 1, Ordering::Relaxed);
         for entry in self.topics.values_mut() {
-            entry.heard.forget(node);
             entry.spare_no_more(node);
         }
         let topics = self.hub.forget_node(node);

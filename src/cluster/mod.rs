@@ -65,7 +65,7 @@ mod telling;
 mod topics;
 pub mod wire;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -187,6 +187,7 @@ impl Node {
             asks: self.asks.1,
             stop: stopped,
             topics: Topics::new(),
+            left: HashMap::new(),
             nodes: Nodes::new(Link::lease(&self.settings)),
             counting: Counting::new(),
             queries: Queries::default(),

@@ -39,6 +39,10 @@ impl Counting {
     }
 }
 
+/// Nodes whose numbers are remembered in one channel. They are kept when a node is
+/// given up, too: it may come back and send again what it was not sure of.
+const MOST_HEARD: usize = 256;
+
 /// What was heard in one channel, by node.
 #[derive(Default)]
 pub(super) struct Heard(HashMap<NodeId, (u32, u64)>);
@@ -56,6 +60,9 @@ impl Heard {
     /// Takes note of an event's number.
     pub(super) fn heed(&mut self, node: NodeId, run: u32, number: u64) -> Heed {
         let Some((known, last)) = self.0.get_mut(&node) else {
+            if self.0.len() >= MOST_HEARD {
+                self.0.clear();
+            }
             self.0.insert(node, (run, number));
             return Heed::New(0);
         };
@@ -69,11 +76,6 @@ impl Heard {
         let missed = number - *last - 1;
         *last = number;
         Heed::New(missed)
-    }
-
-    /// A node is gone; its number will not come again.
-    pub(super) fn forget(&mut self, node: NodeId) {
-        self.0.remove(&node);
     }
 }
 

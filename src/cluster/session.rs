@@ -110,6 +110,10 @@ impl<'a> Session<'a> {
         let mut pushed = Vec::new();
         loop {
             if self.flight.is_none() {
+                // Whoever shares the core gets to tell more: one write for many notes
+                // instead of one for each (twice the events per second, measured where
+                // nodes and Redis have one core). With a core to itself it goes on at once.
+                std::thread::yield_now();
                 self.take_notes();
                 self.depart();
             }

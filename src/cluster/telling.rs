@@ -7,7 +7,7 @@ use super::batch::{Expect, Outgoing};
 use super::names;
 use super::scripts::Scripts;
 use super::session::Session;
-use super::topics::Entry;
+use super::topics::{Entry, Topics};
 use super::wire::{EventHead, MAX_MESSAGE, Message, Termination, event};
 use crate::hub::{Event, Fact, Note, Topic};
 use crate::protocol::message;
@@ -113,6 +113,7 @@ impl Session<'_> {
             .or_insert_with(|| Entry::new(topic, has_facts, has_last, Instant::now()));
         entry.life = life;
         entry.is_stale = false;
+        self.link.left.remove(&bus);
         let must_subscribe = !std::mem::replace(&mut entry.is_subscribed, true);
         if must_subscribe {
             let command = self.subscription("SUBSCRIBE", &names.bus);
@@ -153,7 +154,9 @@ impl Session<'_> {
             let names = self.link.names.of(topic);
             let mut command = redis::cmd("HDEL");
             command.arg(&names.facts).arg(self.link.node.to_string());
-            self.add(&bus, command, Expect::Anything);
+            let bus: Arc<str> = bus.into();
+            self.link.left.insert(Arc::clone(&bus), topic.clone());
+            self.add(&names.bus, command, Expect::Left(bus));
         }
         self.count_listening();
     }
@@ -176,22 +179,18 @@ impl Session<'_> {
     /// All topics that this node needs have been told. What is left of others is taken
     /// out, and the other nodes know that there is no more to come.
     fn all_told(&mut self) {
-        let stale: Vec<Arc<str>> = self
-            .link
-            .topics
-            .iter()
-            .filter(|(_, entry)| entry.is_stale)
-            .map(|(bus, _)| Arc::clone(bus))
-            .collect();
-        for bus in stale {
-            let Some(entry) = self.link.topics.remove(&bus) else {
-                continue;
-            };
-            if entry.has_facts {
-                let names = self.link.names.of(&entry.topic);
-                let command = self.link.scripts.leave(&names, self.link.node);
-                self.add(&bus, command, Expect::Anything);
-            }
+        let topics = std::mem::take(&mut self.link.topics);
+        let (stale, needed): (Topics, Topics) =
+            topics.into_iter().partition(|(_, entry)| entry.is_stale);
+        self.link.topics = needed;
+        let stale = stale.into_iter().filter(|(_, entry)| entry.has_facts);
+        self.link
+            .left
+            .extend(stale.map(|(bus, entry)| (bus, entry.topic)));
+        for (bus, topic) in self.link.left.clone() {
+            let names = self.link.names.of(&topic);
+            let command = self.link.scripts.leave(&names, self.link.node);
+            self.add(&names.bus, command, Expect::Left(bus));
         }
         self.count_connections();
         let listens = self.link.names.listens(self.link.node);

@@ -28,6 +28,19 @@ fn up_answers_get_and_head() {
     );
 }
 
+/// Several nodes are the subject of `tests/cluster`.
+#[test]
+fn a_server_without_other_nodes_is_ready_when_it_is_up() {
+    let server = TestServer::start();
+    let mut http = Http::connect(&server);
+    let answer = http.request("GET", "/ready", "");
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (200, r#"{"ready":true}"#)
+    );
+    assert_eq!(http.request("POST", "/ready", "").status, 405);
+}
+
 #[test]
 fn one_connection_carries_many_requests_good_and_bad() {
     let server = TestServer::start();

@@ -1,0 +1,42 @@
+//! Several nodes through Redis: real `resound` processes, real `redis-server`s, and
+//! a network between them that can be spoilt.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(missing_docs, reason = "tests are read, not linked to")]
+
+#[path = "../it/support/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "it also serves tests of one server"
+)]
+mod support;
+
+// What the tests are made of.
+mod bus;
+mod frames;
+mod node;
+mod nodes;
+mod people;
+mod port;
+mod proxy;
+mod redis;
+mod running;
+mod settings;
+mod topologies;
+mod wait;
+
+// The tests.
+mod bad_input;
+mod cache;
+mod delivery;
+mod harness;
+mod isolation;
+mod kinds;
+mod limits;
+mod model;
+mod network_faults;
+mod node_faults;
+mod presence;
+mod queries;
+mod redis_faults;
+mod users;

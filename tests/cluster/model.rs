@@ -1,0 +1,342 @@
+//! Random lives of a cluster, against what one server would have told.
+//!
+//! Three nodes and up to eight clients do random things; the model is a list of who
+//! is subscribed to what. Whenever all is quiet, every node's answers are those of
+//! the model, every client sees who is there, and has heard what it had to hear, once.
+//!
+//! `RESOUND_SEED=7 cargo test --test cluster model` replays a life, and
+//! `RESOUND_SEEDS=50 …` lives many (nextest would end it after two minutes).
+
+mod quiet;
+mod random;
+mod seat;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::frames::ask_to_join;
+use crate::nodes::{Cluster, HASTY};
+use crate::people::who;
+use crate::proxy::Weather;
+use crate::support::Http;
+use crate::wait::eventually;
+use random::Random;
+use seat::{Seat, Subscription};
+
+const NODES: usize = 3;
+const MOST_CLIENTS: usize = 8;
+const USERS: &[&str] = &["ana", "ben", "eve", "kim"];
+const CHANNELS: &[&str] = &["lobby", "private-a", "presence-r", "presence-s"];
+
+/// What goes wrong while the clients go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// The network of one node.
+    Network(Weather),
+    RedisSleeps,
+    RedisRestarts,
+    RedisForgets,
+    NodeDies,
+}
+
+const FAULTS: &[Fault] = &[
+    Fault::Network(Weather::Cut),
+    Fault::Network(Weather::BlackHole),
+    Fault::Network(Weather::Deaf),
+    Fault::Network(Weather::Still),
+    Fault::RedisSleeps,
+    Fault::RedisRestarts,
+    Fault::RedisForgets,
+    Fault::NodeDies,
+];
+
+/// An event of this phase.
+struct Sent {
+    channel: &'static str,
+    node: usize,
+    /// Who must not get it.
+    except: Option<usize>,
+    /// Who has to get it, by client and subscription, if that still stands in the end.
+    must: BTreeSet<(usize, usize)>,
+    /// The same, if the way between the nodes was not spoilt.
+    should: BTreeSet<(usize, usize)>,
+}
+
+struct World {
+    cluster: Cluster,
+    random: Random,
+    seats: Vec<Seat>,
+    /// By serial number, of this phase.
+    sent: BTreeMap<usize, Sent>,
+    fault: Option<Fault>,
+    /// Nodes that cannot hear all that others say in this phase.
+    deaf: BTreeSet<usize>,
+    /// Nodes that died in this phase.
+    dead: BTreeSet<usize>,
+    numbers: usize,
+    history: Vec<String>,
+    seed: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            cluster: Cluster::start(NODES, &[HASTY]),
+            random: Random::new(seed),
+            seats: Vec::new(),
+            sent: BTreeMap::new(),
+            fault: None,
+            deaf: BTreeSet::new(),
+            dead: BTreeSet::new(),
+            numbers: 0,
+            history: Vec::new(),
+            seed,
+        }
+    }
+
+    fn number(&mut self) -> usize {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    fn say(&mut self, text: String) {
+        self.history.push(text);
+    }
+
+    /// One random thing.
+    fn step(&mut self) {
+        if self.seats.len() < 2 {
+            return self.connect();
+        }
+        match self.random.below(20) {
+            0..2 if self.seats.len() < MOST_CLIENTS => self.connect(),
+            2 => self.disconnect(),
+            3..8 => self.subscribe(),
+            8..10 => self.unsubscribe(),
+            10..16 => self.publish(),
+            16..19 => self.whisper(),
+            _ => {
+                let at = self.random.below(self.seats.len());
+                self.seats[at].look();
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        let (name, node) = (self.number(), self.random.below(NODES));
+        self.say(format!("client {name} connects to node {node}"));
+        self.seats.push(Seat::new(name, node, &self.cluster));
+    }
+
+    fn disconnect(&mut self) {
+        let mut seat = self.seats.swap_remove(self.random.below(self.seats.len()));
+        self.say(format!("client {} goes", seat.name));
+        if self.random.below(2) == 0 {
+            let _ = seat.client.socket.close(None);
+        }
+    }
+
+    fn subscribe(&mut self) {
+        let at = self.random.below(self.seats.len());
+        let channel = self.random.one_of(CHANNELS);
+        let user = channel
+            .starts_with("presence-")
+            .then(|| self.random.one_of(USERS));
+        let number = self.number();
+        let waits = self.fault.is_none();
+        let seat = &mut self.seats[at];
+        if seat.subscriptions.contains_key(channel) {
+            return;
+        }
+        let text = format!("client {} subscribes to {channel}, {user:?}", seat.name);
+        self.history.push(text);
+        match user {
+            Some(user) => ask_to_join(&mut seat.client, channel, &who(user)),
+            None => seat.client.ask(channel),
+        }
+        let subscription = Subscription {
+            user,
+            number,
+            answered: false,
+        };
+        seat.subscriptions.insert(channel, subscription);
+        if waits {
+            eventually("a subscription succeeds", || {
+                seat.look();
+                seat.all_answered()
+            });
+        }
+    }
+
+    fn unsubscribe(&mut self) {
+        let at = self.random.below(self.seats.len());
+        self.seats[at].look();
+        let answered = self.seats[at].answered();
+        if answered.is_empty() {
+            return;
+        }
+        let channel = self.random.one_of(&answered);
+        let seat = &mut self.seats[at];
+        self.history
+            .push(format!("client {} leaves {channel}", seat.name));
+        seat.client.unsubscribe(channel);
+        // What was on its way came before; nothing comes behind.
+        seat.look();
+        seat.subscriptions.remove(channel);
+        seat.here.remove(channel);
+    }
+
+    fn publish(&mut self) {
+        let (node, channel) = (self.random.below(NODES), self.random.one_of(CHANNELS));
+        let except = (self.random.below(4) == 0).then(|| self.random.below(self.seats.len()));
+        let except = except.map(|at| (self.seats[at].name, self.seats[at].client.id.clone()));
+        let serial = self.send(channel, node, except.as_ref().map(|(name, _)| *name));
+        let data = serial.to_string();
+        let mut body = json!({ "name": "ev", "channels": [channel], "data": data });
+        if let Some((_, id)) = except {
+            body["socket_id"] = id.into();
+        }
+        let answer = Http::connect(&self.cluster[node]).post("events", &body.to_string());
+        assert_eq!((answer.status, &*answer.body), (200, "{}"));
+    }
+
+    fn whisper(&mut self) {
+        let at = self.random.below(self.seats.len());
+        let answered = self.seats[at].answered();
+        if answered.is_empty() {
+            return;
+        }
+        let channel = self.random.one_of(&answered);
+        let (name, node) = (self.seats[at].name, self.seats[at].node);
+        let serial = self.send(channel, node, Some(name));
+        let text = json!({ "event": "client-w", "channel": channel, "data": serial.to_string() });
+        let seat = &mut self.seats[at];
+        seat.client.send(&text.to_string());
+        // Taken by the server before anything else happens.
+        seat.look();
+    }
+
+    /// Notes an event that is about to be sent, and who has to get it.
+    fn send(&mut self, channel: &'static str, node: usize, except: Option<usize>) -> usize {
+        let serial = self.number();
+        self.history.push(format!(
+            "{serial} goes to {channel} by node {node}, except {except:?}"
+        ));
+        let (mut must, mut should) = (BTreeSet::new(), BTreeSet::new());
+        for seat in &self.seats {
+            let Some(subscription) = seat.subscriptions.get(channel) else {
+                continue;
+            };
+            if Some(seat.name) == except || !subscription.answered {
+                continue;
+            }
+            let is_sure = self.fault.is_none() || seat.node == node;
+            let who = (seat.name, subscription.number);
+            _ = if is_sure { &mut must } else { &mut should }.insert(who);
+        }
+        let sent = Sent {
+            channel,
+            node,
+            except,
+            must,
+            should,
+        };
+        self.sent.insert(serial, sent);
+        serial
+    }
+
+    fn begin(&mut self, fault: Fault) {
+        let node = self.random.below(NODES);
+        self.say(format!("-- {fault:?}, node {node} if it is one's"));
+        self.fault = Some(fault);
+        match fault {
+            Fault::Network(weather) => {
+                self.deaf.insert(node);
+                self.cluster.set_network(node, weather);
+            }
+            Fault::RedisSleeps => self.cluster.redis.pause(),
+            Fault::RedisRestarts => self.cluster.redis.kill(),
+            Fault::RedisForgets => {
+                assert_eq!(self.cluster.redis.command(&["FLUSHALL"]), "OK");
+            }
+            Fault::NodeDies => {
+                self.dead.insert(node);
+                self.cluster[node].kill();
+                self.seats.retain(|seat| seat.node != node);
+                // The others go on for a while without it.
+                self.cluster.replace(node);
+            }
+        }
+        if matches!(fault, Fault::RedisSleeps | Fault::RedisRestarts) {
+            self.deaf.extend(0..NODES);
+        }
+    }
+
+    fn heal(&mut self) {
+        match self.fault {
+            Some(Fault::Network(_)) => {
+                (0..NODES).for_each(|node| self.cluster.heal_network(node));
+            }
+            Some(Fault::RedisSleeps) => self.cluster.redis.resume(),
+            Some(Fault::RedisRestarts) => self.cluster.redis.restart(),
+            Some(Fault::RedisForgets | Fault::NodeDies) | None => {}
+        }
+        self.say("-- healed".to_owned());
+        self.cluster.await_whole();
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let from = self.history.len().saturating_sub(80);
+            let history = self.history[from..].join("\n");
+            eprintln!("{history}\n--- the seed was {}", self.seed);
+        }
+    }
+}
+
+/// The seeds to live, or so many of the first ones.
+fn seeds(count: u64) -> Vec<u64> {
+    let number = |name| std::env::var(name).ok()?.parse().ok();
+    match number("RESOUND_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("RESOUND_SEEDS").unwrap_or(count)).collect(),
+    }
+}
+
+#[test]
+fn without_faults_every_client_is_told_what_one_server_would_tell() {
+    for seed in seeds(2) {
+        let mut world = World::new(seed);
+        for _ in 0..5 {
+            (0..60).for_each(|_| world.step());
+            world.settle();
+        }
+    }
+}
+
+#[test]
+fn after_every_fault_the_cluster_is_what_one_server_would_be() {
+    for seed in seeds(2) {
+        let mut world = World::new(seed);
+        (0..20).for_each(|_| world.step());
+        world.settle();
+        let mut faults = FAULTS.to_vec();
+        world.random.shuffle(&mut faults);
+        for fault in faults {
+            world.begin(fault);
+            (0..10).for_each(|_| world.step());
+            // Some last longer than a node may be silent.
+            let lasts = world.random.one_of(&[0, 0, 300, 4000]);
+            std::thread::sleep(Duration::from_millis(lasts));
+            (0..10).for_each(|_| world.step());
+            world.heal();
+            world.settle();
+            (0..10).for_each(|_| world.step());
+            world.settle();
+        }
+    }
+}
