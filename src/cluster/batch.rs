@@ -18,12 +18,14 @@ use crate::hub::Fact;
 pub(super) enum Expect {
     /// Nothing, as long as it is no error.
     Anything,
-    /// A topic is listened to; the last part of what was asked about it, or not.
-    Subscribed(Arc<str>, bool),
-    /// All facts of a topic; the last part, or not.
-    Facts(Arc<str>, bool),
-    /// The last event of a topic, which is the last part.
-    Last(Arc<str>),
+    /// Nothing, but it has to confirm that something is listened to or is not any more.
+    Confirmed,
+    /// A topic is listened to.
+    Subscribed(Part),
+    /// All facts of a topic.
+    Facts(Part),
+    /// The last event of a topic.
+    Last(Part),
     /// Whether this node's other facts of the topic are there.
     Changed(Arc<str>, Fact),
     /// That this node's facts of a topic are taken out.
@@ -36,6 +38,22 @@ pub(super) enum Expect {
     Admitted(usize, oneshot::Sender<bool>),
     /// The last event of a topic, for somebody who asked.
     Wanted(oneshot::Sender<Last>),
+}
+
+/// Part of what is asked about a topic.
+pub(super) struct Part {
+    pub(super) bus: Arc<str>,
+    /// [`super::topics::Entry::serial`] of the entry that asks.
+    pub(super) serial: u64,
+    /// Whether nothing more is to come.
+    pub(super) is_last: bool,
+}
+
+impl Expect {
+    /// Whether Redis answers by confirming a subscription or its end.
+    pub(super) fn is_confirmation(&self) -> bool {
+        matches!(self, Self::Confirmed | Self::Subscribed(_))
+    }
 }
 
 /// An event on its way, kept until Redis has it.

@@ -143,7 +143,7 @@ impl Flood {
     fn push(&self, sender: &mpsc::Sender<Pushed>, pushed: Pushed) -> Result<(), ()> {
         let bytes = match &pushed {
             Pushed::Message(_, message) => message.len(),
-            Pushed::Gone => 0,
+            Pushed::Ended(_) | Pushed::Gone => 0,
         };
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         if before > MOST_PUSHED_BYTES || sender.try_send(pushed).is_err() {
@@ -159,6 +159,8 @@ impl Flood {
 pub(super) enum Pushed {
     /// A message in a Redis channel.
     Message(Vec<u8>, Vec<u8>),
+    /// A Redis channel is not listened to any more.
+    Ended(Vec<u8>),
     /// The connection is gone.
     Gone,
 }
@@ -407,6 +409,10 @@ fn pushed_of(info: PushInfo) -> Option<Pushed> {
                 _ => None,
             }
         }
+        PushKind::Unsubscribe | PushKind::SUnsubscribe => match info.data.into_iter().next() {
+            Some(Value::BulkString(channel)) => Some(Pushed::Ended(channel)),
+            _ => None,
+        },
         PushKind::Disconnection => Some(Pushed::Gone),
         // Confirmations come as answers, too.
         _ => None,

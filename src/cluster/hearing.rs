@@ -1,18 +1,17 @@
 //! What a session hears: answers of Redis and messages of other nodes.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use super::batch::Expect;
+use super::batch::{Expect, Part};
 use super::numbers::Heed;
 use super::queries;
 use super::session::{Broken, Session};
 use super::snapshot::{self, Snapshot};
 use super::status::add;
-use super::topics::{Deed, Last};
+use super::topics::{Deed, Entry, Last};
 use super::wire::{self, EventHead, Message, Question};
 use crate::hub::{Event, NodeId, Topic};
 use crate::protocol::message;
@@ -20,31 +19,22 @@ use crate::protocol::message;
 impl Session<'_> {
     pub(super) fn answered(&mut self, answer: Value, expect: Expect) -> Result<(), Broken> {
         match expect {
-            Expect::Anything => {}
-            Expect::Subscribed(bus, is_last) => {
-                if !matches!(answer, Value::Push { .. }) {
-                    return Err("Redis did not confirm a subscription".to_owned());
-                }
-                if is_last {
-                    self.arrived(&bus);
-                }
-            }
-            Expect::Facts(bus, is_last) => {
+            Expect::Anything | Expect::Confirmed => {}
+            Expect::Subscribed(part) => self.arrived(&part),
+            Expect::Facts(part) => {
                 let snapshot = Snapshot::read(&answer).ok_or("Redis gave no facts")?;
                 add(&self.link.status.ignored, snapshot.unreadable as u64);
-                if let Some(entry) = self.link.topics.get_mut(&bus) {
+                if let Some(entry) = self.asking(&part) {
                     entry.snapshot = Some(snapshot);
                 }
-                if is_last {
-                    self.arrived(&bus);
-                }
+                self.arrived(&part);
             }
-            Expect::Last(bus) => {
+            Expect::Last(part) => {
                 let last = last_of(&answer);
-                if let Some(entry) = self.link.topics.get_mut(&bus) {
+                if let Some(entry) = self.asking(&part) {
                     entry.last = Some(last);
                 }
-                self.arrived(&bus);
+                self.arrived(&part);
             }
             Expect::Changed(bus, fact) => {
                 let Some(entry) = self.link.topics.get(&bus) else {
@@ -78,9 +68,18 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// All that was asked about a topic has been answered.
-    fn arrived(&mut self, bus: &Arc<str>) {
-        let Some(entry) = self.link.topics.get_mut(bus) else {
+    /// The entry that has asked for something, if it is still there.
+    fn asking(&mut self, part: &Part) -> Option<&mut Entry> {
+        let entry = self.link.topics.get_mut(&part.bus);
+        entry.filter(|entry| entry.serial == part.serial)
+    }
+
+    /// Part of what was asked about a topic has been answered; if it was the last one,
+    /// it is known how things stand.
+    fn arrived(&mut self, part: &Part) {
+        let entry = self.link.topics.get_mut(&part.bus);
+        let is_it = |entry: &&mut Entry| part.is_last && entry.serial == part.serial;
+        let Some(entry) = entry.filter(is_it) else {
             return;
         };
         entry.asked = entry.asked.saturating_sub(1);
@@ -100,7 +99,7 @@ impl Session<'_> {
         if !dead.is_empty() {
             let names = self.link.names.of(&topic);
             let command = self.link.scripts.reap(&names, &dead);
-            self.add(bus, command, Expect::Anything);
+            self.add(&part.bus, command, Expect::Anything);
         }
     }
 

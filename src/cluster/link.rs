@@ -69,6 +69,8 @@ pub(super) struct Link {
     pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) topics: Topics,
+    /// [`super::topics::Entry::serial`] of the last one.
+    pub(super) serial: u64,
     /// Topics that this node needs no more, until Redis has taken its facts out.
     pub(super) left: HashMap<Arc<str>, Topic>,
     pub(super) nodes: Nodes,

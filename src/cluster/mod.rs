@@ -187,6 +187,7 @@ impl Node {
             asks: self.asks.1,
             stop: stopped,
             topics: Topics::new(),
+            serial: 0,
             left: HashMap::new(),
             nodes: Nodes::new(Link::lease(&self.settings)),
             counting: Counting::new(),

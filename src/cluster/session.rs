@@ -1,7 +1,7 @@
 //! One session with Redis, from the link that came up to the one that broke: an
 //! explicit loop over all that can happen.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,10 +36,14 @@ pub(super) struct Session<'a> {
     flight: Option<Flight>,
     /// Events that wait until other nodes listen again.
     pub(super) held: VecDeque<Outgoing>,
+    /// Their bytes.
+    held_bytes: usize,
     /// How long they wait at most; `None` when none does.
     hold_until: Option<Instant>,
     /// Nodes of which it was asked whether they listen, without a yes so far.
     listeners: usize,
+    /// Redis channels that are asked not to be listened to any more, and how often.
+    pub(super) ending: HashMap<Box<str>, usize>,
     /// When the next heartbeat is due.
     pub(super) beat: Instant,
     /// Connections that were let in by all nodes, by application.
@@ -60,6 +64,8 @@ impl<'a> Session<'a> {
             flight: None,
             shards,
             held: VecDeque::new(),
+            held_bytes: 0,
+            ending: HashMap::new(),
             hold_until: None,
             listeners: 0,
             beat: Instant::now(),
@@ -144,7 +150,7 @@ impl<'a> Session<'a> {
         let (all, own) = (self.link.names.all(), self.link.names.node(self.link.node));
         for bus in [&all, &own] {
             let command = self.subscription("SUBSCRIBE", bus);
-            self.add(bus, command, Expect::Anything);
+            self.add(bus, command, Expect::Confirmed);
         }
         self.heartbeat();
         self.tell_all_nodes(&Message::Hello(self.link.node));
@@ -267,6 +273,10 @@ impl<'a> Session<'a> {
             if let Value::ServerError(error) = &answer {
                 return Err(format!("Redis says {error}"));
             }
+            // A shard that loses a slot says so unasked, which would be taken for an answer.
+            if matches!(answer, Value::Push { .. }) != expect.is_confirmation() {
+                return Err("Redis gave an answer to something else".to_owned());
+            }
             self.answered(answer, expect)?;
         }
         Ok(())
@@ -293,10 +303,13 @@ impl<'a> Session<'a> {
 
     /// An event to be sent, now or when the others listen.
     pub(super) fn send_event(&mut self, event: Outgoing) {
-        if self.hold_until.is_some() {
-            self.held.push_back(event);
-        } else {
-            self.batch.add_event(&self.shards, event);
+        if self.hold_until.is_none() {
+            return self.batch.add_event(&self.shards, event);
+        }
+        self.held_bytes += event.command.get_packed_command().len();
+        self.held.push_back(event);
+        if self.held_bytes > self.link.settings.buffer_bytes {
+            self.release();
         }
     }
 
@@ -373,9 +386,22 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Something is not listened to any more. Unasked, a shard says so that has lost the
+    /// slot: who has it now is found out with a new session.
+    fn ended(&mut self, bus: &[u8]) -> Result<(), Broken> {
+        let bus = std::str::from_utf8(bus).unwrap_or_default();
+        match self.ending.get_mut(bus) {
+            Some(1) => _ = self.ending.remove(bus),
+            Some(count) => *count -= 1,
+            None => return Err("a Redis channel has moved to another shard".to_owned()),
+        }
+        Ok(())
+    }
+
     fn hear(&mut self, pushed: Pushed) -> Result<(), Broken> {
         match pushed {
             Pushed::Gone => Err("the connection is closed".to_owned()),
+            Pushed::Ended(bus) => self.ended(&bus),
             Pushed::Message(bus, message) => {
                 self.shards.flood.ebb(message.len());
                 add(&self.link.status.received, 1);

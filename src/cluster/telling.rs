@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::batch::{Expect, Outgoing};
+use super::batch::{Expect, Outgoing, Part};
 use super::names;
 use super::scripts::Scripts;
 use super::session::Session;
@@ -106,20 +106,26 @@ impl Session<'_> {
         };
         let names = self.link.names.of(&topic);
         let bus: Arc<str> = names.bus.as_str().into();
-        let entry = self
-            .link
-            .topics
+        self.link.serial += 1;
+        let serial = self.link.serial;
+        let topics = &mut self.link.topics;
+        let entry = topics
             .entry(Arc::clone(&bus))
-            .or_insert_with(|| Entry::new(topic, has_facts, has_last, Instant::now()));
+            .or_insert_with(|| Entry::new(topic, serial, has_facts, has_last));
+        let serial = entry.serial;
+        let part = |is_last| Part {
+            bus: Arc::clone(&bus),
+            serial,
+            is_last,
+        };
         entry.life = life;
         entry.is_stale = false;
         self.link.left.remove(&bus);
         let must_subscribe = !std::mem::replace(&mut entry.is_subscribed, true);
         if must_subscribe {
             let command = self.subscription("SUBSCRIBE", &names.bus);
-            let is_last = !has_facts && !has_last;
-            let expect = Expect::Subscribed(Arc::clone(&bus), is_last);
-            self.add(&bus, command, expect);
+            let expect = Expect::Subscribed(part(!has_facts && !has_last));
+            self.add(&names.bus, command, expect);
         }
         if !must_subscribe && !has_facts && !has_last {
             return;
@@ -131,11 +137,11 @@ impl Session<'_> {
             let epoch = epoch();
             let scripts = &self.link.scripts;
             let command = scripts.enter(&names, self.link.node, &epoch, facts);
-            self.add(&bus, command, Expect::Facts(Arc::clone(&bus), !has_last));
+            self.add(&bus, command, Expect::Facts(part(!has_last)));
         }
         if has_last {
             let command = self.link.scripts.last(&names);
-            self.add(&names.bus, command, Expect::Last(bus));
+            self.add(&names.bus, command, Expect::Last(part(true)));
         }
         self.count_listening();
     }
@@ -147,7 +153,8 @@ impl Session<'_> {
         };
         if entry.is_subscribed {
             let command = self.subscription("UNSUBSCRIBE", &bus);
-            self.add(&bus, command, Expect::Anything);
+            self.add(&bus, command, Expect::Confirmed);
+            *self.ending.entry(bus.as_str().into()).or_default() += 1;
         }
         if entry.has_facts {
             // Its facts have been taken back one by one; this is the mark.
@@ -195,7 +202,7 @@ impl Session<'_> {
         self.count_connections();
         let listens = self.link.names.listens(self.link.node);
         let command = self.subscription("SUBSCRIBE", &listens);
-        self.add(&listens, command, Expect::Anything);
+        self.add(&listens, command, Expect::Confirmed);
         self.tell_all_nodes(&Message::AllTold(self.link.node));
     }
 

@@ -21,6 +21,8 @@ pub(super) type Topics = HashMap<Arc<str>, Entry>;
 /// One topic.
 pub(super) struct Entry {
     pub(super) topic: Topic,
+    /// Tells it from an earlier entry of the same topic, whose answers are not for it.
+    pub(super) serial: u64,
     /// That of the last [`crate::hub::Note::Listen`].
     pub(super) life: u64,
     /// Whether nodes have facts in it.
@@ -59,15 +61,16 @@ pub(super) enum Deed {
 }
 
 impl Entry {
-    pub(super) fn new(topic: Topic, has_facts: bool, has_last: bool, now: Instant) -> Self {
+    pub(super) fn new(topic: Topic, serial: u64, has_facts: bool, has_last: bool) -> Self {
         Self {
             topic,
+            serial,
             life: 0,
             has_facts,
             has_last,
             is_subscribed: false,
             is_stale: false,
-            refreshed: now,
+            refreshed: Instant::now(),
             heard: Heard::default(),
             asked: 0,
             snapshot: None,
@@ -183,7 +186,7 @@ mod tests {
 
     fn entry() -> Entry {
         let topic = Topic::Channel(0, ChannelName::parse("presence-a", 100).unwrap());
-        Entry::new(topic, true, false, Instant::now())
+        Entry::new(topic, 1, true, false)
     }
 
     fn snapshot(epoch: &str, version: u64, entered: &[NodeId]) -> Snapshot {

@@ -368,6 +368,43 @@ fn nodes_follow_a_redis_cluster_through_restarts_and_failovers() {
     }
 }
 
+/// The old shard ends the subscriptions unasked, and answers what comes with MOVED.
+#[test]
+fn nodes_follow_a_channel_that_moves_to_another_shard() {
+    let shards = Shards::start();
+    let nodes = [0, 1].map(|_| Node::start(&shards.settings()));
+    let nodes: Vec<&Node> = nodes.iter().collect();
+    await_nodes(&nodes, 2);
+    let mut clients: Vec<Client> = nodes.iter().map(|node| Client::connect(*node)).collect();
+    for client in &mut clients {
+        client.subscribe("moving");
+    }
+    let bus = "reverb:{my-app-id/c/moving}";
+    let slot = shards.servers[0].command(&["CLUSTER", "KEYSLOT", bus]);
+    let slot = slot.trim();
+    let listeners = |server: &Redis| server.command(&["PUBSUB", "SHARDNUMSUB", bus]);
+    let serves = |server: &Redis| listeners(server).contains('2');
+    let masters = shards.masters();
+    let old = *masters
+        .iter()
+        .find(|at| serves(&shards.servers[**at]))
+        .unwrap();
+    let new = *masters.iter().find(|at| **at != old).unwrap();
+    let id = shards.servers[new].command(&["CLUSTER", "MYID"]);
+    for server in [new, old] {
+        let answer =
+            shards.servers[server].command(&["CLUSTER", "SETSLOT", slot, "NODE", id.trim()]);
+        assert_eq!(answer.trim(), "OK");
+    }
+    eventually("both nodes listen to the new shard", || {
+        serves(&shards.servers[new])
+    });
+    nodes[0].publish("moving", "ev", "x");
+    for client in &mut clients {
+        client.expect(&event("ev", "x", "moving"));
+    }
+}
+
 /// Settings that lead nowhere at first: the host is there, and it is no Redis.
 #[test]
 fn something_that_is_no_redis_does_not_hurt_a_node() {
