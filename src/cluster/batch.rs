@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::dial::Shards;
 use super::names;
 use super::topics::Last;
-use crate::hub::Fact;
+use crate::hub::{Fact, NodeId};
 
 /// What is done with an answer.
 pub(super) enum Expect {
@@ -33,7 +33,7 @@ pub(super) enum Expect {
     /// Which nodes are alive.
     Heartbeat,
     /// Whether a node listens.
-    Listens,
+    Listens(NodeId),
     /// Whether a connection may be let in, of the application with this index.
     Admitted(usize, oneshot::Sender<bool>),
     /// The last event of a topic, for somebody who asked.

@@ -1,5 +1,7 @@
 //! What a session hears: answers of Redis and messages of other nodes.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,7 @@ use super::snapshot::{self, Snapshot};
 use super::status::add;
 use super::topics::{Deed, Entry, Last};
 use super::wire::{self, EventHead, Message, Question};
-use crate::hub::{Event, NodeId, Topic};
+use crate::hub::{Event, NodeId, Note, Topic};
 use crate::protocol::message;
 
 impl Session<'_> {
@@ -37,28 +39,26 @@ impl Session<'_> {
                 self.arrived(&part);
             }
             Expect::Changed(bus, fact) => {
-                let Some(entry) = self.link.topics.get(&bus) else {
+                let Some(entry) = self.link.topics.get_mut(&bus) else {
                     return Ok(());
                 };
                 self.link.hub.is_told(&entry.topic, &fact);
                 // The mark is gone: Redis has lost what this node entered.
-                if answer == Value::Int(0) {
+                if answer == Value::Int(0) && entry.read_again() == Deed::ReadAgain {
                     self.link.hub.tell_again(&entry.topic);
                 }
             }
             Expect::Left(bus) => _ = self.link.left.remove(&bus),
-            Expect::Listens => {
-                if listeners(&answer) > 0 {
-                    self.listens();
-                }
-            }
+            Expect::Listens(node) => self.listens(node, listeners(&answer) > 0),
             Expect::Heartbeat => self.beaten(&answer)?,
             Expect::Admitted(app, reply) => {
                 let is_in = answer == Value::Int(1);
                 self.admitting[app] -= 1;
                 self.admitted[app] += i64::from(is_in);
-                // If nobody waits any more, the next count corrects it.
-                let _ = reply.send(is_in);
+                if reply.send(is_in).is_err() && is_in {
+                    // Nobody waits any more: its place is given back.
+                    self.note(Instant::now(), Note::Released(app));
+                }
             }
             Expect::Wanted(reply) => {
                 // Whoever asked may have gone.
@@ -96,10 +96,36 @@ impl Session<'_> {
         if let Some((frame, left)) = lost {
             self.keep_again(&topic, message::text(&frame), left);
         }
-        if !dead.is_empty() {
-            let names = self.link.names.of(&topic);
-            let command = self.link.scripts.reap(&names, &dead);
-            self.add(&part.bus, command, Expect::Anything);
+        for node in dead {
+            let since = (Instant::now(), HashSet::new());
+            let (_, topics) = self.link.suspects.entry(node).or_insert(since);
+            topics.insert(Arc::clone(&part.bus));
+        }
+    }
+
+    /// Nodes that were not known to be alive when their facts were read: they are by
+    /// now, or have been silent for so long that what they have left is taken out.
+    fn judge_suspects(&mut self, now: Instant) {
+        let lease = super::link::Link::lease(&self.link.settings);
+        let suspects = std::mem::take(&mut self.link.suspects);
+        for (node, (since, topics)) in suspects {
+            let is_alive = self.link.nodes.contains(node);
+            if !is_alive && now.duration_since(since) < lease {
+                self.link.suspects.insert(node, (since, topics));
+                continue;
+            }
+            for bus in topics {
+                let Some(entry) = self.link.topics.get(&bus) else {
+                    continue;
+                };
+                if is_alive {
+                    self.link.hub.tell_again(&entry.topic);
+                } else {
+                    let names = self.link.names.of(&entry.topic);
+                    let command = self.link.scripts.reap(&names, &[node]);
+                    self.add(&bus, command, Expect::Anything);
+                }
+            }
         }
     }
 
@@ -153,13 +179,14 @@ impl Session<'_> {
         for node in self.link.nodes.give_up_late(now) {
             self.bury(node);
         }
+        self.judge_suspects(now);
         self.count_nodes();
         let lease = super::link::Link::lease(&self.link.settings).as_millis();
         let was_late = u128::try_from(*before).map_or(true, |before| before >= lease);
         // In a new session everything is told anyhow.
         if was_late && self.link.status.is_up() {
             tracing::warn!(node = %self.link.node, "others have lost sight of this node; telling all again");
-            self.link.hub.tell_all();
+            self.tell_all();
         }
         Ok(())
     }
@@ -248,10 +275,13 @@ impl Session<'_> {
     }
 
     fn changed(&mut self, bus: &str, version: u64, node: NodeId, fact: Option<crate::hub::Fact>) {
+        let own = self.link.node;
+        // One that is given up may have told it before: then its facts are not believed.
+        let is_known = node == own || self.link.nodes.contains(node);
         let Some(entry) = self.link.topics.get_mut(bus) else {
             return;
         };
-        let deed = entry.change(version, node, fact, self.link.node);
+        let deed = entry.change(version, node, fact.filter(|_| is_known), own);
         let topic = entry.topic.clone();
         self.perform(&topic, deed);
     }
@@ -279,7 +309,7 @@ impl Session<'_> {
                     self.link.hub.tell_again(&topic);
                 }
             }
-            Message::TellAgain(node) if node != own => self.link.hub.tell_all(),
+            Message::TellAgain(node) if node != own => self.tell_all(),
             Message::Terminate(node, who) if node != own => {
                 if let Some(app) = self.link.apps.by_id(&who.app) {
                     self.link.hub.terminate_here(app.index, &who.user);

@@ -1,7 +1,7 @@
 //! The link to Redis over its whole life: it comes up, it breaks, it comes up again,
 //! for as long as the server runs.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -73,6 +73,11 @@ pub(super) struct Link {
     pub(super) serial: u64,
     /// Topics that this node needs no more, until Redis has taken its facts out.
     pub(super) left: HashMap<Arc<str>, Topic>,
+    /// Nodes that are not known to be alive and whose facts are there: since when, and
+    /// in which topics.
+    pub(super) suspects: HashMap<NodeId, (Instant, HashSet<Arc<str>>)>,
+    /// Events of which it was said that they were dropped.
+    pub(super) told_dropped: u64,
     pub(super) nodes: Nodes,
     pub(super) counting: Counting,
     pub(super) queries: Queries,
@@ -83,7 +88,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn lease(settings: &Scaling) -> Duration {
-        settings.node_timeout * 4 / 5
+        settings.node_timeout * 3 / 4
     }
 
     /// Runs until the server stops. `shards` is the link that is already up, if it is.
@@ -179,6 +184,7 @@ impl Link {
                 Some(ask) = self.asks.recv() => drop(ask),
                 _ = ticks.tick() => {
                     self.relay.expire();
+                    self.tell_dropped();
                     let time = self.settings.buffer_time;
                     let before = self.unsure.len();
                     self.unsure.retain(|event| event.since.elapsed() <= time);
@@ -188,6 +194,18 @@ impl Link {
                     }
                 }
             }
+        }
+    }
+
+    /// Says how many events were dropped since it was said last.
+    pub(super) fn tell_dropped(&mut self) {
+        let dropped = self.relay.dropped();
+        if dropped > self.told_dropped {
+            tracing::warn!(
+                events = dropped - self.told_dropped,
+                "dropped events for other nodes, for which Redis is too slow or away too long"
+            );
+            self.told_dropped = dropped;
         }
     }
 

@@ -189,6 +189,8 @@ impl Node {
             topics: Topics::new(),
             serial: 0,
             left: HashMap::new(),
+            suspects: HashMap::new(),
+            told_dropped: 0,
             nodes: Nodes::new(Link::lease(&self.settings)),
             counting: Counting::new(),
             queries: Queries::default(),

@@ -10,6 +10,8 @@ pub(super) struct Nodes {
     last: HashMap<NodeId, Instant>,
     /// Given up, and not heard of since.
     lost: HashSet<NodeId>,
+    /// Those that have said that they go. They never come back: ids are unique.
+    gone: HashSet<NodeId>,
     /// Silence after which a node is given up.
     lease: Duration,
 }
@@ -22,6 +24,7 @@ impl Nodes {
         Self {
             last: HashMap::new(),
             lost: HashSet::new(),
+            gone: HashSet::new(),
             lease,
         }
     }
@@ -29,7 +32,7 @@ impl Nodes {
     /// A node was alive at that time. True if it had been given up: then what was
     /// known of it has been forgotten here.
     pub(super) fn seen(&mut self, node: NodeId, at: Instant, now: Instant) -> bool {
-        if now.saturating_duration_since(at) >= self.lease {
+        if now.saturating_duration_since(at) >= self.lease || self.gone.contains(&node) {
             return false;
         }
         let last = self.last.entry(node).or_insert(at);
@@ -39,6 +42,10 @@ impl Nodes {
 
     /// A node has said that it goes. True if it was there.
     pub(super) fn left(&mut self, node: NodeId) -> bool {
+        if self.gone.len() > MOST_LOST {
+            self.gone.clear();
+        }
+        self.gone.insert(node);
         self.last.remove(&node).is_some()
     }
 
@@ -103,6 +110,9 @@ mod tests {
         assert!(!nodes.contains(A));
         assert!(nodes.seen(A, at(23), at(23)));
         assert!(nodes.contains(A));
+        assert!(nodes.left(A) && !nodes.left(A));
+        nodes.seen(A, at(24), at(24));
+        assert!(!nodes.contains(A), "an older list of nodes has it");
     }
 
     #[test]

@@ -17,8 +17,16 @@ use super::status::add;
 use super::wire::Message;
 use crate::hub::{NodeId, Topic};
 
-/// Notes that are taken from the relay at a time.
-const NOTES: usize = 512;
+/// Notes that are taken from the relay at a time, and their bytes: what one round trip
+/// to Redis carries.
+const NOTES: usize = 4096;
+const NOTE_BYTES: usize = 4 << 20;
+
+/// Messages that are handled before something else has its turn.
+const PUSHES: usize = 512;
+
+/// Topics that are left at a time.
+const LEAVES: usize = 512;
 
 /// How long events wait for other nodes to listen again, after a link came up.
 const HOLD: Duration = Duration::from_secs(4);
@@ -40,8 +48,13 @@ pub(super) struct Session<'a> {
     held_bytes: usize,
     /// How long they wait at most; `None` when none does.
     hold_until: Option<Instant>,
-    /// Nodes of which it was asked whether they listen, without a yes so far.
-    listeners: usize,
+    /// Nodes of which it is asked whether they listen, and the answers so far.
+    listeners: Vec<(NodeId, Option<bool>)>,
+    /// Whether all that is so here is being told, and whether it was in this session.
+    pub(super) is_telling: bool,
+    pub(super) is_linked: bool,
+    /// Topics that are to be left.
+    pub(super) leaving: VecDeque<(Arc<str>, Topic)>,
     /// Redis channels that are asked not to be listened to any more, and how often.
     pub(super) ending: HashMap<Box<str>, usize>,
     /// When the next heartbeat is due.
@@ -67,7 +80,10 @@ impl<'a> Session<'a> {
             held_bytes: 0,
             ending: HashMap::new(),
             hold_until: None,
-            listeners: 0,
+            listeners: Vec::new(),
+            is_telling: false,
+            is_linked: false,
+            leaving: VecDeque::new(),
             beat: Instant::now(),
             admitted: vec![-1; apps],
             admitting: vec![0; apps],
@@ -80,7 +96,10 @@ impl<'a> Session<'a> {
         let unsure = in_flight.into_iter().flatten();
         let unsent = std::mem::take(&mut session.batch.events);
         let held = std::mem::take(&mut session.held);
-        session.link.unsure = unsure.chain(unsent).chain(held).collect();
+        // If it broke before they were taken over, those of the session before are there.
+        let before = std::mem::take(&mut session.link.unsure);
+        let all = before.into_iter().chain(unsure).chain(unsent).chain(held);
+        session.link.unsure = all.collect();
         match served {
             Ok(()) => End::Stopped,
             Err(problem) => End::Broken(problem),
@@ -96,13 +115,7 @@ impl<'a> Session<'a> {
         // Whatever was not known to be sent goes first, once the others listen again.
         self.held = std::mem::take(&mut self.link.unsure);
         self.hold_until = Some(Instant::now() + HOLD);
-        self.link.hub.tell_all();
-        tracing::info!(
-            node = %self.link.node,
-            nodes = self.link.nodes.len() + 1,
-            "linked to other nodes through Redis at {}",
-            self.link.settings.redis
-        );
+        self.tell_all();
         self.turn().await?;
         self.leave().await
     }
@@ -125,7 +138,7 @@ impl<'a> Session<'a> {
             }
             let is_idle = self.flight.is_none();
             tokio::select! {
-                count = self.shards.pushed.recv_many(&mut pushed, NOTES) => {
+                count = self.shards.pushed.recv_many(&mut pushed, PUSHES) => {
                     if count == 0 { return Err("the connection is closed".to_owned()) }
                     for pushed in pushed.drain(..) { self.hear(pushed)? }
                 }
@@ -159,15 +172,22 @@ impl<'a> Session<'a> {
     /// Says goodbye: tells what has ended meanwhile, and goes off the list.
     async fn leave(&mut self) -> Result<(), Broken> {
         self.release();
-        let farewell = async {
+        // What is not told in time, others take for gone when this node says so.
+        let telling = async {
             loop {
                 self.take_notes();
                 if self.batch.is_empty() {
-                    break;
+                    return Ok(());
                 }
                 self.depart();
                 self.land().await?;
             }
+        };
+        let told: Result<Result<(), Broken>, _> = tokio::time::timeout(FAREWELL, telling).await;
+        if let Ok(Err(problem)) = told {
+            return Err(problem);
+        }
+        let farewell = async {
             let nodes = self.link.names.nodes();
             let mut command = redis::cmd("ZREM");
             command.arg(&nodes).arg(self.link.node.to_string());
@@ -176,7 +196,7 @@ impl<'a> Session<'a> {
             self.depart();
             self.land().await
         };
-        // What is not told in time, others notice by the missing heartbeat.
+        // If this is not heard in time, others notice by the missing heartbeat.
         tokio::time::timeout(FAREWELL, farewell)
             .await
             .unwrap_or(Ok(()))
@@ -184,9 +204,10 @@ impl<'a> Session<'a> {
     }
 
     fn take_notes(&mut self) {
-        for (since, note) in self.link.relay.take(NOTES) {
+        for (since, note) in self.link.relay.take(NOTES, NOTE_BYTES) {
             self.note(since, note);
         }
+        self.take_leave(LEAVES);
     }
 
     pub(super) fn add(&mut self, key: &str, command: Cmd, expect: Expect) {
@@ -292,6 +313,7 @@ impl<'a> Session<'a> {
             return Err("Redis is too slow for what is published".to_owned());
         }
         self.link.queries.close_late(now);
+        self.link.tell_dropped();
         self.hold(now);
         if now >= self.beat {
             self.heartbeat();
@@ -308,8 +330,11 @@ impl<'a> Session<'a> {
         }
         self.held_bytes += event.command.get_packed_command().len();
         self.held.push_back(event);
-        if self.held_bytes > self.link.settings.buffer_bytes {
-            self.release();
+        while self.held_bytes > self.link.settings.buffer_bytes
+            && let Some(oldest) = self.held.pop_front()
+        {
+            self.held_bytes -= oldest.command.get_packed_command().len();
+            self.link.relay.count_dropped(1);
         }
     }
 
@@ -320,25 +345,36 @@ impl<'a> Session<'a> {
         if now >= until || nodes.is_empty() {
             return self.release();
         }
+        if !self.listeners.is_empty() {
+            return;
+        }
         let name = if self.link.scripts.is_sharded {
             "SHARDNUMSUB"
         } else {
             "NUMSUB"
         };
-        self.listeners = nodes.len();
+        self.listeners = nodes.iter().map(|node| (*node, None)).collect();
         for node in nodes {
             let bus = self.link.names.listens(node);
             let mut command = redis::cmd("PUBSUB");
             command.arg(name).arg(&bus);
-            self.add(&bus, command, Expect::Listens);
+            self.add(&bus, command, Expect::Listens(node));
         }
     }
 
-    /// One node more listens; when all do, what was held goes out.
-    pub(super) fn listens(&mut self) {
-        self.listeners = self.listeners.saturating_sub(1);
-        if self.listeners == 0 && self.hold_until.is_some() {
-            self.release();
+    /// Whether a node listens. When all do, what was held goes out; otherwise they are
+    /// asked again.
+    pub(super) fn listens(&mut self, node: NodeId, does: bool) {
+        for (asked, answer) in &mut self.listeners {
+            if *asked == node {
+                *answer = Some(does);
+            }
+        }
+        if self.listeners.iter().all(|(_, answer)| answer.is_some()) {
+            let answers = std::mem::take(&mut self.listeners);
+            if self.hold_until.is_some() && answers.iter().all(|(_, does)| *does == Some(true)) {
+                self.release();
+            }
         }
     }
 

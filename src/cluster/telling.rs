@@ -15,6 +15,9 @@ use crate::protocol::message;
 /// Facts expire after an hour; they are refreshed well before.
 const REFRESH: Duration = Duration::from_secs(1200);
 
+/// Heartbeats come at least so often.
+const MOST_BETWEEN_BEATS: Duration = Duration::from_secs(3);
+
 /// Topics that are refreshed with one heartbeat.
 const MOST_REFRESHED: usize = 1000;
 
@@ -131,7 +134,7 @@ impl Session<'_> {
             return;
         }
         if let Some(entry) = self.link.topics.get_mut(&bus) {
-            entry.asked += 1;
+            entry.ask();
         }
         if has_facts {
             let epoch = epoch();
@@ -194,16 +197,45 @@ impl Session<'_> {
         self.link
             .left
             .extend(stale.map(|(bus, entry)| (bus, entry.topic)));
-        for (bus, topic) in self.link.left.clone() {
-            let names = self.link.names.of(&topic);
-            let command = self.link.scripts.leave(&names, self.link.node);
-            self.add(&names.bus, command, Expect::Left(bus));
+        let left = self.link.left.iter();
+        self.leaving = left
+            .map(|(bus, topic)| (Arc::clone(bus), topic.clone()))
+            .collect();
+        if std::mem::take(&mut self.is_telling) && !std::mem::replace(&mut self.is_linked, true) {
+            tracing::info!(
+                node = %self.link.node,
+                nodes = self.link.nodes.len() + 1,
+                "linked to other nodes through Redis at {}",
+                self.link.settings.redis
+            );
         }
         self.count_connections();
         let listens = self.link.names.listens(self.link.node);
         let command = self.subscription("SUBSCRIBE", &listens);
         self.add(&listens, command, Expect::Confirmed);
         self.tell_all_nodes(&Message::AllTold(self.link.node));
+    }
+
+    /// Takes out what is left of topics that are not needed any more, some at a time.
+    pub(super) fn take_leave(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some((bus, topic)) = self.leaving.pop_front() else {
+                return;
+            };
+            // It may be needed again by now.
+            if self.link.left.contains_key(&bus) && !self.link.topics.contains_key(&bus) {
+                let names = self.link.names.of(&topic);
+                let command = self.link.scripts.leave(&names, self.link.node);
+                self.add(&names.bus, command, Expect::Left(bus));
+            }
+        }
+    }
+
+    /// Tells other nodes all that is so here, unless that is under way.
+    pub(super) fn tell_all(&mut self) {
+        if !std::mem::replace(&mut self.is_telling, true) {
+            self.link.hub.tell_all();
+        }
     }
 
     /// Corrects how many connections Redis thinks that this node has.
@@ -249,7 +281,12 @@ impl Session<'_> {
 
     pub(super) fn heartbeat(&mut self) {
         let timeout = self.link.settings.node_timeout;
-        self.beat = Instant::now() + timeout / 5;
+        self.beat = Instant::now() + (timeout / 5).min(MOST_BETWEEN_BEATS);
+        for server in 0..self.shards.servers.len() {
+            // So that a server which hangs is noticed, whatever is asked of it.
+            let ping = Arc::new(redis::cmd("PING"));
+            self.batch.add_to(server, ping, Expect::Anything);
+        }
         let key = self.link.names.nodes();
         let forget_ms = u64::try_from(timeout.as_millis() * 4).unwrap_or(u64::MAX);
         let command = self.link.scripts.heartbeat(&key, self.link.node, forget_ms);

@@ -43,6 +43,8 @@ pub(super) struct Entry {
     pub(super) last: Option<Last>,
     version: u64,
     epoch: String,
+    /// Whether it is about to be asked again.
+    rereading: bool,
     /// Changes that came while it was asked.
     early: Vec<(u64, NodeId, Option<Fact>)>,
     /// Nodes whose facts Redis has lost and which have not entered them again.
@@ -77,6 +79,7 @@ impl Entry {
             last: None,
             version: 0,
             epoch: String::new(),
+            rereading: false,
             early: Vec::new(),
             spared: HashSet::new(),
         }
@@ -87,6 +90,7 @@ impl Entry {
         self.is_subscribed = false;
         self.is_stale = true;
         self.asked = 0;
+        self.rereading = false;
         self.snapshot = None;
         self.last = None;
         self.early.clear();
@@ -100,19 +104,32 @@ impl Entry {
         fact: Option<Fact>,
         own: NodeId,
     ) -> Deed {
-        if self.asked > 0 {
+        if self.asked > 0 || self.rereading {
             self.early.push((version, node, fact));
             return Deed::Nothing;
         }
-        if version != self.version + 1 {
-            return Deed::ReadAgain;
-        }
+        let follows = version == self.version + 1;
         self.version = version;
         match fact {
-            _ if node == own => Deed::Nothing,
-            Some(fact) => Deed::Apply(node, fact),
-            None => Deed::ReadAgain,
+            _ if follows && node == own => Deed::Nothing,
+            Some(fact) if follows => Deed::Apply(node, fact),
+            _ => self.read_again(),
         }
+    }
+
+    /// Once, however many changes say that it is needed, until it is asked.
+    pub(super) fn read_again(&mut self) -> Deed {
+        if std::mem::replace(&mut self.rereading, true) {
+            Deed::Nothing
+        } else {
+            Deed::ReadAgain
+        }
+    }
+
+    /// How things stand is being asked; changes wait for the answer.
+    pub(super) fn ask(&mut self) {
+        self.asked += 1;
+        self.rereading = false;
     }
 
     /// The answer to how things stand is complete. Gives back how they do, and the
@@ -219,9 +236,12 @@ mod tests {
             Deed::Apply(A, Fact::Online)
         );
         assert_eq!(entry.change(7, OWN, online(), OWN), Deed::Nothing);
-        assert_eq!(entry.change(8, A, None, OWN), Deed::ReadAgain);
-        assert_eq!(entry.change(10, A, online(), OWN), Deed::ReadAgain);
-        assert_eq!(entry.change(1, A, online(), OWN), Deed::ReadAgain);
+        for (version, fact) in [(8, None), (10, online()), (1, online())] {
+            entry.ask();
+            stands(&mut entry, snapshot("e", 7, &[OWN, A]));
+            assert_eq!(entry.change(version, A, fact, OWN), Deed::ReadAgain);
+            assert_eq!(entry.change(8, A, online(), OWN), Deed::Nothing, "once");
+        }
     }
 
     #[test]

@@ -272,7 +272,7 @@ fn address(text: &str) -> Result<Address, String> {
     };
     let database = match url.path().trim_matches('/') {
         "" => None,
-        number => Some(number.parse().map_err(|_| expected())?),
+        number => Some(number.parse::<u16>().map_err(|_| expected())?.into()),
     };
     Ok(Address {
         tls: Some(tls),
@@ -280,6 +280,7 @@ fn address(text: &str) -> Result<Address, String> {
             url.host_str()
                 .filter(|h| !h.is_empty())
                 .ok_or_else(expected)?
+                .trim_matches(['[', ']'])
                 .to_owned(),
         ),
         port: url.port(),
@@ -306,7 +307,7 @@ fn host(text: &str) -> Result<(Option<bool>, String), String> {
     };
     let valid = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '/');
     if valid {
-        Ok((tls, host.to_owned()))
+        Ok((tls, host.trim_matches(['[', ']']).to_owned()))
     } else {
         Err("a host such as 127.0.0.1 or tls://redis.example; sockets in the file system are not spoken".to_owned())
     }

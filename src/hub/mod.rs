@@ -200,9 +200,7 @@ impl Hub {
     /// Whether every worker can take another message. Publishers ask before they
     /// publish; a message that was begun is always put in everywhere.
     pub fn has_room(&self) -> bool {
-        let relay = self.mail.relay.as_ref();
         self.mail.inboxes.iter().all(|inbox| inbox.has_room())
-            && relay.is_none_or(|relay| relay.has_room())
     }
 
     /// Counts a new connection, unless the application or the process has all it

@@ -1,9 +1,10 @@
 //! What other nodes have to be told: a queue from any thread to the one that
 //! speaks with them.
 //!
-//! While there is a link, everything is taken, and publishers wait when too much is
-//! queued. Without one, only what was published is kept, within a bound in bytes
-//! and time; facts are not, since all of them are told anew when the link returns.
+//! Nobody waits for it. While there is a link, everything is taken; events that it is
+//! too slow for are dropped, with a count. Without one, only what was published is
+//! kept, within a bound in bytes and time; facts are not, since all of them are told
+//! anew when the link returns.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,8 +16,8 @@ use std::time::{Duration, Instant};
 use super::lock;
 use crate::protocol::{ChannelName, Frame, Member, SocketId};
 
-/// Bytes that may wait while there is a link, before publishers have to wait.
-const CAPACITY: usize = 16 << 20;
+/// Bytes of events that may wait while there is a link.
+const CAPACITY: usize = 64 << 20;
 
 /// A node, by the random number that it was given when it started.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,7 +118,8 @@ impl Note {
     fn cost(&self) -> usize {
         let bytes = match self {
             Self::Event(event) => event.frame.len(),
-            Self::Listen { facts, .. } => facts.len() * 128,
+            // There are as many as there are topics, which are bounded by their sockets.
+            Self::Listen { .. } => return 0,
             Self::Change(_, Fact::Member(member)) => member.info_json.len(),
             _ => 0,
         };
@@ -163,19 +165,14 @@ impl Relay {
         self.is_up.load(Ordering::Acquire)
     }
 
-    /// Whether publishers need not wait. Without a link they never do.
-    pub fn has_room(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) < CAPACITY || !self.is_up()
-    }
-
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether so much waits that the link cannot be keeping up.
+    /// Whether so much waits, beside events, that the link cannot be keeping up.
     pub fn is_swamped(&self) -> bool {
-        self.bytes() > 4 * CAPACITY
+        self.bytes() > 2 * CAPACITY
     }
 
     /// Events that were not kept long enough to be told.
@@ -192,6 +189,10 @@ impl Relay {
         let mut queue = lock(&self.queue);
         let is_up = self.is_up();
         if !is_up && !note.outlasts() {
+            return;
+        }
+        if is_up && self.bytes() > CAPACITY && matches!(note, Note::Event(_)) {
+            self.count_dropped(1);
             return;
         }
         self.bytes.fetch_add(note.cost(), Ordering::Relaxed);
@@ -240,12 +241,19 @@ impl Relay {
         }
     }
 
-    /// Takes up to `most` notes, with the time at which each was put in.
-    pub fn take(&self, most: usize) -> Vec<(Instant, Note)> {
+    /// Takes up to `most` notes that cost up to `bytes`, and at least one if there is
+    /// one, with the time at which each was put in.
+    pub fn take(&self, most: usize, bytes: usize) -> Vec<(Instant, Note)> {
         let mut queue = lock(&self.queue);
-        let count = queue.notes.len().min(most);
-        let taken: Vec<_> = queue.notes.drain(..count).collect();
-        let cost: usize = taken.iter().map(|(_, note)| note.cost()).sum();
+        let mut cost = 0;
+        let mut taken = Vec::new();
+        while taken.len() < most
+            && cost < bytes
+            && let Some((since, note)) = queue.notes.pop_front()
+        {
+            cost += note.cost();
+            taken.push((since, note));
+        }
         self.bytes.fetch_sub(cost, Ordering::Relaxed);
         taken
     }
@@ -290,10 +298,10 @@ mod tests {
         for _ in 0..3 {
             relay.push(event(200));
         }
-        assert_eq!((relay.take(10).len(), relay.dropped()), (2, 1));
+        assert_eq!((relay.take(10, usize::MAX).len(), relay.dropped()), (2, 1));
         assert_eq!(relay.bytes(), 0);
         relay.push(event(2000));
-        assert_eq!((relay.take(10).len(), relay.dropped()), (0, 2));
+        assert_eq!((relay.take(10, usize::MAX).len(), relay.dropped()), (0, 2));
     }
 
     #[test]
@@ -304,18 +312,23 @@ mod tests {
         relay.push(event(2000));
         assert_eq!(relay.dropped(), 0);
         relay.go_down();
-        assert_eq!((relay.take(10).len(), relay.dropped()), (0, 1));
+        assert_eq!((relay.take(10, usize::MAX).len(), relay.dropped()), (0, 1));
     }
 
     #[test]
-    fn publishers_wait_for_a_link_that_is_slow_and_not_for_one_that_is_gone() {
+    fn a_link_that_is_too_slow_costs_events_and_nobody_waits() {
         let relay = relay(usize::MAX, Duration::from_secs(60));
         relay.go_up();
         relay.push(event(CAPACITY));
-        assert!(!relay.has_room());
-        relay.go_down();
-        assert!(relay.has_room());
-        relay.take(1);
+        relay.push(event(1));
+        assert_eq!(relay.dropped(), 1);
+        relay.push(Note::Released(0));
+        assert_eq!(relay.take(10, 1).len(), 1, "one, however big");
+        assert_eq!(
+            relay.take(10, 1).len(),
+            1,
+            "what is no event is not dropped"
+        );
         assert_eq!(relay.bytes(), 0);
     }
 }
