@@ -379,3 +379,28 @@ fn every_key_has_an_end() {
         assert!(ttl.parse::<i64>().unwrap() > 0, "{key} stays: {ttl}");
     }
 }
+
+/// A change that arrives after its node was buried would stay for ever.
+#[test]
+fn a_change_of_a_node_that_nobody_knows_makes_no_member() {
+    let cluster = Cluster::start(1, &[]);
+    let mut member = Member::join(&cluster[0], "presence-r", "ana");
+    let facts = "reverb:{my-app-id/c/presence-r}:s";
+    let redis = &cluster.redis;
+    let version = redis.command(&["HGET", facts, "v"]);
+    let next = version.trim().parse::<u64>().unwrap() + 1;
+    let node = "00000000000000aa";
+    let ghost = r#"{"user_id":"ghost","user_info":{}}"#;
+    redis.command(&["HSET", facts, "v", &next.to_string()]);
+    redis.command(&["HSET", facts, &format!("{node}mghost"), ghost]);
+    let change = format!("R1 C {next} {node}\nm{ghost}");
+    let bus = b"reverb:{my-app-id/c/presence-r}";
+    assert_eq!(
+        Bystander::connect(redis.port).publish(bus, change.as_bytes()),
+        1
+    );
+    // It was heard before this is.
+    let other = Member::join(&cluster[0], "presence-r", "ben");
+    assert_eq!(other.here.len(), 2, "{:?}", other.here);
+    assert_eq!(member.changes(), ["+ben"]);
+}

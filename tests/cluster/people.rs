@@ -31,13 +31,23 @@ impl Member {
     pub(crate) fn join(server: &impl At, channel: &str, user: &str) -> Self {
         let mut client = Client::connect(server);
         ask_to_join(&mut client, channel, &who(user));
-        let answer = client.next_json();
+        let member = Self::of(client, channel);
+        let here = &member.here;
+        assert!(here.contains(user), "it is not in its own list: {here:?}");
+        member
+    }
+
+    /// One that has asked; what comes before the answer is about other channels.
+    pub(crate) fn of(mut client: Client, channel: &str) -> Self {
+        let mut answer = client.next_json();
+        while answer["channel"] != channel {
+            answer = client.next_json();
+        }
         assert_eq!(
             answer["event"], "pusher_internal:subscription_succeeded",
             "{answer}"
         );
         let here = listed(&answer);
-        assert!(here.contains(user), "it is in its own list: {answer}");
         Self {
             client,
             channel: channel.to_owned(),

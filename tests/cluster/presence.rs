@@ -1,12 +1,14 @@
 //! Presence channels over several nodes.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::frames::{arrived, ask_to_join, data_of, member_added, member_removed};
 use crate::nodes::{Cluster, HASTY};
 use crate::people::{Member, has_users, listed, users_of, who};
+use crate::proxy::Weather;
 use crate::support::Client;
 use crate::wait::{eventually, soon};
 
@@ -213,7 +215,7 @@ fn every_view_is_right_under_churn() {
                 }
             });
         }
-        let looking = soon(std::time::Duration::from_secs(1), || {
+        let looking = soon(Duration::from_secs(1), || {
             watchers.iter_mut().for_each(Member::look);
             false
         });
@@ -268,4 +270,33 @@ fn a_crowd_that_comes_on_all_nodes_at_once_is_seen_by_all() {
     members[0].sees(&[users[0]]);
     let rest = arrived(&mut members[0].client);
     assert_eq!(json!(rest), json!([]), "and nothing more");
+}
+
+/// As a page does that mounts its component twice: the three requests go to Redis
+/// together, and each of the answers is for one of the two subscriptions.
+#[test]
+fn who_leaves_and_comes_back_in_one_breath_sees_who_joins_meanwhile() {
+    let cluster = Cluster::start(2, &[]);
+    let _there = Member::join(&cluster[1], "presence-r", "there");
+    cluster.set_network(0, Weather::Slow(Duration::from_millis(150)));
+    let mut client = Client::connect(&cluster[0]);
+    // While this is under way, nothing else is sent.
+    client.ask("other");
+    std::thread::sleep(Duration::from_millis(20));
+    ask_to_join(&mut client, "presence-r", &who("me"));
+    client.unsubscribe("presence-r");
+    ask_to_join(&mut client, "presence-r", &who("me"));
+    let others: Vec<Member> = (0..20)
+        .map(|n| {
+            std::thread::sleep(Duration::from_millis(30));
+            Member::join(&cluster[1], "presence-r", &n.to_string())
+        })
+        .collect();
+    let mut me = Member::of(client, "presence-r");
+    let mut expected: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    expected.extend(["me", "there"].map(str::to_owned));
+    me.sees(&expected.iter().map(String::as_str).collect::<Vec<_>>());
+    cluster.heal_network(0);
+    drop(others);
+    me.sees(&["me", "there"]);
 }
