@@ -26,7 +26,7 @@
 //! # How a topic is heard
 //!
 //! 1. The first local subscriber: `SUBSCRIBE`, and in the same pipeline the script
-//!    that enters this node's facts and gives back all of them ([`scripts`]). Its
+//!    that enters this node's facts and gives back all of them (`scripts`). Its
 //!    answer is sent when Redis has confirmed both, so that nothing published later
 //!    is missed and the first list of members is complete.
 //! 2. Changes of facts carry the topic's version, which the script counts. One that

@@ -114,6 +114,8 @@ impl<'a> Session<'a> {
         self.link.status.is_up.store(true, Ordering::Release);
         // Whatever was not known to be sent goes first, once the others listen again.
         self.held = std::mem::take(&mut self.link.unsure);
+        let bytes = |event: &Outgoing| event.command.get_packed_command().len();
+        self.held_bytes = self.held.iter().map(bytes).sum();
         self.hold_until = Some(Instant::now() + HOLD);
         self.tell_all();
         self.turn().await?;
@@ -380,6 +382,7 @@ impl<'a> Session<'a> {
 
     fn release(&mut self) {
         self.hold_until = None;
+        self.held_bytes = 0;
         for event in std::mem::take(&mut self.held) {
             self.batch.add_event(&self.shards, event);
         }
