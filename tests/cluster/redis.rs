@@ -150,10 +150,11 @@ impl Redis {
         self.process().kill();
     }
 
-    /// Starts it again where it was, with its data.
+    /// Starts it again where it was, with its data. A child that was writing them for a
+    /// replica may hold the ports for a moment longer.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        assert!(self.run(), "redis does not come back");
+        assert!(soon(LONG, || self.run()), "redis does not come back");
     }
 
     /// Starts it again without its data.
