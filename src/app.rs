@@ -202,6 +202,11 @@ impl Apps {
         self.by_key.get(key).map(|index| &self.list[*index])
     }
 
+    /// The one with this [`App::index`].
+    pub fn at(&self, index: usize) -> Option<&Arc<App>> {
+        self.list.get(index)
+    }
+
     /// All of them, in the order of [`App::index`].
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<App>> {
         self.list.iter()

@@ -61,6 +61,8 @@ pub(super) struct Outgoing {
     pub(super) since: Instant,
     pub(super) command: Arc<Cmd>,
     pub(super) slot: u16,
+    /// Bytes of its message.
+    pub(super) bytes: usize,
 }
 
 /// Commands by server, and the events among them.

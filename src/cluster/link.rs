@@ -147,10 +147,9 @@ impl Link {
         let mut room = bytes.saturating_sub(self.relay.bytes());
         let mut dropped = 0;
         self.unsure.retain(|event| {
-            let cost = event.command.get_packed_command().len();
-            let is_kept = event.since.elapsed() <= time && cost <= room;
+            let is_kept = event.since.elapsed() <= time && event.bytes <= room;
             if is_kept {
-                room -= cost;
+                room -= event.bytes;
             } else {
                 dropped += 1;
             }

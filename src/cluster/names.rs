@@ -31,10 +31,7 @@ impl Names {
     }
 
     fn app_id(&self, index: usize) -> &str {
-        self.apps
-            .iter()
-            .nth(index)
-            .map_or("", |app| app.id.as_str())
+        self.apps.at(index).map_or("", |app| app.id.as_str())
     }
 
     /// The Redis channel of a topic, which is what tells topics apart.

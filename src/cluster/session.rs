@@ -114,8 +114,7 @@ impl<'a> Session<'a> {
         self.link.status.is_up.store(true, Ordering::Release);
         // Whatever was not known to be sent goes first, once the others listen again.
         self.held = std::mem::take(&mut self.link.unsure);
-        let bytes = |event: &Outgoing| event.command.get_packed_command().len();
-        self.held_bytes = self.held.iter().map(bytes).sum();
+        self.held_bytes = self.held.iter().map(|event| event.bytes).sum();
         self.hold_until = Some(Instant::now() + HOLD);
         self.tell_all();
         self.turn().await?;
@@ -330,12 +329,12 @@ impl<'a> Session<'a> {
         if self.hold_until.is_none() {
             return self.batch.add_event(&self.shards, event);
         }
-        self.held_bytes += event.command.get_packed_command().len();
+        self.held_bytes += event.bytes;
         self.held.push_back(event);
         while self.held_bytes > self.link.settings.buffer_bytes
             && let Some(oldest) = self.held.pop_front()
         {
-            self.held_bytes -= oldest.command.get_packed_command().len();
+            self.held_bytes -= oldest.bytes;
             self.link.relay.count_dropped(1);
         }
     }
@@ -397,13 +396,7 @@ impl<'a> Session<'a> {
                 }
             }
             Ask::Admit(app, reply) => {
-                let Some(most) = self
-                    .link
-                    .apps
-                    .iter()
-                    .nth(app)
-                    .and_then(|app| app.max_connections)
-                else {
+                let Some(most) = self.link.apps.at(app).and_then(|app| app.max_connections) else {
                     // Whoever asked may have gone.
                     let _ = reply.send(true);
                     return;

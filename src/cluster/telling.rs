@@ -39,6 +39,7 @@ impl Session<'_> {
                     since,
                     command: Arc::new(command),
                     slot: names::slot(&all),
+                    bytes: text.len(),
                 };
                 self.send_event(outgoing);
             }
@@ -53,7 +54,7 @@ impl Session<'_> {
     }
 
     fn app_id(&self, index: usize) -> String {
-        let app = self.link.apps.iter().nth(index);
+        let app = self.link.apps.at(index);
         app.map(|app| app.id.clone()).unwrap_or_default()
     }
 
@@ -65,9 +66,10 @@ impl Session<'_> {
             frame,
             is_kept,
         } = event_;
-        let names = self.link.names.of(&Topic::Channel(app, channel));
+        let topic = Topic::Channel(app, channel);
+        let bus = self.link.names.bus(&topic);
         let text = message::text(&frame);
-        let (run, number) = self.link.counting.next(&names.bus);
+        let (run, number) = self.link.counting.next(&bus);
         let head = EventHead {
             node: self.link.node,
             run,
@@ -81,18 +83,20 @@ impl Session<'_> {
             return;
         }
         let command = if is_kept {
-            let app = self.link.apps.iter().nth(app);
+            let app = self.link.apps.at(app);
             let ttl = app.map_or(Duration::ZERO, |app| app.cache.ttl);
             let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+            let names = self.link.names.of(&topic);
             let scripts = &self.link.scripts;
             scripts.keep(&names, &event(&head, ""), text, ttl_ms)
         } else {
-            self.publication(&names.bus, &event(&head, text))
+            self.publication(&bus, &event(&head, text))
         };
         let outgoing = Outgoing {
             since,
             command: Arc::new(command),
-            slot: names::slot(&names.bus),
+            slot: names::slot(&bus),
+            bytes: text.len(),
         };
         self.send_event(outgoing);
     }
@@ -100,7 +104,7 @@ impl Session<'_> {
     fn listen(&mut self, topic: Topic, life: u64, facts: &[Fact]) {
         let (has_facts, has_last) = match &topic {
             Topic::Channel(app, name) => {
-                let app = self.link.apps.iter().nth(*app);
+                let app = self.link.apps.at(*app);
                 let kind = name.kind();
                 let counts = app.is_some_and(|app| app.subscription_count);
                 (kind.is_presence() || counts, kind.is_cache())

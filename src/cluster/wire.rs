@@ -188,7 +188,6 @@ impl<'a> Message<'a> {
 
     /// Writes it.
     pub fn encode(&self) -> String {
-        let json = |value: &dyn erased::Json| value.json();
         match self {
             Self::Event(head, text) => event(head, text),
             Self::Change(version, node, fact) => {
@@ -214,17 +213,8 @@ impl<'a> Message<'a> {
     }
 }
 
-mod erased {
-    /// Plain data as JSON.
-    pub(super) trait Json {
-        fn json(&self) -> String;
-    }
-
-    impl<T: serde::Serialize> Json for T {
-        fn json(&self) -> String {
-            serde_json::to_string(self).expect("it is plain data")
-        }
-    }
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("it is plain data")
 }
 
 /// An event's message.

@@ -146,3 +146,37 @@ fn on_a_redis_cluster_of_three_shards() {
 fn on_a_master_with_sentinels() {
     story(&Sentinels::start().settings());
 }
+
+/// The page says what a user of Redis's ACL must be allowed; it is allowed just that.
+#[test]
+fn a_user_that_is_allowed_what_the_page_says_is_allowed_enough() {
+    let page = include_str!("../../docs/scaling.md");
+    let (_, rules) = page.split_once("and the commands `").unwrap();
+    let (commands, _) = rules.split_once('`').unwrap();
+    let redis = Redis::single(Options::default());
+    let mut user = [
+        "ACL", "SETUSER", "few", "on", ">secret", "~reverb*", "&reverb*",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    user.extend(commands.split_whitespace().map(|name| format!("+{name}")));
+    let words: Vec<&str> = user.iter().map(String::as_str).collect();
+    assert_eq!(redis.command(&words).trim(), "OK");
+    let settings = [
+        ("REDIS_USERNAME", "few"),
+        ("REDIS_PASSWORD", "secret"),
+        ("REVERB_APP_MAX_CONNECTIONS", "100"),
+    ];
+    let nodes = [0, 1].map(|_| Node::start(&redis.settings().with(&settings)));
+    await_nodes(&nodes.iter().collect::<Vec<_>>(), 2);
+    let mut ana = Member::join(&nodes[0], "presence-cache-r", "ana");
+    let ben = Member::join(&nodes[1], "presence-cache-r", "ben");
+    ana.sees(&["ana", "ben"]);
+    nodes[1].publish("presence-cache-r", "ev", "x");
+    has_users(&nodes[0], "presence-cache-r", &["ana", "ben"]);
+    drop(ben);
+    ana.sees(&["ana"]);
+    for node in &nodes {
+        assert!(node.is_connected() && node.ready()["links"] == 1);
+    }
+}
