@@ -333,7 +333,7 @@ impl Worker {
 
     /// Looks at those sockets whose time has come, every second.
     async fn beat(self: Rc<Self>) {
-        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        let mut seconds = tokio::time::interval(wheel::BEAT);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = 0;
         loop {

@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::backlog::Backlog;
 use super::outbox::Outbox;
+use super::wheel::BEAT;
 use crate::hub::Channel;
 use crate::protocol::{CloseReason, Frame, SocketId, message};
 
@@ -190,12 +191,14 @@ impl Socket {
         };
         match (self.phase.get(), self.pinged.get()) {
             (Phase::Open, None) => match left(self.heard.get(), self.ping_interval) {
-                Duration::ZERO => Health::Silent,
+                // The next look would come too late.
+                left if left < BEAT.min(self.ping_interval / 2) => Health::Silent,
                 left => fine(left),
             },
+            // It may answer at once, and then be silent for its ping interval again.
             (Phase::Open, Some(pinged)) => match left(pinged, pong_timeout) {
                 Duration::ZERO => Health::Over(CloseReason::PongNotReceived),
-                left => fine(left),
+                left => fine(left.min(self.ping_interval)),
             },
             (Phase::Closing { deadline, .. }, _) if now >= deadline => Health::Overdue,
             (Phase::Closing { deadline, .. }, _) => Health::Fine(deadline - now),

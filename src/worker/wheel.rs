@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use crate::protocol::SocketId;
 
+/// How much time one slot stands for.
+pub(super) const BEAT: Duration = Duration::from_secs(1);
+
 /// Slots; what is due later is looked at early and put in again.
 const SLOTS: usize = 512;
 

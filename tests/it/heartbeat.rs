@@ -34,6 +34,24 @@ fn a_silent_connection_is_pinged_and_then_closed_with_4201_subscribed_or_not() {
     assert_eq!(server.occupied(), 0);
 }
 
+/// Proxies with short idle limits cut a connection that is pinged only after the pong's
+/// time-out.
+#[test]
+fn the_ping_interval_is_kept_when_it_is_shorter_than_the_pong_timeout() {
+    let server = TestServer::with(&[
+        ("REVERB_APP_PING_INTERVAL", "2"),
+        ("RESOUND_PONG_TIMEOUT", "30"),
+    ]);
+    let mut client = Client::connect(&server);
+    let began = std::time::Instant::now();
+    for _ in 0..3 {
+        expect_pings(&mut client);
+        client.send(r#"{"event":"pusher:pong","data":{}}"#);
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    assert!((3.0..9.5).contains(&seconds), "three pings in {seconds} s");
+}
+
 #[test]
 fn any_sign_of_life_keeps_a_connection() {
     let server = TestServer::with(SETTINGS);
