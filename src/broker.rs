@@ -1,5 +1,6 @@
 //! The one service that both front doors call.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,6 +94,18 @@ impl Broker {
     /// be told.
     pub fn has_room(&self) -> bool {
         self.hub.has_room()
+    }
+
+    /// Waits until there is room. Whoever waits bounds the time.
+    pub async fn wait_for_room(&self) {
+        loop {
+            let mut freed = pin!(self.hub.freed());
+            freed.as_mut().enable();
+            if self.has_room() {
+                return;
+            }
+            freed.await;
+        }
     }
 
     /// Sends an application's event to its channels. Cache channels keep it.

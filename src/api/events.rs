@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
+use tokio::time::timeout;
 
 use super::auth::Authorized;
 use super::reply::{self, ApiError, Reply};
@@ -13,7 +14,7 @@ use super::{Api, queries};
 use crate::protocol::publish::Publish;
 
 /// How long a publish waits for the workers to catch up before it is refused.
-const MOST_WAIT: Duration = Duration::from_secs(5);
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 impl Api {
     pub(super) async fn events(&self, request: &Authorized) -> Result<Reply, ApiError> {
@@ -92,16 +93,12 @@ impl Api {
 
     /// Slows publishers down to what the workers can deliver.
     async fn wait_for_room(&self, published: usize) -> Result<(), ApiError> {
-        const STEP: Duration = Duration::from_millis(2);
-        let mut waited = Duration::ZERO;
-        while !self.broker.has_room() {
-            if waited >= MOST_WAIT {
-                return Err(ApiError::OverCapacity { published });
-            }
-            tokio::time::sleep(STEP).await;
-            waited += STEP;
+        if self.broker.has_room() {
+            return Ok(());
         }
-        Ok(())
+        timeout(MAX_WAIT, self.broker.wait_for_room())
+            .await
+            .map_err(|_| ApiError::OverCapacity { published })
     }
 }
 

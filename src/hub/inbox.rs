@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
+use tokio::sync::Notify;
+
 use super::lock;
 use super::relay::{Note, Relay};
 use crate::protocol::{CloseReason, Frame, SocketId};
@@ -112,10 +114,12 @@ impl Cast {
 ///
 /// The bound is soft: [`Inbox::has_room`] is asked before a publish is accepted,
 /// and an accepted one always fits, so that no message reaches half of the workers.
+/// Whoever finds no room waits for `freed`, which all inboxes of a hub share.
 #[derive(Debug)]
 pub struct Inbox {
     bytes: AtomicUsize,
     capacity: usize,
+    freed: Arc<Notify>,
     queue: Mutex<Queue>,
 }
 
@@ -126,17 +130,20 @@ struct Queue {
 }
 
 impl Inbox {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize, freed: Arc<Notify>) -> Self {
         Self {
             bytes: AtomicUsize::new(0),
             capacity,
+            freed,
             queue: Mutex::default(),
         }
     }
 
     /// Whether less than the bound is waiting.
     pub fn has_room(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) < self.capacity
+        // SeqCst, here and in `release`: whoever registers with `freed` and then finds
+        // no room is seen by the release that makes some.
+        self.bytes.load(Ordering::SeqCst) < self.capacity
     }
 
     /// Whether so much waits that what other nodes send cannot be taken, who do not
@@ -174,7 +181,10 @@ impl Inbox {
 
     /// Letters that cost so many bytes are done with.
     pub fn release(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let before = self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        if before >= self.capacity && before - bytes < self.capacity {
+            self.freed.notify_waiters();
+        }
     }
 }
 
@@ -185,7 +195,8 @@ mod tests {
 
     #[test]
     fn the_bound_counts_bytes_until_they_are_done() {
-        let inbox = Inbox::new(1);
+        let freed = Arc::new(Notify::new());
+        let inbox = Inbox::new(1, Arc::clone(&freed));
         assert!(inbox.has_room());
         let cast = Cast {
             channel: 1,
@@ -198,8 +209,14 @@ mod tests {
         assert!(!inbox.has_room());
         assert_eq!(inbox.take().len(), 1);
         assert!(!inbox.has_room(), "taken is not done");
-        inbox.release(cost);
+        let mut waiting = std::pin::pin!(freed.notified());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        inbox.release(cost - 1);
+        assert!(waiting.as_mut().poll(&mut cx).is_pending(), "still full");
+        inbox.release(1);
         assert!(inbox.has_room());
+        assert!(waiting.as_mut().poll(&mut cx).is_ready(), "told at once");
         assert!(
             inbox
                 .poll_take(&mut Context::from_waker(Waker::noop()))

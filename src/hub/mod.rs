@@ -27,6 +27,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
 use crate::app::{App, Apps};
 use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId, User, message};
 use cache::Cache;
@@ -49,6 +52,8 @@ type Shard = Mutex<HashMap<ChannelName, Arc<Channel>>>;
 pub struct Hub {
     apps: Vec<AppState>,
     mail: Arc<Mail>,
+    /// Notified when an inbox that was full has room again.
+    freed: Arc<Notify>,
     sockets: Arc<AtomicUsize>,
     capacity: Capacity,
     hasher: RandomState,
@@ -168,8 +173,9 @@ impl Hub {
         capacity: Capacity,
         relay: Option<Arc<Relay>>,
     ) -> Self {
+        let freed = Arc::new(Notify::new());
         let inboxes: Vec<_> = (0..workers)
-            .map(|_| Arc::new(Inbox::new(capacity.inbox_bytes)))
+            .map(|_| Arc::new(Inbox::new(capacity.inbox_bytes, Arc::clone(&freed))))
             .collect();
         let mail = Arc::new(Mail { inboxes, relay });
         let state = |app: &Arc<App>| AppState {
@@ -183,6 +189,7 @@ impl Hub {
         Self {
             apps: apps.iter().map(state).collect(),
             mail,
+            freed,
             sockets: Arc::default(),
             capacity,
             hasher: RandomState::new(),
@@ -201,6 +208,12 @@ impl Hub {
     /// publish; a message that was begun is always put in everywhere.
     pub fn has_room(&self) -> bool {
         self.mail.inboxes.iter().all(|inbox| inbox.has_room())
+    }
+
+    /// Is done when an inbox that was full has room again. Whoever waits enables it
+    /// before asking [`Self::has_room`] once more, so that nothing is missed.
+    pub fn freed(&self) -> Notified<'_> {
+        self.freed.notified()
     }
 
     /// Counts a new connection, unless the application or the process has all it

@@ -471,7 +471,7 @@ mod tests {
 
     #[test]
     fn watchers_hear_of_the_first_sign_in_and_the_last_sign_out() {
-        let inbox = Arc::new(Inbox::new(1 << 20));
+        let inbox = Arc::new(Inbox::new(1 << 20, Arc::default()));
         let users = users_of(&inbox);
         let ids: Vec<Arc<str>> = ["1", "2", "3"].map(Arc::from).into();
         users.sign_in(&ids[0], address(1), &ids[1..], message::pong());
@@ -502,7 +502,7 @@ mod tests {
 
     #[test]
     fn signed_in_and_present_connections_are_terminated() {
-        let inbox = Arc::new(Inbox::new(1 << 20));
+        let inbox = Arc::new(Inbox::new(1 << 20, Arc::default()));
         let users = users_of(&inbox);
         let id: Arc<str> = "1".into();
         users.join(&id, address(1));

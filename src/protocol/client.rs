@@ -87,6 +87,17 @@ struct Signin {
 }
 
 impl<'a> ClientFrame<'a> {
+    /// Whether other clients may have to be told of it.
+    pub fn concerns_others(&self) -> bool {
+        match self {
+            Self::Subscribe { .. }
+            | Self::Unsubscribe { .. }
+            | Self::Signin { .. }
+            | Self::ClientEvent { .. } => true,
+            Self::Ping | Self::Pong | Self::Ignored => false,
+        }
+    }
+
     /// Reads one text message.
     pub fn parse(text: &'a str) -> Result<Self, InvalidFrame> {
         let Envelope {

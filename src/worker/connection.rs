@@ -5,13 +5,18 @@
 //! none. (tokio-tungstenite's own stream would need a task, a read buffer and a
 //! lock-step of reading and writing per socket.) Whatever it has to say itself,
 //! pongs and close frames, it writes into the same out-buffer as everybody else.
+//!
+//! What was read is not always handled at once: a client gets [`TURN`] before others
+//! have theirs, and what it says may have to wait until there is room for it. The rest
+//! is kept, and nothing more is read, until [`Connection::receive`] is called again.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{self, Duration};
 
 use bytes::Bytes;
 use rustls::ServerConnection;
@@ -25,6 +30,39 @@ use super::{Running, UserId, Worker};
 use crate::app::App;
 use crate::hub::{Address, Answers, Channel, Full, Slot};
 use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId};
+
+/// How long a client's messages are handled before others have their turn.
+const TURN: Duration = Duration::from_millis(1);
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handled {
+    /// It is done with.
+    Done,
+    /// There is no room for what it causes: it is to be handled later, and so is all
+    /// that comes after it.
+    NoRoom,
+}
+
+/// How far [`Connection::receive`] got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// All that was read is handled.
+    All,
+    /// The client's turn is over; there may be more.
+    TurnOver,
+    /// A message was answered with [`Handled::NoRoom`].
+    NoRoom,
+}
+
+/// What was read and is not handled yet.
+#[derive(Default)]
+struct Unhandled {
+    /// The message there was no room for.
+    message: Option<String>,
+    /// What follows it, decrypted and not parsed.
+    input: Vec<u8>,
+}
 
 /// A connection that speaks WebSocket from now on.
 pub struct Upgraded {
@@ -66,6 +104,7 @@ pub enum SubscribeError {
 pub struct Connection {
     socket: Rc<Socket>,
     worker: Rc<Worker>,
+    unhandled: RefCell<Option<Box<Unhandled>>>,
     _slot: Option<Slot>,
     _running: Running,
 }
@@ -111,6 +150,7 @@ impl Connection {
         Self {
             socket,
             worker: Rc::clone(worker),
+            unhandled: RefCell::default(),
             _slot: admission.slot,
             _running: worker.running(),
         }
@@ -208,17 +248,21 @@ impl Connection {
         &self.worker
     }
 
-    /// Waits for bytes and calls `each` with every message in them, then writes
-    /// what that caused. Text that a binary message holds counts as text.
+    /// Calls `each` with every message that was left, or else waits for bytes and does
+    /// so with every message in them; then writes what that caused. Text that a binary
+    /// message holds counts as text.
     ///
     /// # Errors
-    /// Gives back why the connection ended, when it has.
-    pub async fn receive(&self, mut each: impl FnMut(&Self, &str)) -> Result<(), CloseReason> {
+    /// Returns why the connection ended, when it has.
+    pub async fn receive(
+        &self,
+        mut each: impl FnMut(&Self, &str) -> Handled,
+    ) -> Result<Received, CloseReason> {
         poll_fn(|cx| self.poll_receive(cx, &mut each)).await
     }
 
     /// Handles what came before the first [`Self::receive`].
-    pub fn receive_leftover(&self, mut each: impl FnMut(&Self, &str)) {
+    pub fn receive_leftover(&self, mut each: impl FnMut(&Self, &str) -> Handled) {
         self.take_in(&[], &mut each);
         // A TLS session may hold decrypted bytes that no read will announce.
         let decrypted = self
@@ -230,52 +274,124 @@ impl Connection {
         self.socket.flush();
     }
 
+    /// Goes on writing, and reads nothing, until the connection begins to close. Its
+    /// client is not listened to meanwhile, so it is not taken for silent.
+    pub async fn write_only(&self) {
+        self.socket.pause_heartbeat(true);
+        poll_fn(|cx| self.socket.poll_write_on(cx)).await;
+    }
+
     fn poll_receive(
         &self,
         cx: &mut Context<'_>,
-        each: &mut impl FnMut(&Self, &str),
-    ) -> Poll<Result<(), CloseReason>> {
-        let mut scratch = self.worker.scratch.borrow_mut();
-        let read = std::task::ready!(self.socket.poll_read(cx, &mut scratch));
-        match read {
-            Ok(count) if count > 0 => {
-                let decrypted = self
-                    .socket
-                    .decrypt(&scratch[..count], |plain| self.take_in(plain, each));
-                if decrypted.is_err() {
-                    self.socket.end();
+        each: &mut impl FnMut(&Self, &str) -> Handled,
+    ) -> Poll<Result<Received, CloseReason>> {
+        let mut is_turn_over = false;
+        let left = self.unhandled.take();
+        if let Some(left) = left {
+            self.socket.pause_heartbeat(false);
+            self.take_up(&left, each);
+        } else {
+            let mut scratch = self.worker.scratch.borrow_mut();
+            let read = std::task::ready!(self.socket.poll_read(cx, &mut scratch));
+            match read {
+                Ok(count) if count > 0 => {
+                    // There is more where this came from.
+                    is_turn_over = count == scratch.len();
+                    let decrypted = self
+                        .socket
+                        .decrypt(&scratch[..count], |plain| self.take_in(plain, each));
+                    if decrypted.is_err() {
+                        self.socket.end();
+                    }
                 }
+                _ => self.socket.end(),
             }
-            _ => self.socket.end(),
         }
         self.socket.flush();
-        Poll::Ready(self.socket.ended().map_or(Ok(()), Err))
+        if let Some(reason) = self.socket.ended() {
+            return Poll::Ready(Err(reason));
+        }
+        Poll::Ready(Ok(match &*self.unhandled.borrow() {
+            Some(left) if left.message.is_some() => Received::NoRoom,
+            None if !is_turn_over => Received::All,
+            _ => Received::TurnOver,
+        }))
+    }
+
+    /// Handles bytes, unless earlier ones wait.
+    fn take_in(&self, input: &[u8], each: &mut impl FnMut(&Self, &str) -> Handled) {
+        if let Some(left) = &mut *self.unhandled.borrow_mut() {
+            left.input.extend_from_slice(input);
+            return;
+        }
+        self.socket.hear(Instant::now());
+        self.parse(input, each);
+    }
+
+    /// Handles what was left.
+    fn take_up(&self, left: &Unhandled, each: &mut impl FnMut(&Self, &str) -> Handled) {
+        let message = left.message.as_deref().filter(|_| self.socket.is_open());
+        if let Some(text) = message
+            && each(self, text) == Handled::NoRoom
+        {
+            self.leave_unhandled(Some(text), &left.input);
+            return;
+        }
+        self.socket.hear(Instant::now());
+        self.parse(&left.input, each);
     }
 
     /// Parses bytes. After our close frame, only the client's is waited for.
-    fn take_in(&self, mut input: &[u8], each: &mut impl FnMut(&Self, &str)) {
-        self.socket.hear(Instant::now());
+    fn parse(&self, mut input: &[u8], each: &mut impl FnMut(&Self, &str) -> Handled) {
+        let began = time::Instant::now();
         // The message before is kept alive until the parser has asked for more:
         // then it cannot take the message's buffer back for itself, and a
         // connection that once got a big message does not stay big.
-        let mut held = None;
+        let mut previous = None;
         while let Some(read) = self.socket.next_message(&mut input) {
-            match (&read, self.socket.is_open()) {
-                (Ok(Message::Text(text)), true) => each(self, text),
+            let text = match (&read, self.socket.is_open()) {
+                (Ok(Message::Text(text)), true) => Some(text.as_str()),
                 (Ok(Message::Binary(bytes)), true) => {
-                    each(self, std::str::from_utf8(bytes).unwrap_or_default());
+                    Some(std::str::from_utf8(bytes).unwrap_or_default())
                 }
-                (Ok(Message::Close(_)), true) => self.close(CloseReason::ByClient),
-                // It has answered our close frame, so it has got everything.
-                (Ok(Message::Close(_)), false) => self.socket.end(),
-                (Ok(_), _) => {}
-                (Err(error), true) => self.close(reason_of(error)),
+                (Ok(Message::Close(_)), true) => {
+                    self.close(CloseReason::ByClient);
+                    None
+                }
+                (Ok(Message::Close(_)), false) => {
+                    // It has answered our close frame, so it has got everything.
+                    self.socket.end();
+                    None
+                }
+                (Ok(_), _) => None,
+                (Err(error), true) => {
+                    self.close(reason_of(error));
+                    None
+                }
                 (Err(_), false) => return,
+            };
+            if let Some(text) = text
+                && each(self, text) == Handled::NoRoom
+            {
+                self.leave_unhandled(Some(text), input);
+                return;
             }
-            held = Some(read);
+            previous = Some(read);
             self.close_if_too_slow();
+            if began.elapsed() >= TURN {
+                self.leave_unhandled(None, input);
+                break;
+            }
         }
-        drop(held);
+        drop(previous);
+    }
+
+    fn leave_unhandled(&self, message: Option<&str>, input: &[u8]) {
+        *self.unhandled.borrow_mut() = Some(Box::new(Unhandled {
+            message: message.map(str::to_owned),
+            input: input.to_vec(),
+        }));
     }
 }
 

@@ -43,7 +43,7 @@ use intake::{Door, Intake};
 use socket::Socket;
 use wheel::Wheel;
 
-pub use connection::{Admission, Connection, Upgraded};
+pub use connection::{Admission, Connection, Handled, Received, Upgraded};
 pub use fanout::UserId;
 
 /// Bytes read from a socket at a time, into a buffer that all sockets of a worker share.

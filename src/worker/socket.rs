@@ -54,6 +54,8 @@ pub(super) struct Socket {
     ping_interval: Duration,
     heard: Cell<Instant>,
     pinged: Cell<Option<Instant>>,
+    /// Whether nobody listens to the client, so that it cannot be taken for silent.
+    is_paused: Cell<bool>,
     /// Until when it has to have authorised itself, if it has to.
     authorize_by: Cell<Option<Instant>>,
 }
@@ -109,6 +111,7 @@ impl Socket {
             ping_interval,
             heard: Cell::new(Instant::now()),
             pinged: Cell::new(None),
+            is_paused: Cell::new(false),
             authorize_by: Cell::new(None),
         }
     }
@@ -172,6 +175,11 @@ impl Socket {
         self.pinged.set(None);
     }
 
+    /// Has it not taken for silent while nobody listens to it.
+    pub(super) fn pause_heartbeat(&self, is_paused: bool) {
+        self.is_paused.set(is_paused);
+    }
+
     /// Has it closed after `time` unless it has authorised itself by then;
     /// `None` once it has.
     pub(super) fn authorize_within(&self, time: Option<Duration>) {
@@ -190,6 +198,7 @@ impl Socket {
             allowed.saturating_sub(now.saturating_duration_since(since))
         };
         match (self.phase.get(), self.pinged.get()) {
+            (Phase::Open, _) if self.is_paused.get() => fine(self.ping_interval),
             (Phase::Open, None) => match left(self.heard.get(), self.ping_interval) {
                 // The next look would come too late.
                 left if left < BEAT.min(self.ping_interval / 2) => Health::Silent,
@@ -245,6 +254,7 @@ impl Socket {
         });
         self.flush();
         self.settle();
+        self.wake();
         true
     }
 
@@ -361,13 +371,17 @@ impl Socket {
         }
     }
 
-    /// Waits for bytes in `buffer`, and meanwhile writes on when the client takes
-    /// more. `Ok(0)` is the end.
-    pub(super) fn poll_read(
-        &self,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
+    /// Writes on when the client takes more; is done when the connection begins to close.
+    pub(super) fn poll_write_on(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.write_when_ready(cx);
+        if self.is_open() {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    }
+
+    fn write_when_ready(&self, cx: &mut Context<'_>) {
         self.remember(cx.waker());
         while self.blocked.get() && self.ended().is_none() {
             let ready = self.tcp.borrow().poll_write_ready(cx);
@@ -376,10 +390,20 @@ impl Socket {
                     self.blocked.set(false);
                     self.flush();
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(_)) => self.end(),
                 Poll::Pending => break,
             }
         }
+    }
+
+    /// Waits for bytes in `buffer`, and meanwhile writes on when the client takes
+    /// more. `Ok(0)` is the end.
+    pub(super) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.write_when_ready(cx);
         if self.ended().is_some() {
             return Poll::Ready(Ok(0));
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::bucket::Bucket;
 use super::subscription;
@@ -16,10 +16,7 @@ use crate::protocol::signature::split_auth;
 use crate::protocol::{
     ChannelName, ClientFrame, CloseReason, ErrorCode, InvalidFrame, User, message,
 };
-use crate::worker::Connection;
-
-/// How long a client is not listened to when the workers are behind.
-const OVERLOAD_PAUSE: Duration = Duration::from_millis(5);
+use crate::worker::{Connection, Handled, Received};
 
 pub(super) const UNAUTHORIZED: &str = "Connection is unauthorized";
 
@@ -66,14 +63,12 @@ pub async fn run(connection: Connection, app: Arc<App>, hub: Arc<Hub>, broker: B
     ));
     connection.receive_leftover(|_, text| session.answer(text));
     let reason = loop {
-        // Whatever a client says may have to be told to others. While they are
-        // behind, it is not listened to.
-        while !session.broker.has_room() {
-            tokio::time::sleep(OVERLOAD_PAUSE).await;
-        }
-        let received = connection.receive(|_, text| session.answer(text)).await;
-        if let Err(reason) = received {
-            break reason;
+        match connection.receive(|_, text| session.answer(text)).await {
+            Ok(Received::All) => {}
+            Ok(Received::TurnOver) => tokio::task::yield_now().await,
+            // Boxed: it is seldom needed, and every byte is paid per connection.
+            Ok(Received::NoRoom) => Box::pin(session.wait_for_room()).await,
+            Err(reason) => break reason,
         }
     };
     tracing::debug!(app = session.app.id, socket_id = %connection.id(), ?reason, "disconnected");
@@ -85,16 +80,28 @@ pub async fn run(connection: Connection, app: Arc<App>, hub: Arc<Hub>, broker: B
 /// Tells a connection why it is not let in.
 pub async fn refuse(connection: Connection, reason: CloseReason) {
     connection.close(reason);
-    while connection.receive(|_, _| ()).await.is_ok() {}
+    while connection.receive(|_, _| Handled::Done).await.is_ok() {}
     connection.worker().hub().closes().count(reason);
     tracing::debug!(?reason, "refused");
 }
 
 impl Session {
-    fn answer(&self, text: &str) {
+    /// Waits until the workers can take what a client's message causes.
+    async fn wait_for_room(&self) {
+        tokio::select! {
+            () = self.broker.wait_for_room() => {}
+            () = self.connection.write_only() => {}
+        }
+    }
+
+    fn answer(&self, text: &str) -> Handled {
         let frame = ClientFrame::parse(text);
+        // What others have to be told of waits until they can be.
+        if frame.as_ref().is_ok_and(ClientFrame::concerns_others) && !self.broker.has_room() {
+            return Handled::NoRoom;
+        }
         if !matches!(frame, Ok(ClientFrame::Ping | ClientFrame::Pong)) && !self.is_within_rate() {
-            return;
+            return Handled::Done;
         }
         let answered = match frame {
             Ok(ClientFrame::Subscribe {
@@ -125,6 +132,7 @@ impl Session {
         if let Err((code, text)) = answered {
             self.connection.send(&message::error(code, &text));
         }
+        Handled::Done
     }
 
     fn is_within_rate(&self) -> bool {
@@ -242,10 +250,6 @@ impl Session {
                 ErrorCode::ClientEventRejected,
                 "Rate limit exceeded",
             ));
-        }
-        if !self.broker.has_room() {
-            let text = "The server is over capacity; the event was not sent";
-            return Err(refusal(ErrorCode::OverCapacity, text));
         }
         let user = membership.flatten();
         let user_id = user.as_ref().map(|user| &*user.json);
