@@ -185,12 +185,12 @@ impl Channel {
             .collect()
     }
 
-    /// Answers one subscriber, in order; if it still waits for its first answer, it
-    /// gets that.
-    pub(super) fn answer_again(&self, to: Address, cached: Option<Frame>, mail: &Mail) {
+    /// Answers one subscriber, in order. False if it still waits for its first answer:
+    /// it gets that.
+    pub(super) fn answer_again(&self, to: Address, cached: Option<Frame>, mail: &Mail) -> bool {
         let state = lock(&self.state);
         if state.is_waiting(to) {
-            return;
+            return false;
         }
         for frame in [Some(self.welcome_of(&state)), cached]
             .into_iter()
@@ -204,6 +204,7 @@ impl Channel {
             };
             mail.send(to.worker, Letter::Cast(cast));
         }
+        true
     }
 
     pub(super) fn welcome_of(&self, state: &State) -> Frame {

@@ -315,11 +315,12 @@ impl Hub {
     }
 
     /// Answers a subscriber that subscribes again: in the channel's order, so that
-    /// what it hears before is in the answer and what it hears after is not.
-    pub fn answer_again(&self, channel: &Channel, to: Address) {
+    /// what it hears before is in the answer and what it hears after is not. False if
+    /// its first answer is still to come, and answers this, too.
+    pub fn answer_again(&self, channel: &Channel, to: Address) -> bool {
         let _shard = lock(self.shard(channel.app(), channel.name().as_str()));
         let cached = self.last_event(channel.app(), channel.name());
-        channel.answer_again(to, cached, &self.mail);
+        channel.answer_again(to, cached, &self.mail)
     }
 
     /// Takes a subscriber away, who was `user` in a presence channel; a channel

@@ -192,7 +192,7 @@ impl Connection {
 
     /// Joins a channel, as `member` if it is a presence channel, and gives back
     /// what to answer. If it had joined before, nothing changes, and the answer goes
-    /// out in the channel's order.
+    /// out in the channel's order; at most one such answer is pending.
     pub fn subscribe(
         &self,
         app: &App,
@@ -200,15 +200,12 @@ impl Connection {
         member: Option<&Member>,
     ) -> Result<Answers, SubscribeError> {
         let hub = &self.worker.hub;
-        if let Some(channel) = hub.find(app, name.as_str())
-            && self
-                .worker
-                .fanout
-                .find(channel.id(), &self.socket)
-                .is_some()
-        {
-            hub.answer_again(&channel, self.address());
-            return Ok([None, None]);
+        if let Some(channel) = hub.find(app, name.as_str()) {
+            let request = || hub.answer_again(&channel, self.address());
+            let fanout = &self.worker.fanout;
+            if fanout.answer_again(channel.id(), &self.socket, request) {
+                return Ok([None, None]);
+            }
         }
         let most = app.max_subscriptions;
         if self.socket.subscriptions.borrow().len() >= most {

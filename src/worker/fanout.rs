@@ -86,6 +86,18 @@ pub(super) struct Subscriber {
     after: Cell<u64>,
     /// Who it is in a presence channel: the identity, and the id as JSON.
     pub(super) user: Option<Rc<UserId>>,
+    further_answer: Cell<FurtherAnswer>,
+}
+
+/// How the answer to a repeated subscription stands. There is one at a time: the list
+/// of a presence channel can be a thousand times as long as the request for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FurtherAnswer {
+    None,
+    /// It is on its way through the inbox.
+    Requested,
+    /// It is in the out-buffer, and pending until that is empty.
+    Appended,
 }
 
 /// A user's id in the two forms that are needed.
@@ -107,6 +119,7 @@ impl FanOut {
             socket: Rc::clone(socket),
             after: Cell::new(joined.after),
             user: user.map(Rc::new),
+            further_answer: Cell::new(FurtherAnswer::None),
         };
         let mut channels = self.channels.borrow_mut();
         channels
@@ -119,6 +132,32 @@ impl FanOut {
     pub(super) fn find(&self, channel: u64, socket: &Socket) -> Option<Option<Rc<UserId>>> {
         let channels = self.channels.borrow();
         Some(channels.get(&channel)?.get(&socket.key.get())?.user.clone())
+    }
+
+    /// Runs `request`, which returns whether an answer will come through the inbox,
+    /// unless an earlier answer is still pending. False if the socket has not joined.
+    pub(super) fn answer_again(
+        &self,
+        channel: u64,
+        socket: &Socket,
+        request: impl FnOnce() -> bool,
+    ) -> bool {
+        let channels = self.channels.borrow();
+        let subscriber = channels
+            .get(&channel)
+            .and_then(|subscribers| subscribers.get(&socket.key.get()));
+        let Some(subscriber) = subscriber else {
+            return false;
+        };
+        let is_pending = match subscriber.further_answer.get() {
+            FurtherAnswer::None => false,
+            FurtherAnswer::Requested => true,
+            FurtherAnswer::Appended => socket.out.borrow().len() > 0,
+        };
+        if !is_pending && request() {
+            subscriber.further_answer.set(FurtherAnswer::Requested);
+        }
+        true
     }
 
     pub(super) fn remove(&self, channel: u64, socket: &Socket) -> Option<Subscriber> {
@@ -147,8 +186,10 @@ impl FanOut {
             let to = subscribers
                 .get(&address.key)
                 .filter(|to| to.socket.id == address.id);
-            if let (Some(to), Audience::Welcome(_)) = (to, cast.to) {
-                to.after.set(to.after.get().min(cast.seq));
+            match (to, cast.to) {
+                (Some(to), Audience::Welcome(_)) => to.after.set(to.after.get().min(cast.seq)),
+                (Some(to), _) => to.further_answer.set(FurtherAnswer::Appended),
+                (None, _) => {}
             }
             return (
                 1,

@@ -2,6 +2,7 @@
 
 use crate::support::{Client, Http, KEY, SECRET, TestServer, hmac};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 /// Subscribes as a member and gives back the answer.
 fn join(client: &mut Client, channel: &str, data: &str) -> Value {
@@ -326,4 +327,50 @@ fn every_members_view_is_the_same_under_churn() {
     }
     drop((last, watchers));
     server.expect_empty();
+}
+
+/// 32 KB of such requests made 124 MB of answers.
+#[test]
+fn a_subscription_that_is_repeated_has_one_answer_pending_at_most() {
+    const REQUESTS: usize = 400;
+    let server = TestServer::with(&[("RESOUND_WORKERS", "1")]);
+    let bulk = "x".repeat(5000);
+    let _members: Vec<Client> = (0..20)
+        .map(|n| {
+            let data = json!({ "user_id": 100 + n, "user_info": bulk }).to_string();
+            joined(&server, "presence-big", &data)
+        })
+        .collect();
+    let mut client = joined(&server, "presence-big", ANA);
+    let auth = format!(
+        "{KEY}:{}",
+        hmac(SECRET, &format!("{}:presence-big:{ANA}", client.id))
+    );
+    let data = json!({ "channel": "presence-big", "auth": auth, "channel_data": ANA });
+    let request = json!({ "event": "pusher:subscribe", "data": data }).to_string();
+    for _ in 0..REQUESTS {
+        client.socket.write(Message::text(&request)).unwrap();
+    }
+    client.socket.flush().unwrap();
+    client.send(r#"{"event":"pusher:ping","data":{}}"#);
+    let (mut answers, mut pongs) = (0, 0);
+    while pongs == 0 || answers == 0 {
+        match client.next_json() {
+            frame if frame["event"] == "pusher_internal:subscription_succeeded" => {
+                assert_eq!(block(&frame)["count"], 21);
+                answers += 1;
+            }
+            frame => {
+                assert_eq!(frame["event"], "pusher:pong");
+                pongs += 1;
+            }
+        }
+    }
+    assert!(answers <= REQUESTS / 10, "{answers} answers");
+    let again = join(&mut client, "presence-big", ANA);
+    assert_eq!(
+        block(&again)["count"],
+        21,
+        "one that comes later is answered"
+    );
 }
