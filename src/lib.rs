@@ -57,9 +57,9 @@
 //!
 //! # A client frame
 //!
-//! 1. A worker reads into a buffer that its sockets share; tungstenite unmasks and
-//!    parses; a text message becomes a [`protocol::ClientFrame`] or is answered
-//!    with an error.
+//! 1. A worker reads into a buffer that its sockets share, and handles a millisecond's
+//!    worth of it before the others have their turn; tungstenite unmasks and parses; a
+//!    text message becomes a [`protocol::ClientFrame`] or is answered with an error.
 //! 2. One `match` in [`ws::session`] runs it.
 //! 3. Any way out drops the [`worker::Connection`], which leaves every channel
 //!    exactly once.
@@ -77,6 +77,7 @@
 //!   handshake, and holds whole frames, so that
 //!   broadcasts, tungstenite's pongs and close frames, and cuts meet only at frame
 //!   boundaries.
+//! - A frame of 8 KiB or more is shared by the out-buffers that hold it.
 //! - An idle connection holds no buffer of ours (a TLS session has its own).
 //! - Disconnecting costs O(own subscriptions); finding a socket or a channel is a
 //!   look-up.

@@ -83,7 +83,7 @@ pub struct Server {
     pub keep_alive_timeout: Duration,
     /// Bytes that may wait for one connection before it is closed as too slow.
     pub max_backlog: usize,
-    /// Bytes that may wait for all connections that do not read, taken together.
+    /// Bytes that may wait for all connections, taken together.
     pub max_total_backlog: usize,
     /// New WebSockets a second from one address, `None` for no limit.
     pub max_connection_rate: Option<u32>,

@@ -1,34 +1,100 @@
-//! What waits, in all workers together, for clients that do not read.
+//! What waits to be written, in all workers together.
 
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A count of bytes with a bound. It counts what sockets hold whose last write
-/// would have blocked; what was not yet tried to write is not a client's fault.
+/// How far a worker's count may be from what the others know of it: no cache line is
+/// shared for every message.
+const STEP: usize = 128 * 1024;
+
+/// The sum of what all workers have told, and its bound. In bytes.
+#[derive(Debug)]
+pub(super) struct Total {
+    told: AtomicUsize,
+    max: usize,
+}
+
+/// One worker's count of what waits in its out-buffers, large frames once.
 #[derive(Debug)]
 pub(super) struct Backlog {
-    bytes: AtomicUsize,
-    most: usize,
+    total: Arc<Total>,
+    own: Cell<usize>,
+    /// The part of the total that is its own.
+    told: Cell<usize>,
 }
 
 impl Backlog {
-    pub(super) fn new(most: usize) -> Self {
-        Self {
-            bytes: AtomicUsize::new(0),
-            most,
-        }
+    pub(super) fn total(max: usize) -> Arc<Total> {
+        Arc::new(Total {
+            told: AtomicUsize::new(0),
+            max,
+        })
     }
 
-    /// Whether clients that are behind get no more.
+    pub(super) fn for_worker(total: &Arc<Total>) -> Rc<Self> {
+        Rc::new(Self {
+            total: Arc::clone(total),
+            own: Cell::new(0),
+            told: Cell::new(0),
+        })
+    }
+
+    /// Whether so much waits that clients that are far behind get no more.
+    pub(super) fn is_high(&self) -> bool {
+        self.waiting() >= self.total.max / 4 * 3
+    }
+
+    /// Whether so much waits that no client that is behind gets more.
     pub(super) fn is_full(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) >= self.most
+        self.waiting() >= self.total.max
     }
 
-    /// A socket held `before` bytes and now holds `after`.
+    /// What took `before` bytes now takes `after`.
     pub(super) fn change(&self, before: usize, after: usize) {
-        if after >= before {
-            self.bytes.fetch_add(after - before, Ordering::Relaxed);
-        } else {
-            self.bytes.fetch_sub(before - after, Ordering::Relaxed);
+        let own = self.own.get() + after - before;
+        self.own.set(own);
+        let told = self.told.get();
+        if own.abs_diff(told) < STEP {
+            return;
         }
+        if own > told {
+            self.total.told.fetch_add(own - told, Ordering::Relaxed);
+        } else {
+            self.total.told.fetch_sub(told - own, Ordering::Relaxed);
+        }
+        self.told.set(own);
+    }
+
+    fn waiting(&self) -> usize {
+        self.total.told.load(Ordering::Relaxed) + self.own.get() - self.told.get()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.own.get() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_know_of_each_other_within_a_step() {
+        let total = Backlog::total(10 * STEP);
+        let (one, two) = (Backlog::for_worker(&total), Backlog::for_worker(&total));
+        one.change(0, 6 * STEP);
+        two.change(0, STEP - 1);
+        assert!(!one.is_high() && !two.is_high());
+        two.change(STEP - 1, 2 * STEP);
+        assert!(one.is_high() && two.is_high() && !two.is_full());
+        two.change(0, 2 * STEP);
+        assert!(one.is_full() && two.is_full());
+        one.change(6 * STEP, 0);
+        two.change(4 * STEP, 0);
+        assert!(!one.is_high() && one.is_empty() && two.is_empty());
+        assert_eq!(total.told.load(Ordering::Relaxed), 0);
     }
 }

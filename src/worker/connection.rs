@@ -132,7 +132,7 @@ impl Connection {
             (tcp, tls),
             websocket,
             admission.ping_interval,
-            Arc::clone(&worker.backlog),
+            Rc::clone(&worker.backlog),
         ));
         socket.out.borrow_mut().begin_with(answer);
         socket

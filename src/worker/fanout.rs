@@ -16,7 +16,9 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::Worker;
+use super::backlog::Backlog;
 use super::lanes::Lanes;
+use super::outbox::Outgoing;
 use super::socket::Socket;
 use crate::hub::{Address, Audience, Cast, Joined, Letter};
 use crate::protocol::{CloseReason, Frame, Member};
@@ -30,9 +32,10 @@ const SLICE: usize = 64;
 const URGENT_SLICE: usize = 256;
 
 /// Bytes that may wait in out-buffers of sockets that take them, before more is
-/// taken from the inbox. When a worker is this far behind, its inbox fills up, and
-/// publishers wait, instead of its sockets being taken for slow.
-const MOST_WAITING: usize = 32 << 20;
+/// taken from the inbox, unless all workers together may have less than twice that.
+/// When a worker is this far behind, its inbox fills up, and publishers wait, instead of
+/// its sockets being taken for slow.
+const MAX_WAITING: usize = 32 << 20;
 
 /// Deliveries appended to out-buffers in one turn of the event loop: a millisecond
 /// or so.
@@ -172,14 +175,20 @@ impl FanOut {
 
     /// Appends a message to the out-buffers of its subscribers. Gives back how many
     /// there are, and those that do not read what they have.
-    fn append(&self, cast: &Cast, max_backlog: usize) -> (usize, Vec<Rc<Socket>>) {
+    fn append(
+        &self,
+        cast: &Cast,
+        max_backlog: usize,
+        backlog: &Rc<Backlog>,
+    ) -> (usize, Vec<Rc<Socket>>) {
         let channels = self.channels.borrow();
         let Some(subscribers) = channels.get(&cast.channel) else {
             return (0, Vec::new());
         };
         let mut queues = self.queues.borrow_mut();
+        let frame = Outgoing::new(&cast.frame, backlog);
         let late = |to: &Subscriber, queue: &mut Queue| {
-            let fits = self.append_to(&to.socket, &cast.frame, max_backlog, queue);
+            let fits = self.append_to(&to.socket, &frame, max_backlog, queue);
             (!fits).then(|| Rc::clone(&to.socket))
         };
         if let Audience::Only(address) | Audience::Welcome(address) = cast.to {
@@ -212,22 +221,20 @@ impl FanOut {
     fn append_to(
         &self,
         socket: &Rc<Socket>,
-        frame: &Frame,
+        frame: &Outgoing<'_>,
         max_backlog: usize,
         queue: &mut Queue,
     ) -> bool {
         if socket.is_behind(max_backlog) {
             return false;
         }
-        let bytes = frame.as_bytes();
-        socket.out.borrow_mut().push(bytes);
+        socket.out.borrow_mut().push(frame);
+        socket.settle();
         // A blocked socket is written when its client reads, not before.
-        if socket.is_blocked() {
-            socket.settle();
-        } else {
+        if !socket.is_blocked() {
             queue.add(socket);
-            socket.queued.set(socket.queued.get() + bytes.len());
-            self.waiting.set(self.waiting.get() + bytes.len());
+            socket.queued.set(socket.queued.get() + frame.len());
+            self.waiting.set(self.waiting.get() + frame.len());
         }
         true
     }
@@ -302,7 +309,8 @@ impl Worker {
     /// the cost of those that are done.
     fn turn(&self, letters: &mut VecDeque<Letter>, lanes: &mut Lanes) -> usize {
         let (mut done, mut deliveries, mut in_a_row) = (0, 0, 0);
-        let has_time = |deliveries| deliveries < TURN && self.fanout.waiting.get() < MOST_WAITING;
+        let max_waiting = MAX_WAITING.min(self.limits.max_total_backlog / 2 / self.workers);
+        let has_time = |deliveries| deliveries < TURN && self.fanout.waiting.get() <= max_waiting;
         for letter in letters.drain(..) {
             let cost = letter.cost();
             match letter {
@@ -338,7 +346,9 @@ impl Worker {
 
     /// Gives back what it took: the number of deliveries, and one for itself.
     fn deliver(&self, cast: &Cast) -> usize {
-        let (deliveries, too_slow) = self.fanout.append(cast, self.limits.max_backlog);
+        let (deliveries, too_slow) =
+            self.fanout
+                .append(cast, self.limits.max_backlog, &self.backlog);
         for socket in too_slow {
             self.close(&socket, CloseReason::TooSlow);
         }
@@ -350,9 +360,10 @@ impl Worker {
         let Some(socket) = socket else { return };
         let most = self.limits.max_backlog;
         let mut queues = self.fanout.queues.borrow_mut();
+        let frame = Outgoing::new(frame, &self.backlog);
         let fits = self
             .fanout
-            .append_to(&socket, frame, most, queues.get(true));
+            .append_to(&socket, &frame, most, queues.get(true));
         drop(queues);
         if !fits {
             self.close(&socket, CloseReason::TooSlow);

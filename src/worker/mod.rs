@@ -57,7 +57,7 @@ const LINGER: Duration = Duration::from_secs(5);
 pub struct Limits {
     /// Bytes that may wait in an out-buffer.
     pub max_backlog: usize,
-    /// Bytes that may wait in all out-buffers whose clients do not read.
+    /// Bytes that may wait in all out-buffers together.
     pub max_total_backlog: usize,
     /// How long to wait for the answer to a ping.
     pub pong_timeout: Duration,
@@ -70,7 +70,9 @@ pub struct Worker {
     index: usize,
     hub: Arc<Hub>,
     limits: Limits,
-    backlog: Arc<Backlog>,
+    backlog: Rc<Backlog>,
+    /// How many workers there are.
+    workers: usize,
     shutdown: watch::Receiver<bool>,
     sockets: RefCell<Slab<Rc<Socket>>>,
     fanout: FanOut,
@@ -100,7 +102,7 @@ pub type Serve = dyn Fn(Rc<Worker>, TcpStream, SocketAddr) + Send + Sync;
 /// The threads.
 pub struct Pool {
     threads: Vec<thread::JoinHandle<()>>,
-    backlog: Arc<Backlog>,
+    backlog: Arc<backlog::Total>,
     broken: Arc<Notify>,
 }
 
@@ -137,14 +139,14 @@ impl Pool {
     pub fn start(count: usize, listener: TcpListener, setup: &Setup) -> io::Result<Self> {
         let mut pool = Self {
             threads: Vec::new(),
-            backlog: Arc::new(Backlog::new(setup.limits.max_total_backlog)),
+            backlog: Backlog::total(setup.limits.max_total_backlog),
             broken: Arc::new(Notify::new()),
         };
         let (senders, receivers) = intake::queues(count - 1);
         for (index, queue) in receivers.into_iter().enumerate() {
-            pool.start_worker(index + 1, setup, move || Ok(Intake::Queue(queue)))?;
+            pool.start_worker((index + 1, count), setup, move || Ok(Intake::Queue(queue)))?;
         }
-        pool.start_worker(0, setup, move || {
+        pool.start_worker((0, count), setup, move || {
             Door::new(listener, senders).map(Intake::Door)
         })?;
         Ok(pool)
@@ -153,7 +155,7 @@ impl Pool {
     /// Starts one, and waits until it has all it needs.
     fn start_worker(
         &mut self,
-        index: usize,
+        (index, workers): (usize, usize),
         setup: &Setup,
         intake: impl FnOnce() -> io::Result<Intake> + Send + 'static,
     ) -> io::Result<()> {
@@ -180,7 +182,7 @@ impl Pool {
                         // Whoever waits for it is there until it has heard.
                         let _ = ready.send(Ok(()));
                         let serve = Arc::clone(&setup.serve);
-                        let worker = Worker::new(index, setup, backlog);
+                        let worker = Worker::new((index, workers), setup, &backlog);
                         runtime.block_on(worker.run(intake, &*serve));
                     }
                     Err(error) => _ = ready.send(Err(error)),
@@ -216,12 +218,17 @@ impl Pool {
 }
 
 impl Worker {
-    fn new(index: usize, setup: Setup, backlog: Arc<Backlog>) -> Rc<Self> {
+    fn new(
+        (index, workers): (usize, usize),
+        setup: Setup,
+        backlog: &Arc<backlog::Total>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             index,
             hub: setup.hub,
             limits: setup.limits,
-            backlog,
+            backlog: Backlog::for_worker(backlog),
+            workers,
             shutdown: setup.shutdown,
             sockets: RefCell::default(),
             fanout: FanOut::default(),

@@ -5,9 +5,10 @@
 //! task is woken to watch for writability.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketContext};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::backlog::Backlog;
-use super::outbox::Outbox;
+use super::outbox::{MAX_PIECES, Outbox, Outgoing};
 use super::wheel::BEAT;
 use crate::hub::Channel;
 use crate::protocol::{CloseReason, Frame, SocketId, message};
@@ -45,8 +46,8 @@ pub(super) struct Socket {
     tls: Option<RefCell<Box<ServerConnection>>>,
     /// Whether the last write would have blocked.
     blocked: Cell<bool>,
-    /// What all sockets hold for clients that do not read, and its own part of it.
-    backlog: Arc<Backlog>,
+    /// What waits in all out-buffers, and its own part of it.
+    backlog: Rc<Backlog>,
     held: Cell<usize>,
     phase: Cell<Phase>,
     /// Of the task that reads.
@@ -91,7 +92,7 @@ impl Socket {
         (tcp, tls): (TcpStream, Option<Box<ServerConnection>>),
         websocket: WebSocketContext,
         ping_interval: Duration,
-        backlog: Arc<Backlog>,
+        backlog: Rc<Backlog>,
     ) -> Self {
         Self {
             id,
@@ -125,25 +126,26 @@ impl Socket {
         self.blocked.get()
     }
 
-    /// Whether its client reads too slowly to be given more: more than `most` bytes
-    /// wait for it, or more than a little while too many wait in the whole process.
-    pub(super) fn is_behind(&self, most: usize) -> bool {
-        let most = if self.blocked.get() && self.backlog.is_full() {
-            most.min(A_LITTLE)
-        } else {
-            most
+    /// Whether its client reads too slowly to be given more: more than `max` bytes
+    /// wait for it, or, when too many wait in the whole process, more than a little, and
+    /// in the end any at all.
+    pub(super) fn is_behind(&self, max: usize) -> bool {
+        let max = match self.blocked.get() {
+            true if self.backlog.is_full() => 0,
+            true if self.backlog.is_high() => max.min(A_LITTLE),
+            _ => max,
         };
-        if self.out.borrow().len() <= most {
+        if self.out.borrow().len() <= max {
             return false;
         }
         self.flush();
-        self.blocked.get() && self.out.borrow().len() > most
+        self.blocked.get() && self.out.borrow().len() > max
     }
 
-    /// Tells the process what it holds for a client that does not read.
+    /// Counts what it holds among what waits in the process.
     pub(super) fn settle(&self) {
-        let holds = if self.blocked.get() && self.ended().is_none() {
-            self.out.borrow().len()
+        let holds = if self.ended().is_none() {
+            self.out.borrow().cost()
         } else {
             0
         };
@@ -164,7 +166,8 @@ impl Socket {
     /// Appends a frame, to be written by the next [`Self::flush`].
     pub(super) fn send(&self, frame: &Frame) {
         if self.is_open() {
-            self.out.borrow_mut().push(frame.as_bytes());
+            let frame = Outgoing::new(frame, &self.backlog);
+            self.out.borrow_mut().push(&frame);
             self.settle();
         }
     }
@@ -319,7 +322,13 @@ impl Socket {
         let tcp = self.tcp.borrow();
         let Some(tls) = &self.tls else {
             while out.len() > 0 {
-                let count = tcp.try_write(out.waiting())?;
+                let count = if out.is_one_piece() {
+                    tcp.try_write(out.waiting())?
+                } else {
+                    let mut slices = [IoSlice::new(&[]); MAX_PIECES];
+                    let pieces = out.waiting_slices(&mut slices);
+                    tcp.try_write_vectored(&slices[..pieces])?
+                };
                 out.advance(count);
             }
             return Ok(());
@@ -480,7 +489,7 @@ impl Read for Stream<'_, '_> {
 
 impl Write for Stream<'_, '_> {
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        self.out.borrow_mut().push(frames);
+        self.out.borrow_mut().copy(frames);
         Ok(frames.len())
     }
 

@@ -54,11 +54,17 @@ impl Process {
 
     /// Resident memory in KiB.
     fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most it ever had.
+    fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }
@@ -302,4 +308,23 @@ fn answers_that_nobody_reads_do_not_fill_the_memory() {
     std::thread::sleep(std::time::Duration::from_secs(1));
     assert!(server.memory() < 150 * 1024, "{} KiB", server.memory());
     Client::connect(&server).expect_alive();
+}
+
+/// One of 100 kB for 2000 took 200 MB more.
+#[test]
+fn a_large_event_is_not_copied_for_each_subscriber() {
+    const SUBSCRIBERS: u64 = 500;
+    const KIB: u64 = 100;
+    let server = Process::start("");
+    let mut clients: Vec<Client> = (0..SUBSCRIBERS).map(|_| Client::connect(&server)).collect();
+    clients
+        .iter_mut()
+        .for_each(|client| client.subscribe("lobby"));
+    let before = server.peak_memory();
+    let data = "x".repeat(100 * 1024);
+    Http::connect(&server).publish(&["lobby"], "ev", &data);
+    let event = format!(r#"{{"event":"ev","data":"{data}","channel":"lobby"}}"#);
+    clients.iter_mut().for_each(|client| client.expect(&event));
+    let more = server.peak_memory() - before;
+    assert!(more < SUBSCRIBERS * KIB / 5, "{more} KiB more");
 }
