@@ -75,13 +75,21 @@ impl Call {
 }
 
 impl Api {
-    /// Answers a request for `/apps/{id}/{path}`.
-    pub async fn handle(&self, request: Request<Incoming>, id: &str, path: &[&str]) -> Reply {
+    /// Answers a request for `/apps/{id}/{path}`. Calls `on_refusal` once it is clear
+    /// that nobody wants the body, before that is read.
+    pub async fn handle(
+        &self,
+        request: Request<Incoming>,
+        id: &str,
+        path: &[&str],
+        on_refusal: impl FnOnce(),
+    ) -> Reply {
         let (head, body) = request.into_parts();
         let answer = async {
             let (call, signed) = match self.check(&head, id, path) {
                 Ok(checked) => checked,
                 Err(error) => {
+                    on_refusal();
                     body::discard(body, self.request_timeout).await;
                     return Err(error);
                 }

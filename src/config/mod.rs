@@ -79,7 +79,11 @@ pub struct Server {
     pub pong_timeout: Duration,
     /// How long a request's body may take.
     pub request_timeout: Duration,
-    /// How long an HTTP connection may wait for its next request, and a head may take.
+    /// How long a new connection may take until its first request's head is there, the
+    /// TLS handshake included.
+    pub request_head_timeout: Duration,
+    /// How long an HTTP connection may wait for its next request, and that request's
+    /// head may take.
     pub keep_alive_timeout: Duration,
     /// Bytes that may wait for one connection before it is closed as too slow.
     pub max_backlog: usize,
@@ -87,6 +91,8 @@ pub struct Server {
     pub max_total_backlog: usize,
     /// New WebSockets a second from one address, `None` for no limit.
     pub max_connection_rate: Option<u32>,
+    /// Connections at a time from one address, loopback excepted; `None` for no limit.
+    pub max_connections_per_address: Option<usize>,
     /// How long connections get to end when the server stops.
     pub shutdown_grace: Duration,
 }

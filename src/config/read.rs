@@ -159,10 +159,12 @@ impl Reader {
                 .filter(|t| !t.is_zero()),
             pong_timeout: self.seconds(&group, "pong_timeout", 1),
             request_timeout: self.seconds(&group, "request_timeout", 1),
+            request_head_timeout: self.seconds(&group, "request_head_timeout", 1),
             keep_alive_timeout: self.seconds(&group, "keep_alive_timeout", 1),
             max_backlog: self.size(&group, "max_backlog", &bytes),
             max_total_backlog: self.size(&group, "max_total_backlog", &bytes),
             max_connection_rate: self.optional(&group, "max_connection_rate"),
+            max_connections_per_address: self.optional(&group, "max_connections_per_address"),
             shutdown_grace: self.seconds(&group, "shutdown_grace", 0),
         };
         // Known so that a Reverb project's settings are understood; they are about Laravel's own tools.

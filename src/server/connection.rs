@@ -1,6 +1,6 @@
 //! One accepted connection: TLS, HTTP, and the step to a WebSocket.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -16,15 +16,16 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shared;
+use super::activity::Activity;
 use super::route::{self, Exchange};
 use super::stream::{Deadline, Stream};
 use crate::protocol::CloseReason;
-use crate::worker::{Admission, Connection, Upgraded, Worker};
+use crate::worker::{Admission, Connection, Incoming, Upgraded, Worker};
 use crate::ws::handshake::Handshake;
 use crate::ws::session;
 
-/// How long a TLS handshake or a last goodbye may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a last goodbye may take.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of hyper's read buffer: most of a request's head.
 const HEAD_BYTES: usize = 16 * 1024;
@@ -38,47 +39,67 @@ const REFUSED: Admission = Admission {
 };
 
 /// Serves a connection in a task on this worker.
-pub(super) fn spawn(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
+pub(super) fn spawn(worker: Rc<Worker>, incoming: Incoming, shared: Arc<Shared>) {
     let running = worker.running();
     tokio::task::spawn_local(async move {
         let _running = running;
-        if let Err(error) = tcp.set_nodelay(true) {
+        let peer = incoming.peer;
+        if let Err(error) = incoming.tcp.set_nodelay(true) {
             tracing::debug!(%peer, %error, "the client went at once");
             return;
         }
-        let Some(stream) = secure(tcp, peer, &shared).await else {
-            return;
-        };
         // Boxed: an HTTP connection is big, and most end as a small WebSocket.
-        Box::pin(serve(worker, stream, peer, shared)).await;
+        Box::pin(serve_unless_idle(worker, incoming, shared)).await;
     });
+}
+
+/// Serves a connection until it ends, is upgraded, or takes a place for nothing.
+async fn serve_unless_idle(worker: Rc<Worker>, incoming: Incoming, shared: Arc<Shared>) {
+    let activity = Rc::new(Activity::new(&worker));
+    let peer = incoming.peer;
+    let time = shared.request_head_timeout;
+    tokio::select! {
+        () = serve(worker, incoming, shared, Rc::clone(&activity)) => {}
+        () = activity.evicted() => {
+            tracing::debug!(%peer, "closed an idle connection: places for connections are short");
+        }
+        () = activity.is_overdue(time) => {
+            tracing::debug!(%peer, "closed a connection whose first request did not come in time");
+        }
+    }
 }
 
 async fn secure(tcp: TcpStream, peer: SocketAddr, shared: &Shared) -> Option<Stream> {
     let Some(tls) = &shared.tls else {
         return Some(Stream::Plain(tcp));
     };
-    match timeout(HANDSHAKE_TIMEOUT, tls.accept(tcp)).await {
-        Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream))),
-        Ok(Err(error)) => {
+    match tls.accept(tcp).await {
+        Ok(stream) => Some(Stream::Tls(Box::new(stream))),
+        Err(error) => {
             tracing::info!(%peer, %error, "TLS handshake failed");
-            None
-        }
-        Err(_) => {
-            tracing::info!(%peer, "TLS handshake took too long");
             None
         }
     }
 }
 
 /// Speaks HTTP until the connection ends or becomes a WebSocket.
-async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, shared: Arc<Shared>) {
+async fn serve(
+    worker: Rc<Worker>,
+    incoming: Incoming,
+    shared: Arc<Shared>,
+    activity: Rc<Activity>,
+) {
+    let Incoming { tcp, peer, place } = incoming;
+    let Some(stream) = secure(tcp, peer, &shared).await else {
+        return;
+    };
     let exchange = Rc::new(Exchange {
         worker: Rc::clone(&worker),
         shared,
         peer,
+        is_over_limit: place.is_over_limit(),
         upgrade: RefCell::new(None),
-        hold: Rc::new(Cell::new(false)),
+        activity: Rc::clone(&activity),
     });
     let service = {
         let exchange = Rc::clone(&exchange);
@@ -98,7 +119,7 @@ async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, shared: Arc
             TokioIo::new(Deadline::new(
                 stream,
                 exchange.shared.write_timeout,
-                Rc::clone(&exchange.hold),
+                activity,
             )),
             service,
         );
@@ -124,6 +145,7 @@ async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, shared: Arc
                 tls,
                 leftover: parts.read_buf,
                 answer,
+                place,
             };
             start_session(&worker, upgraded, handshake, &exchange.shared);
         }
@@ -133,7 +155,7 @@ async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, shared: Arc
 
 async fn close(mut stream: Stream) {
     // The connection is over; whether the client hears of it does not matter.
-    let _ = timeout(HANDSHAKE_TIMEOUT, stream.shutdown()).await;
+    let _ = timeout(GOODBYE_TIMEOUT, stream.shutdown()).await;
 }
 
 /// Gives a WebSocket a small task of its own.

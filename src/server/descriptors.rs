@@ -12,9 +12,19 @@ const RESERVED: u64 = 128;
 /// Open files that a worker's event loop takes.
 const PER_WORKER: u64 = 5;
 
-/// Raises the soft limit to the hard one, says so if that is little, and gives back
-/// how many WebSockets there may be.
-pub(super) fn raise_limit(workers: usize) -> usize {
+/// Open files that are no connections: the terminal, the port, the links to Redis.
+const OWN: u64 = 32;
+
+/// How many connections there may be.
+pub(super) struct Descriptors {
+    /// WebSockets.
+    pub(super) sockets: usize,
+    /// Connections of any kind.
+    pub(super) connections: usize,
+}
+
+/// Raises the soft limit to the hard one, and says so if that is little.
+pub(super) fn raise_limit(workers: usize) -> Descriptors {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -26,7 +36,10 @@ pub(super) fn raise_limit(workers: usize) -> usize {
         tracing::warn!(%error, "the limit of open files cannot be raised");
     }
     let Some(files) = getrlimit(Resource::Nofile).current else {
-        return usize::MAX;
+        return Descriptors {
+            sockets: usize::MAX,
+            connections: usize::MAX,
+        };
     };
     if files < FEW {
         tracing::warn!(
@@ -34,7 +47,13 @@ pub(super) fn raise_limit(workers: usize) -> usize {
             "few open files are allowed, and each connection takes one; raise the hard limit (ulimit -Hn, LimitNOFILE)"
         );
     }
-    let reserved = RESERVED + PER_WORKER * workers as u64;
+    let per_worker = PER_WORKER * workers as u64;
     // At least half of few files, so that a small limit still serves somebody.
-    usize::try_from(files.saturating_sub(reserved).max(files / 2)).unwrap_or(usize::MAX)
+    let sockets = files.saturating_sub(RESERVED + per_worker).max(files / 2);
+    let connections = files.saturating_sub(OWN + per_worker).max(sockets);
+    let as_usize = |count| usize::try_from(count).unwrap_or(usize::MAX);
+    Descriptors {
+        sockets: as_usize(sockets),
+        connections: as_usize(connections),
+    }
 }

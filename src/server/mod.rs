@@ -1,5 +1,6 @@
 //! The listening socket, TLS, hyper, and the routes.
 
+mod activity;
 mod connection;
 mod demo;
 mod descriptors;
@@ -22,7 +23,7 @@ use crate::broker::Broker;
 use crate::cluster::{DialError, Node, Running};
 use crate::config::Config;
 use crate::hub::{Capacity, Hub};
-use crate::worker::{Limits, Pool, Setup};
+use crate::worker::{Limits, Places, Pool, Setup};
 use crate::ws::arrivals::Arrivals;
 pub use tls::TlsError;
 
@@ -35,6 +36,7 @@ pub struct Server {
     hub: Arc<Hub>,
     shared: Arc<Shared>,
     limits: Limits,
+    places: Arc<Places>,
     workers: usize,
     node: Option<Node>,
 }
@@ -46,6 +48,7 @@ struct Shared {
     broker: Broker,
     arrivals: Arrivals,
     prefix: String,
+    request_head_timeout: Duration,
     keep_alive_timeout: Duration,
     write_timeout: Duration,
     tls: Option<TlsAcceptor>,
@@ -92,15 +95,20 @@ impl Server {
     /// its signing, which give everybody the application's signature.
     pub fn bind(config: &Config, demo: bool) -> Result<Self, StartError> {
         let server = &config.server;
-        let sockets = descriptors::raise_limit(server.workers.get());
+        let descriptors = descriptors::raise_limit(server.workers.get());
         let tls = server.tls.as_ref().map(tls::acceptor).transpose()?;
         let listener = listener::bind(&server.host, server.port)?;
         let workers = server.workers.get();
         let node = config.scaling.as_ref().map(Node::new).transpose()?;
         let capacity = Capacity {
             inbox_bytes: INBOX_BYTES,
-            sockets,
+            sockets: descriptors.sockets,
         };
+        let places = Places::new(
+            descriptors.connections,
+            descriptors.sockets,
+            server.max_connections_per_address,
+        );
         let relay = node.as_ref().map(|node| Arc::clone(node.relay()));
         let hub = Arc::new(Hub::with_relay(&config.apps, workers, capacity, relay));
         let cluster = node.as_ref().map(Node::cluster);
@@ -119,6 +127,7 @@ impl Server {
             broker,
             arrivals: Arrivals::new(server.max_connection_rate),
             prefix: server.path.clone(),
+            request_head_timeout: server.request_head_timeout,
             keep_alive_timeout: server.keep_alive_timeout,
             write_timeout: server.request_timeout,
             tls,
@@ -135,6 +144,7 @@ impl Server {
             hub,
             shared: Arc::new(shared),
             limits,
+            places: Arc::new(places),
             workers,
             node,
         })
@@ -207,13 +217,14 @@ impl Server {
     ) -> io::Result<()> {
         let (down, is_down) = watch::channel(false);
         let shared = Arc::clone(&self.shared);
-        let serve: Arc<crate::worker::Serve> = Arc::new(move |worker, tcp, peer| {
-            connection::spawn(worker, tcp, peer, Arc::clone(&shared))
+        let serve: Arc<crate::worker::Serve> = Arc::new(move |worker, incoming| {
+            connection::spawn(worker, incoming, Arc::clone(&shared))
         });
         let setup = Setup {
             hub: self.hub,
             limits: self.limits,
             shutdown: is_down,
+            places: self.places,
             serve,
         };
         let pool = Pool::start(self.workers, self.listener, &setup)?;

@@ -1,6 +1,6 @@
 //! The routes.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 
+use super::activity::Activity;
 use super::{Shared, demo};
 use crate::api::{ApiError, Reply, health, ready, text};
 use crate::protocol::CloseReason;
@@ -24,10 +25,11 @@ pub(super) struct Exchange {
     pub(super) worker: Rc<Worker>,
     pub(super) shared: Arc<Shared>,
     pub(super) peer: SocketAddr,
+    /// Whether its address has more connections than it may have.
+    pub(super) is_over_limit: bool,
     /// Set when a request was answered with 101.
     pub(super) upgrade: RefCell<Option<Handshake>>,
-    /// Whether the answer is held back, to go out with the first frame.
-    pub(super) hold: Rc<Cell<bool>>,
+    pub(super) activity: Rc<Activity>,
 }
 
 /// Where a path leads.
@@ -58,6 +60,13 @@ impl<'a> Route<'a> {
 /// Answers one request. Routes are found with the configured prefix and without
 /// it, since a proxy may have taken it off.
 pub(super) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> Reply {
+    exchange.activity.begin_request();
+    let reply = route(exchange, request).await;
+    exchange.activity.wait();
+    reply
+}
+
+async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
     let shared = &exchange.shared;
     let full = request.uri().path().to_owned();
     let bare = full
@@ -65,7 +74,14 @@ pub(super) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> R
         .and_then(|path| Route::parse(path, shared.demo));
     match bare.or_else(|| Route::parse(&full, shared.demo)) {
         Some(Route::App(key)) => open(exchange, &request.into_parts().0, key).await,
-        Some(Route::Api(id, call)) => shared.api.handle(request, id, &call).await,
+        _ if exchange.is_over_limit => text(
+            StatusCode::TOO_MANY_REQUESTS,
+            "Too many connections from this address (RESOUND_MAX_CONNECTIONS_PER_ADDRESS).",
+        ),
+        Some(Route::Api(id, call)) => {
+            let refused = || exchange.activity.wait();
+            shared.api.handle(request, id, &call, refused).await
+        }
         Some(Route::Up) => asked(&request, || health(is_down(exchange))),
         Some(Route::Ready) => asked(&request, || {
             ready(is_down(exchange), shared.broker.readiness())
@@ -92,7 +108,7 @@ async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
     let allowed = shared.arrivals.allow(exchange.peer.ip(), Instant::now());
     match handshake::check(request, key, &shared.apps, exchange.worker.hub()) {
         Ok(mut handshake) => {
-            if !allowed {
+            if !allowed || exchange.is_over_limit {
                 handshake.outcome = Err(CloseReason::TooManyConnections);
             }
             if let Ok((app, slot)) = &mut handshake.outcome
@@ -102,7 +118,7 @@ async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
             }
             let reply = switching(&handshake.accept);
             *exchange.upgrade.borrow_mut() = Some(handshake);
-            exchange.hold.set(true);
+            exchange.activity.is_held.set(true);
             reply
         }
         Err(error) => refused(error),

@@ -1,6 +1,5 @@
 //! A connection while it speaks HTTP: plain or TLS.
 
-use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
+
+use super::activity::Activity;
 
 pub(super) enum Stream {
     Plain(TcpStream),
@@ -41,17 +42,17 @@ pub(super) struct Deadline {
     patience: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
-    hold: Rc<Cell<bool>>,
+    activity: Rc<Activity>,
     held: Vec<u8>,
 }
 
 impl Deadline {
-    pub(super) fn new(stream: Stream, patience: Duration, hold: Rc<Cell<bool>>) -> Self {
+    pub(super) fn new(stream: Stream, patience: Duration, activity: Rc<Activity>) -> Self {
         Self {
             stream,
             patience,
             waiting: None,
-            hold,
+            activity,
             held: Vec::new(),
         }
     }
@@ -66,6 +67,7 @@ impl Deadline {
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
+        self.activity.is_blocked.set(written.is_pending());
         if written.is_ready() {
             self.waiting = None;
             return written;
@@ -98,7 +100,7 @@ impl AsyncWrite for Deadline {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.hold.get() {
+        if self.activity.is_held.get() {
             self.held.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -111,7 +113,7 @@ impl AsyncWrite for Deadline {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.hold.get() {
+        if self.activity.is_held.get() {
             let before = self.held.len();
             slices
                 .iter()
@@ -127,7 +129,7 @@ impl AsyncWrite for Deadline {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.hold.get() {
+        if self.activity.is_held.get() {
             return Poll::Ready(Ok(()));
         }
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);

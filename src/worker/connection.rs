@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::places::Place;
 use super::socket::Socket;
 use super::{Running, UserId, Worker};
 use crate::app::App;
@@ -75,6 +76,8 @@ pub struct Upgraded {
     /// The answer to the handshake, which was not written yet: it goes out with the
     /// first frames.
     pub answer: Vec<u8>,
+    /// Its place among all connections.
+    pub place: Place,
 }
 
 /// On which terms a connection was let in.
@@ -106,6 +109,7 @@ pub struct Connection {
     worker: Rc<Worker>,
     unhandled: RefCell<Option<Box<Unhandled>>>,
     _slot: Option<Slot>,
+    _place: Place,
     _running: Running,
 }
 
@@ -117,6 +121,7 @@ impl Connection {
             tls,
             leftover,
             answer,
+            place,
         } = upgraded;
         let config = WebSocketConfig::default()
             .read_buffer_size(0)
@@ -152,6 +157,7 @@ impl Connection {
             worker: Rc::clone(worker),
             unhandled: RefCell::default(),
             _slot: admission.slot,
+            _place: place,
             _running: worker.running(),
         }
     }

@@ -7,20 +7,36 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError::{Closed, Full};
 
+use super::places::{Place, Places};
+
 /// A connection that is in no event loop.
-type Accepted = (std::net::TcpStream, SocketAddr);
+type Accepted = (std::net::TcpStream, SocketAddr, Place);
 
 /// Accepted connections that may wait for a worker.
 const QUEUE: usize = 1024;
 
 /// Connections that are accepted in a row, before the worker looks after its others.
 const IN_A_ROW: usize = 64;
+
+/// How often it is told that connections cannot be accepted.
+const REMIND: Duration = Duration::from_secs(10);
+
+/// An accepted connection, in the event loop of the worker that serves it.
+pub struct Incoming {
+    /// Its socket.
+    pub tcp: TcpStream,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// Its place among all connections.
+    pub place: Place,
+}
 
 pub(super) enum Intake {
     Door(Door),
@@ -36,6 +52,11 @@ pub(super) struct Door {
     turn: usize,
     /// Accepted since the worker last looked after its others.
     in_a_row: usize,
+    places: Arc<Places>,
+    /// Since when all places are taken.
+    full_since: Option<Instant>,
+    /// When a connection that could not be taken was last told of.
+    told: Option<Instant>,
 }
 
 /// The other workers' queues, both ends.
@@ -45,15 +66,15 @@ pub(super) fn queues(count: usize) -> (Vec<mpsc::Sender<Accepted>>, Vec<mpsc::Re
 
 impl Intake {
     /// The next connection of this worker; `None` if there will be no more.
-    pub(super) async fn next(&mut self) -> Option<(TcpStream, SocketAddr)> {
+    pub(super) async fn next(&mut self) -> Option<Incoming> {
         let queue = match self {
             Self::Door(door) => return Some(door.next().await),
             Self::Queue(queue) => queue,
         };
         loop {
-            let (stream, peer) = queue.recv().await?;
+            let (stream, peer, place) = queue.recv().await?;
             match TcpStream::from_std(stream) {
-                Ok(stream) => return Some((stream, peer)),
+                Ok(tcp) => return Some(Incoming { tcp, peer, place }),
                 Err(error) => {
                     tracing::warn!(%peer, %error, "the connection cannot be watched; it is closed");
                 }
@@ -67,46 +88,88 @@ impl Door {
     pub(super) fn new(
         listener: std::net::TcpListener,
         queues: Vec<mpsc::Sender<Accepted>>,
+        places: Arc<Places>,
     ) -> io::Result<Self> {
         Ok(Self {
             listener: TcpListener::from_std(listener)?,
             queues,
             turn: 0,
             in_a_row: 0,
+            places,
+            full_since: None,
+            told: None,
         })
     }
 
-    async fn next(&mut self) -> (TcpStream, SocketAddr) {
+    async fn next(&mut self) -> Incoming {
         loop {
             self.in_a_row += 1;
             if self.in_a_row > IN_A_ROW {
                 self.in_a_row = 0;
                 tokio::task::yield_now().await;
             }
+            self.wait_for_place().await;
             match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    self.turn = (self.turn + 1) % (self.queues.len() + 1);
-                    if self.turn == 0 {
-                        return (stream, peer);
+                Ok((tcp, peer)) => match self.places.take(peer.ip()) {
+                    Some(place) => {
+                        self.turn = (self.turn + 1) % (self.queues.len() + 1);
+                        if self.turn == 0 {
+                            return Incoming { tcp, peer, place };
+                        }
+                        self.hand_on(tcp, peer, place);
                     }
-                    self.hand_on(stream, peer);
-                }
+                    None => {
+                        if self.is_to_be_told() {
+                            tracing::warn!(
+                                %peer,
+                                "closed a connection whose address has all that it may have \
+                                 (RESOUND_MAX_CONNECTIONS_PER_ADDRESS)"
+                            );
+                        }
+                    }
+                },
                 // A client that went before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 // Mostly "too many open files": connections have to go first.
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept connections; trying again in 100 ms");
+                    if self.is_to_be_told() {
+                        tracing::error!(%error, "cannot accept connections; trying again every 100 ms");
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }
     }
 
+    /// Waits while all places are taken, for idle connections that make room: those who
+    /// connect meanwhile wait in the kernel's queue.
+    async fn wait_for_place(&mut self) {
+        while self.places.are_taken() {
+            let since = *self.full_since.get_or_insert_with(Instant::now);
+            self.places.ask_for_one();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if since.elapsed() > Duration::from_secs(1) && self.is_to_be_told() {
+                tracing::error!(
+                    "cannot accept connections: all places are taken; raise the limit of open files"
+                );
+            }
+        }
+        self.full_since = None;
+    }
+
+    fn is_to_be_told(&mut self) -> bool {
+        let is_due = self.told.is_none_or(|told| told.elapsed() >= REMIND);
+        if is_due {
+            self.told = Some(Instant::now());
+        }
+        is_due
+    }
+
     /// Gives a connection to the worker whose turn it is, or to the next that can
     /// take it; gives up, which closes it, if none of the others can: they have stalled.
-    fn hand_on(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn hand_on(&mut self, stream: TcpStream, peer: SocketAddr, place: Place) {
         let mut accepted = match stream.into_std() {
-            Ok(stream) => (stream, peer),
+            Ok(stream) => (stream, peer, place),
             Err(error) => return tracing::warn!(%peer, %error, "an accepted connection is lost"),
         };
         for further in 0..self.queues.len() {

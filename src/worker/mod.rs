@@ -16,6 +16,7 @@ mod fanout;
 mod intake;
 mod lanes;
 mod outbox;
+mod places;
 mod socket;
 mod wheel;
 
@@ -23,14 +24,13 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use slab::Slab;
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -45,6 +45,8 @@ use wheel::Wheel;
 
 pub use connection::{Admission, Connection, Handled, Received, Upgraded};
 pub use fanout::UserId;
+pub use intake::Incoming;
+pub use places::{Idle, Place, Places, Waiter, network};
 
 /// Bytes read from a socket at a time, into a buffer that all sockets of a worker share.
 const READ_BYTES: usize = 32 * 1024;
@@ -74,6 +76,8 @@ pub struct Worker {
     /// How many workers there are.
     workers: usize,
     shutdown: watch::Receiver<bool>,
+    places: Arc<Places>,
+    idle: Idle,
     sockets: RefCell<Slab<Rc<Socket>>>,
     fanout: FanOut,
     wheel: RefCell<Wheel>,
@@ -95,9 +99,9 @@ impl Drop for Running {
     }
 }
 
-/// Serves one accepted TCP connection; called on the worker's thread, where it
-/// may spawn local tasks.
-pub type Serve = dyn Fn(Rc<Worker>, TcpStream, SocketAddr) + Send + Sync;
+/// Serves one accepted connection; called on the worker's thread, where it may spawn
+/// local tasks.
+pub type Serve = dyn Fn(Rc<Worker>, Incoming) + Send + Sync;
 
 /// The threads.
 pub struct Pool {
@@ -115,6 +119,8 @@ pub struct Setup {
     pub limits: Limits,
     /// Becomes true when they have to stop.
     pub shutdown: watch::Receiver<bool>,
+    /// Places for connections.
+    pub places: Arc<Places>,
     /// What is done with a connection.
     pub serve: Arc<Serve>,
 }
@@ -146,8 +152,9 @@ impl Pool {
         for (index, queue) in receivers.into_iter().enumerate() {
             pool.start_worker((index + 1, count), setup, move || Ok(Intake::Queue(queue)))?;
         }
+        let places = Arc::clone(&setup.places);
         pool.start_worker((0, count), setup, move || {
-            Door::new(listener, senders).map(Intake::Door)
+            Door::new(listener, senders, places).map(Intake::Door)
         })?;
         Ok(pool)
     }
@@ -230,6 +237,8 @@ impl Worker {
             backlog: Backlog::for_worker(backlog),
             workers,
             shutdown: setup.shutdown,
+            places: setup.places,
+            idle: Idle::new(),
             sockets: RefCell::default(),
             fanout: FanOut::default(),
             wheel: RefCell::new(Wheel::new()),
@@ -244,6 +253,11 @@ impl Worker {
     /// The channels of all workers.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+
+    /// Its HTTP connections that wait for a request.
+    pub fn idle(&self) -> &Idle {
+        &self.idle
     }
 
     /// Becomes true when the server is going down.
@@ -266,8 +280,14 @@ impl Worker {
         loop {
             tokio::select! {
                 next = intake.next() => {
-                    let Some((stream, peer)) = next else { break };
-                    serve(Rc::clone(&self), stream, peer);
+                    let Some(incoming) = next else { break };
+                    if self.places.are_short() {
+                        self.idle.evict_longest();
+                    }
+                    serve(Rc::clone(&self), incoming);
+                }
+                () = self.places.asked() => {
+                    self.idle.evict_longest();
                 }
                 _ = shutdown.wait_for(|down| *down) => break,
                 // Neither ends but by a panic, and without them no socket is served.

@@ -1,12 +1,13 @@
 //! How often new connections come from one address.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use crate::app::Rate;
+use crate::worker::network;
 
 /// Addresses that are remembered before those without news are forgotten.
 const MOST_ADDRESSES: usize = 10_000;
@@ -50,17 +51,6 @@ impl Arrivals {
             .entry(network)
             .or_insert_with(|| Bucket::new(rate, now))
             .take(now)
-    }
-}
-
-/// What counts as one address: of IPv6 the /64 that one customer is given.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

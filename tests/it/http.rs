@@ -224,12 +224,22 @@ fn a_body_that_does_not_come_is_given_up() {
             "Request timeout. The request body did not arrive in time."
         )
     );
+}
+
+/// It shared the time that a connection is kept for its next request, 75 s.
+#[test]
+fn a_new_connection_has_a_time_of_its_own_for_its_first_request() {
+    let server = TestServer::with(&[("RESOUND_REQUEST_HEAD_TIMEOUT", "1")]);
+    let begin = std::time::Instant::now();
+    let mut kept = Http::connect(&server);
+    assert_eq!(kept.request("GET", "/up", "").status, 200);
     let mut silent = Http::connect(&server);
-    silent.write("GET /up HTT");
-    assert!(
-        silent.is_closed(),
-        "a head that does not come is given up, too"
-    );
+    let mut slow = Http::connect(&server);
+    slow.write("GET /up HTT");
+    assert!(silent.is_closed() && slow.is_closed());
+    assert!(begin.elapsed() < std::time::Duration::from_secs(5));
+    assert_eq!(kept.request("GET", "/up", "").status, 200);
+    Client::connect(&server).expect_alive();
 }
 
 #[test]

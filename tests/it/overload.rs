@@ -10,7 +10,7 @@ use resound::broker::Broker;
 use resound::config::Config;
 use resound::hub::{Address, Capacity, Hub};
 use resound::protocol::{ChannelName, SocketId, message};
-use resound::worker::{Admission, Connection, Limits, Pool, Setup, Upgraded};
+use resound::worker::{Admission, Connection, Limits, Places, Pool, Setup, Upgraded};
 use resound::ws::session;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -54,7 +54,8 @@ impl Workers {
                 shutdown_grace: config.server.shutdown_grace,
             },
             shutdown: is_down,
-            serve: Arc::new(move |worker, tcp, _| {
+            places: Arc::new(Places::new(usize::MAX, usize::MAX, None)),
+            serve: Arc::new(move |worker, incoming| {
                 let app = Arc::clone(&served);
                 let admission = Admission {
                     ping_interval: app.ping_interval,
@@ -63,10 +64,11 @@ impl Workers {
                     slot: None,
                 };
                 let upgraded = Upgraded {
-                    tcp,
+                    tcp: incoming.tcp,
                     tls: None,
                     leftover: bytes::Bytes::new(),
                     answer: Vec::new(),
+                    place: incoming.place,
                 };
                 let connection = Connection::new(&worker, upgraded, admission);
                 let hub = Arc::clone(worker.hub());

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{APP_ID, At, Client, Http, KEY, SECRET, hmac};
+use crate::support::{APP_ID, At, Client, Http, KEY, SECRET, Signed, body, hmac};
 use serde_json::{Value, json};
 
 struct Process {
@@ -308,6 +308,44 @@ fn answers_that_nobody_reads_do_not_fill_the_memory() {
     std::thread::sleep(std::time::Duration::from_secs(1));
     assert!(server.memory() < 150 * 1024, "{} KiB", server.memory());
     Client::connect(&server).expect_alive();
+}
+
+/// 450 of them, with 400 open files, stopped publishes for 75 s.
+#[test]
+fn connections_that_say_nothing_stop_neither_publishes_nor_handshakes() {
+    let server = Process::start("ulimit -n 400;");
+    let mut member = Client::connect(&server);
+    member.subscribe("lobby");
+    let event = r#"{"event":"ev","data":"x","channel":"lobby"}"#;
+    // In the middle of a request: not to be closed, however long ago it began.
+    let body = body(&["lobby"], "ev", "x");
+    let target = Signed::post("events", &body).target();
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut half = Http::connect(&server);
+    half.write(&head);
+    half.write(&body[..5]);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let mut refused = Http::connect(&server);
+    refused.write("POST /apps/x/events HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n");
+    let mut silent: Vec<Http> = (0..450).map(|_| Http::connect(&server)).collect();
+    let begin = std::time::Instant::now();
+    for _ in 0..20 {
+        Http::connect(&server).publish(&["lobby"], "ev", "x");
+        member.expect(event);
+        Client::connect(&server).expect_alive();
+    }
+    assert!(
+        begin.elapsed() < std::time::Duration::from_secs(8),
+        "they had to wait"
+    );
+    assert!(silent[0].is_closed(), "who waits longest goes first");
+    assert!(refused.is_closed(), "nobody waits for its body");
+    half.write(&body[5..]);
+    assert_eq!(half.answer().status, 200);
+    member.expect(event);
 }
 
 /// One of 100 kB for 2000 took 200 MB more.

@@ -1,5 +1,6 @@
 //! TLS: the same server, encrypted.
 
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -114,4 +115,20 @@ fn closes_carry_their_code_and_a_close_notify() {
     client.closed_with(1001, "Server is shutting down");
     // rustls reports an end without close_notify as an error, with it as 0 bytes.
     assert_eq!(client.socket.get_mut().read(&mut [0; 16]).unwrap(), 0);
+}
+
+#[test]
+fn a_handshake_that_does_not_come_is_given_up_as_any_first_request_is() {
+    let authority = authority();
+    let text = |path: &PathBuf| path.to_str().unwrap().to_owned();
+    let server = TestServer::with(&[
+        ("RESOUND_TLS_CERT", &text(&authority.cert)),
+        ("RESOUND_TLS_KEY", &text(&authority.key)),
+        ("RESOUND_REQUEST_HEAD_TIMEOUT", "1"),
+    ]);
+    for hello in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
+        let mut silent = tcp(&server);
+        silent.write_all(hello).unwrap();
+        assert_eq!(silent.read(&mut [0; 100]).unwrap(), 0, "{hello:?}");
+    }
 }

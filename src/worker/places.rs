@@ -1,0 +1,306 @@
+//! Places for connections, of any kind: each takes an open file.
+//!
+//! When they run short, each worker closes the HTTP connection that has waited longest
+//! for a request, for each that it gets ([`Idle`]). So whoever connects and says
+//! nothing takes no place from a publish.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+use tokio::sync::Notify;
+
+/// Places that are kept free for connections that are accepted before those that were
+/// closed for them are gone.
+const SPARE: usize = 64;
+
+/// Connections over an address's limit that are let in to be told so.
+const TOLD: usize = 16;
+
+/// How many connections there are, and may be.
+#[derive(Debug)]
+pub struct Places {
+    taken: AtomicUsize,
+    max: usize,
+    /// From how many on they are short.
+    short: usize,
+    /// Asks all workers to close an idle connection.
+    wanted: Notify,
+    max_per_address: Option<usize>,
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A connection's place; given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    places: Arc<Places>,
+    /// Boxed, since most have none and all are paid for.
+    network: Option<Box<IpAddr>>,
+    is_over_limit: bool,
+}
+
+impl Places {
+    /// `max` connections, of which `sockets` may be WebSockets; `max_per_address` from
+    /// one address, loopback excepted: everybody behind a proxy on this machine is there.
+    pub fn new(max: usize, sockets: usize, max_per_address: Option<usize>) -> Self {
+        Self {
+            taken: AtomicUsize::new(0),
+            max,
+            short: max
+                .saturating_sub(SPARE)
+                .max(max.midpoint(sockets.min(max))),
+            wanted: Notify::new(),
+            max_per_address,
+            by_address: Mutex::default(),
+        }
+    }
+
+    /// A place for a connection from `address`; `None` if it has far more than it may
+    /// have. Whoever accepts connections asks [`Self::are_taken`] before.
+    pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let (network, is_over_limit) = match self.max_per_address {
+            Some(max) if !address.to_canonical().is_loopback() => {
+                let network = network(address);
+                (Some(Box::new(network)), self.count(network, max)?)
+            }
+            _ => (None, false),
+        };
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Some(Place {
+            places: Arc::clone(self),
+            network,
+            is_over_limit,
+        })
+    }
+
+    /// Whether idle connections have to go.
+    pub fn are_short(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) > self.short
+    }
+
+    /// Whether there is none left.
+    pub fn are_taken(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) >= self.max
+    }
+
+    /// Has every worker close the connection that has been idle longest.
+    pub(super) fn ask_for_one(&self) {
+        self.wanted.notify_waiters();
+    }
+
+    /// Is done when [`Self::ask_for_one`] is called.
+    pub(super) async fn asked(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Counts one more of an address; true if it is over its limit.
+    fn count(&self, network: IpAddr, max: usize) -> Option<bool> {
+        let mut by_address = self.by_address();
+        let count = by_address.entry(network).or_insert(0);
+        if *count >= max.saturating_add(TOLD) {
+            return None;
+        }
+        *count += 1;
+        Some(*count > max)
+    }
+
+    fn by_address(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        // A map of counters is whole after any panic.
+        self.by_address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Whether its address has more connections than it may have: it is only told so.
+    pub fn is_over_limit(&self) -> bool {
+        self.is_over_limit
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.taken.fetch_sub(1, Ordering::Relaxed);
+        let Some(network) = &self.network else { return };
+        let mut by_address = self.places.by_address();
+        if let Some(count) = by_address.get_mut(network) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(network);
+            }
+        }
+    }
+}
+
+/// What counts as one address: of IPv6 the /64 that one customer is given.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// A worker's HTTP connections, those that have waited longest for a request first.
+#[derive(Debug)]
+pub struct Idle {
+    connections: RefCell<LruCache<u64, Rc<Waiter>>>,
+    next: Cell<u64>,
+}
+
+/// An HTTP connection, as far as it waits for requests.
+#[derive(Debug)]
+pub struct Waiter {
+    id: u64,
+    is_waiting: Cell<bool>,
+    evicted: Notify,
+}
+
+impl Idle {
+    pub(super) fn new() -> Self {
+        Self {
+            connections: RefCell::new(LruCache::unbounded()),
+            next: Cell::new(0),
+        }
+    }
+
+    /// A new connection, which waits for its first request.
+    pub fn enter(&self) -> Rc<Waiter> {
+        let id = self.next.get();
+        self.next.set(id + 1);
+        let waiter = Rc::new(Waiter {
+            id,
+            is_waiting: Cell::new(true),
+            evicted: Notify::new(),
+        });
+        self.connections.borrow_mut().put(id, Rc::clone(&waiter));
+        waiter
+    }
+
+    /// It waits from now on.
+    pub fn wait(&self, waiter: &Rc<Waiter>) {
+        waiter.is_waiting.set(true);
+        let mut connections = self.connections.borrow_mut();
+        if connections.contains(&waiter.id) {
+            connections.promote(&waiter.id);
+        } else {
+            // It was asked to go and had something to do.
+            connections.put(waiter.id, Rc::clone(waiter));
+        }
+    }
+
+    /// It waits for nothing any more.
+    pub fn leave(&self, waiter: &Waiter) {
+        self.connections.borrow_mut().pop(&waiter.id);
+    }
+
+    /// Asks the one to go that has waited longest. False if none waits.
+    pub(super) fn evict_longest(&self) -> bool {
+        let mut connections = self.connections.borrow_mut();
+        for _ in 0..connections.len() {
+            let Some((id, waiter)) = connections.pop_lru() else {
+                break;
+            };
+            if waiter.is_waiting.get() {
+                waiter.evicted.notify_one();
+                return true;
+            }
+            connections.put(id, waiter);
+        }
+        false
+    }
+}
+
+impl Waiter {
+    /// It has a request to serve.
+    pub fn begin(&self) {
+        self.is_waiting.set(false);
+    }
+
+    /// Is done when it is asked to go while it waits.
+    pub async fn evicted(&self) {
+        loop {
+            self.evicted.notified().await;
+            if self.is_waiting.get() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(max: usize, max_per_address: Option<usize>) -> Arc<Places> {
+        Arc::new(Places::new(max, max / 2, max_per_address))
+    }
+
+    #[test]
+    fn a_place_is_given_back() {
+        let places = places(4, None);
+        let take = || places.take("192.0.2.1".parse().unwrap());
+        let mut taken: Vec<Place> = (0..4).map(|_| take().unwrap()).collect();
+        assert!(places.are_short() && places.are_taken());
+        taken.truncate(3);
+        assert!(!places.are_short() && !places.are_taken());
+        drop(take().unwrap());
+        taken.clear();
+        assert_eq!(places.taken.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn an_address_over_its_limit_is_told_so_and_far_over_it_is_closed() {
+        let places = places(1000, Some(2));
+        let take = |address: &str| places.take(address.parse().unwrap());
+        let one = ["2001:db8::1", "2001:db8::2", "2001:db8::ffff"];
+        let taken = one.map(|address| take(address).unwrap());
+        assert_eq!(
+            taken.each_ref().map(Place::is_over_limit),
+            [false, false, true]
+        );
+        assert!(!take("2001:db8:0:1::1").unwrap().is_over_limit());
+        let told: Vec<Place> = (1..TOLD).map(|_| take(one[0]).unwrap()).collect();
+        assert!(take(one[0]).is_none());
+        drop((taken, told));
+        assert!(!take(one[0]).unwrap().is_over_limit());
+        assert!(places.by_address().is_empty());
+        for loopback in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            let taken: Vec<Place> = (0..50).map(|_| take(loopback).unwrap()).collect();
+            assert!(taken.iter().all(|place| !place.is_over_limit()));
+        }
+        let mapped = ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"];
+        let taken = mapped.map(|address| take(address).unwrap());
+        assert!(taken[2].is_over_limit());
+    }
+
+    #[test]
+    fn who_waits_longest_goes_first_and_nobody_who_does_not_wait() {
+        let idle = Idle::new();
+        let waiters: Vec<Rc<Waiter>> = (0..4).map(|_| idle.enter()).collect();
+        waiters[0].begin();
+        waiters[1].begin();
+        idle.wait(&waiters[0]);
+        let mut order = Vec::new();
+        while idle.evict_longest() {
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            let asked =
+                |waiter: &&Rc<Waiter>| std::pin::pin!(waiter.evicted()).poll(&mut cx).is_ready();
+            order.extend(waiters.iter().filter(asked).map(|waiter| waiter.id));
+        }
+        assert_eq!(order, [2, 3, 0]);
+        idle.wait(&waiters[1]);
+        idle.wait(&waiters[2]);
+        assert!(idle.evict_longest() && idle.evict_longest() && !idle.evict_longest());
+        idle.wait(&waiters[3]);
+        waiters.iter().for_each(|waiter| idle.leave(waiter));
+        assert!(!idle.evict_longest() && idle.connections.borrow().is_empty());
+    }
+}
