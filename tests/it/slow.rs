@@ -21,9 +21,14 @@ fn a_client_that_does_not_read_is_closed_with_4100_and_holds_up_nobody() {
     let mut http = Http::connect(&server);
     // The kernel's buffers of both ends take some megabytes first.
     const MESSAGES: usize = 400;
+    let subscribers = || server.hub.find(&server.app, "lobby").unwrap().counts();
     for _ in 0..MESSAGES {
         http.publish(&["lobby"], "ev", &data);
         quick.expect(&event);
+        // It has some seconds to read the rest.
+        if subscribers().subscriptions == 1 {
+            break;
+        }
     }
     let mut got = 0;
     loop {
