@@ -118,7 +118,7 @@ impl Broker {
             } else {
                 self.hub.publish(app, channel, publish.except, encode)
             };
-            tracing::debug!(app = app.id, %channel, event = publish.name, subscribers, "published");
+            tracing::debug!(app = app.id, %channel, event = %publish.name, subscribers, "published");
         }
     }
 

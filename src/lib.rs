@@ -23,7 +23,8 @@
 //! hub
 //! config
 //! app
-//! protocol, telemetry, shutdown
+//! protocol, shutdown
+//! telemetry
 //! ```
 //!
 //! `tests/it/layers.rs` fails on anything else, on a runtime in [`protocol`], on an

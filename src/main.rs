@@ -47,7 +47,7 @@ fn check(sources: &Sources) -> ExitCode {
         return fail(&error, BAD_CONFIGURATION);
     }
     for warning in &config.warnings {
-        eprintln!("resound: warning: {warning}");
+        telemetry::print(&format!("resound: warning: {warning}"));
     }
     match io::stdout().write_all(report::table(&config).as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,7 +70,10 @@ fn start(sources: &Sources, demo: bool) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error, BAD_CONFIGURATION),
     };
-    telemetry::start(config.server.debug);
+    let _log = match telemetry::start(config.server.debug) {
+        Ok(log) => log,
+        Err(error) => return fail(&error, 1),
+    };
     // Without it, only a thread that goes on allocating would give memory back.
     if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {
         tracing::warn!(%error, "memory will be given back late");
@@ -92,6 +95,7 @@ enum RunError {
 
 #[tokio::main(flavor = "current_thread")]
 async fn run(config: &Config, demo: bool) -> Result<(), RunError> {
+    telemetry::survive_size_limit()?;
     let shutdown = shutdown::on_signal()?;
     let server = Server::bind(config, demo)?;
     server.announce(config);
@@ -100,7 +104,7 @@ async fn run(config: &Config, demo: bool) -> Result<(), RunError> {
 
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     for line in error.to_string().lines() {
-        eprintln!("resound: {line}");
+        telemetry::print(&format!("resound: {line}"));
     }
     ExitCode::from(code)
 }

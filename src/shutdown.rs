@@ -4,6 +4,8 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::telemetry;
+
 /// Exit status after a second signal: the work that was left was dropped.
 const FORCED: i32 = 1;
 
@@ -26,6 +28,7 @@ pub fn on_signal() -> io::Result<impl Future<Output = ()>> {
                 _ = terminate.recv() => {}
             }
             tracing::warn!("second signal: ending at once");
+            telemetry::flush();
             std::process::exit(FORCED);
         });
     })

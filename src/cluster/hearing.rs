@@ -17,6 +17,7 @@ use super::topics::{Deed, Entry, Last};
 use super::wire::{self, EventHead, Message, Question};
 use crate::hub::{Event, NodeId, Note, Topic};
 use crate::protocol::message;
+use crate::telemetry::limit::limited;
 
 impl Session<'_> {
     pub(super) fn answered(&mut self, answer: Value, expect: Expect) -> Result<(), Broken> {
@@ -264,7 +265,8 @@ impl Session<'_> {
             Heed::New(0) => {}
             Heed::New(missed) => {
                 add(&self.link.status.missed, missed);
-                tracing::warn!(%bus, node = %head.node, missed, "events of another node did not come");
+                let what = "events of another node did not come";
+                limited!(warn, what, None, { %bus, node = %head.node, missed, }, what);
             }
         }
         if self.link.hub.deliver(event) {

@@ -11,6 +11,7 @@ use super::topics::{Entry, Topics};
 use super::wire::{EventHead, MAX_MESSAGE, Message, Termination, event};
 use crate::hub::{Event, Fact, Note, Topic};
 use crate::protocol::message;
+use crate::telemetry::limit::limited;
 
 /// Facts expire after an hour; they are refreshed well before.
 const REFRESH: Duration = Duration::from_secs(1200);
@@ -78,7 +79,8 @@ impl Session<'_> {
             is_kept,
         };
         if text.len() + 200 > MAX_MESSAGE {
-            tracing::warn!(bytes = text.len(), "an event is too long for other nodes");
+            let what = "an event is too long for other nodes";
+            limited!(warn, what, None, { bytes = text.len(), }, what);
             self.link.relay.count_dropped(1);
             return;
         }

@@ -98,6 +98,19 @@ impl<'a> ClientFrame<'a> {
         }
     }
 
+    /// What it is, in a word of the protocol.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Subscribe { .. } => "pusher:subscribe",
+            Self::Unsubscribe { .. } => "pusher:unsubscribe",
+            Self::Signin { .. } => "pusher:signin",
+            Self::Ping => "pusher:ping",
+            Self::Pong => "pusher:pong",
+            Self::ClientEvent { .. } => "client event",
+            Self::Ignored => "ignored",
+        }
+    }
+
     /// Reads one text message.
     pub fn parse(text: &'a str) -> Result<Self, InvalidFrame> {
         let Envelope {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError::{Closed, Full};
 
 use super::places::{Place, Places};
+use crate::telemetry::limit::limited;
 
 /// A connection that is in no event loop.
 type Accepted = (std::net::TcpStream, SocketAddr, Place);
@@ -24,9 +25,6 @@ const QUEUE: usize = 1024;
 
 /// Connections that are accepted in a row, before the worker looks after its others.
 const IN_A_ROW: usize = 64;
-
-/// How often it is told that connections cannot be accepted.
-const REMIND: Duration = Duration::from_secs(10);
 
 /// An accepted connection, in the event loop of the worker that serves it.
 pub struct Incoming {
@@ -55,8 +53,6 @@ pub(super) struct Door {
     places: Arc<Places>,
     /// Since when all places are taken.
     full_since: Option<Instant>,
-    /// When a connection that could not be taken was last told of.
-    told: Option<Instant>,
 }
 
 /// The other workers' queues, both ends.
@@ -76,7 +72,8 @@ impl Intake {
             match TcpStream::from_std(stream) {
                 Ok(tcp) => return Some(Incoming { tcp, peer, place }),
                 Err(error) => {
-                    tracing::warn!(%peer, %error, "the connection cannot be watched; it is closed");
+                    let text = "the connection cannot be watched; it is closed";
+                    limited!(warn, text, None, { %peer, %error, }, text);
                 }
             }
         }
@@ -97,7 +94,6 @@ impl Door {
             in_a_row: 0,
             places,
             full_since: None,
-            told: None,
         })
     }
 
@@ -119,22 +115,17 @@ impl Door {
                         self.hand_on(tcp, peer, place);
                     }
                     None => {
-                        if self.is_to_be_told() {
-                            tracing::warn!(
-                                %peer,
-                                "closed a connection whose address has all that it may have \
-                                 (RESOUND_MAX_CONNECTIONS_PER_ADDRESS)"
-                            );
-                        }
+                        let text = "closed a connection whose address has all that it may have \
+                                    (RESOUND_MAX_CONNECTIONS_PER_ADDRESS)";
+                        limited!(warn, text, None, { %peer, }, text);
                     }
                 },
                 // A client that went before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 // Mostly "too many open files": connections have to go first.
                 Err(error) => {
-                    if self.is_to_be_told() {
-                        tracing::error!(%error, "cannot accept connections; trying again every 100 ms");
-                    }
+                    let text = "cannot accept connections; trying again in 100 ms";
+                    limited!(error, text, None, { %error, }, text);
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -148,21 +139,12 @@ impl Door {
             let since = *self.full_since.get_or_insert_with(Instant::now);
             self.places.ask_for_one();
             tokio::time::sleep(Duration::from_millis(1)).await;
-            if since.elapsed() > Duration::from_secs(1) && self.is_to_be_told() {
-                tracing::error!(
-                    "cannot accept connections: all places are taken; raise the limit of open files"
-                );
+            if since.elapsed() > Duration::from_secs(1) {
+                let text = "cannot accept connections: all places are taken; raise the limit of open files";
+                limited!(error, text, None, {}, text);
             }
         }
         self.full_since = None;
-    }
-
-    fn is_to_be_told(&mut self) -> bool {
-        let is_due = self.told.is_none_or(|told| told.elapsed() >= REMIND);
-        if is_due {
-            self.told = Some(Instant::now());
-        }
-        is_due
     }
 
     /// Gives a connection to the worker whose turn it is, or to the next that can
@@ -170,7 +152,11 @@ impl Door {
     fn hand_on(&mut self, stream: TcpStream, peer: SocketAddr, place: Place) {
         let mut accepted = match stream.into_std() {
             Ok(stream) => (stream, peer, place),
-            Err(error) => return tracing::warn!(%peer, %error, "an accepted connection is lost"),
+            Err(error) => {
+                let text = "an accepted connection is lost";
+                limited!(warn, text, None, { %peer, %error, }, text);
+                return;
+            }
         };
         for further in 0..self.queues.len() {
             let queue = &self.queues[(self.turn - 1 + further) % self.queues.len()];
@@ -179,6 +165,7 @@ impl Door {
                 Err(Full(back) | Closed(back)) => accepted = back,
             }
         }
-        tracing::warn!(%peer, "no worker can take another connection; it is closed");
+        let text = "no worker can take another connection; it is closed";
+        limited!(warn, text, None, { %peer, }, text);
     }
 }

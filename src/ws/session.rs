@@ -100,6 +100,12 @@ impl Session {
         if frame.as_ref().is_ok_and(ClientFrame::concerns_others) && !self.broker.has_room() {
             return Handled::NoRoom;
         }
+        tracing::debug!(
+            app = self.app.id,
+            socket_id = %self.connection.id(),
+            kind = frame.as_ref().map_or("invalid", ClientFrame::kind),
+            "message"
+        );
         if !matches!(frame, Ok(ClientFrame::Ping | ClientFrame::Pong)) && !self.is_within_rate() {
             return Handled::Done;
         }

@@ -19,6 +19,7 @@ mod heartbeat;
 mod http;
 mod layers;
 mod limits;
+mod logs;
 mod overload;
 mod presence;
 mod process;
