@@ -129,7 +129,7 @@ impl Signed {
         let matches = |query: &str| is_signed(head, query, signature, app, rules.prefix);
         if !matches(&query) && !matches(&canonical_query_as_sent(&pairs)) {
             let path = head.uri.path();
-            tracing::debug!(app = app.id, signed = ?format!("{}\n{path}\n{query}", head.method), "signature does not match");
+            tracing::debug!(app = app.id, method = %head.method, path, query, "signature does not match");
             return Err(AuthError::Signature {
                 method: head.method.to_string(),
                 path: path.to_owned(),

@@ -6,9 +6,11 @@
 pub mod auth;
 mod body;
 mod events;
+mod log;
 mod queries;
 mod reply;
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
@@ -18,6 +20,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::app::Apps;
 use crate::broker::Broker;
+use crate::telemetry::limit::limited;
 use auth::{Authorized, Signed};
 pub use reply::{ApiError, Reply, health, json, ready, text};
 
@@ -80,8 +83,8 @@ impl Api {
     pub async fn handle(
         &self,
         request: Request<Incoming>,
-        id: &str,
-        path: &[&str],
+        (id, path): (&str, &[&str]),
+        peer: SocketAddr,
         on_refusal: impl FnOnce(),
     ) -> Reply {
         let (head, body) = request.into_parts();
@@ -98,7 +101,7 @@ impl Api {
             self.run(call, &signed.with_body(body)?).await
         };
         answer.await.unwrap_or_else(|error: ApiError| {
-            tracing::info!(app = id, method = %head.method, path = head.uri.path(), %error, "refused a request");
+            log::refused(&error, self.apps.by_id(id).map(|app| &**app), &head, peer);
             error.into_reply()
         })
     }
@@ -136,12 +139,8 @@ impl Api {
             Call::Stats(name) => self.stats(request, &name).await,
             Call::Terminate(user) => {
                 let connections = self.broker.terminate(request.app(), &user);
-                tracing::info!(
-                    app = request.app().id,
-                    user,
-                    connections,
-                    "terminated a user's connections"
-                );
+                let text = "terminated a user's connections";
+                limited!(info, text, Some(&*request.app().id), { user, connections, }, text);
                 Ok(json("{}"))
             }
             Call::Connections => Ok(self.connections(request).await),

@@ -15,10 +15,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Shared;
 use super::activity::Activity;
 use super::route::{self, Exchange};
 use super::stream::{Deadline, Stream};
+use super::{Shared, log};
 use crate::protocol::CloseReason;
 use crate::worker::{Admission, Connection, Incoming, Upgraded, Worker};
 use crate::ws::handshake::Handshake;
@@ -76,7 +76,7 @@ async fn secure(tcp: TcpStream, peer: SocketAddr, shared: &Shared) -> Option<Str
     match tls.accept(tcp).await {
         Ok(stream) => Some(Stream::Tls(Box::new(stream))),
         Err(error) => {
-            tracing::info!(%peer, %error, "TLS handshake failed");
+            log::tls_failed(&error, peer);
             None
         }
     }
@@ -132,10 +132,10 @@ async fn serve(
             poll_fn(|cx| http.poll_without_shutdown(cx)).await
         }
     };
-    if let Err(error) = &ended {
-        tracing::debug!(%peer, %error, "HTTP connection ended");
-    }
     let parts = http.into_parts();
+    if let Err(error) = &ended {
+        log::http_ended(error, &parts.read_buf, peer);
+    }
     let (stream, answer) = parts.io.into_inner().into_parts();
     match exchange.upgrade.take() {
         Some(handshake) if ended.is_ok() => {
@@ -147,7 +147,7 @@ async fn serve(
                 answer,
                 place,
             };
-            start_session(&worker, upgraded, handshake, &exchange.shared);
+            start_session(&worker, upgraded, handshake, &exchange);
         }
         _ => close(stream).await,
     }
@@ -159,7 +159,12 @@ async fn close(mut stream: Stream) {
 }
 
 /// Gives a WebSocket a small task of its own.
-fn start_session(worker: &Rc<Worker>, upgraded: Upgraded, handshake: Handshake, shared: &Shared) {
+fn start_session(
+    worker: &Rc<Worker>,
+    upgraded: Upgraded,
+    handshake: Handshake,
+    exchange: &Exchange,
+) {
     // A handshake that was under way when the server began to go down.
     let outcome = match handshake.outcome {
         Ok(_) if *worker.shutdown().borrow() => Err(CloseReason::ShuttingDown),
@@ -174,12 +179,13 @@ fn start_session(worker: &Rc<Worker>, upgraded: Upgraded, handshake: Handshake, 
                 slot: Some(slot),
             };
             let connection = Connection::new(worker, upgraded, admission);
-            let (hub, broker) = (Arc::clone(worker.hub()), shared.broker.clone());
-            tokio::task::spawn_local(session::run(connection, app, hub, broker));
+            let (hub, broker) = (Arc::clone(worker.hub()), exchange.shared.broker.clone());
+            let peer = exchange.peer;
+            tokio::task::spawn_local(session::run(connection, app, peer, hub, broker));
         }
         Err(reason) => {
             let connection = Connection::new(worker, upgraded, REFUSED);
-            tokio::task::spawn_local(session::refuse(connection, reason));
+            tokio::task::spawn_local(session::refuse(connection, exchange.peer, reason));
         }
     }
 }

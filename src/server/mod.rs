@@ -5,6 +5,7 @@ mod connection;
 mod demo;
 mod descriptors;
 mod listener;
+mod log;
 mod route;
 mod stream;
 mod tls;

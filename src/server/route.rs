@@ -17,8 +17,10 @@ use super::activity::Activity;
 use super::{Shared, demo};
 use crate::api::{ApiError, Reply, health, ready, text};
 use crate::protocol::CloseReason;
+use crate::telemetry::limit::limited;
 use crate::worker::Worker;
 use crate::ws::handshake::{self, Handshake, HandshakeError};
+use crate::ws::log::Caller;
 
 /// What the requests of one connection share.
 pub(super) struct Exchange {
@@ -67,12 +69,13 @@ pub(super) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> R
 }
 
 async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
-    let shared = &exchange.shared;
+    let (shared, peer) = (&exchange.shared, exchange.peer);
     let full = request.uri().path().to_owned();
+    tracing::debug!(%peer, method = %request.method(), path = full, "request");
     let bare = full
         .strip_prefix(&shared.prefix)
         .and_then(|path| Route::parse(path, shared.demo));
-    match bare.or_else(|| Route::parse(&full, shared.demo)) {
+    let reply = match bare.or_else(|| Route::parse(&full, shared.demo)) {
         Some(Route::App(key)) => open(exchange, &request.into_parts().0, key).await,
         _ if exchange.is_over_limit => text(
             StatusCode::TOO_MANY_REQUESTS,
@@ -80,15 +83,21 @@ async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
         ),
         Some(Route::Api(id, call)) => {
             let refused = || exchange.activity.wait();
-            shared.api.handle(request, id, &call, refused).await
+            shared.api.handle(request, (id, &call), peer, refused).await
         }
         Some(Route::Up) => asked(&request, || health(is_down(exchange))),
         Some(Route::Ready) => asked(&request, || {
             ready(is_down(exchange), shared.broker.readiness())
         }),
         Some(Route::Demo(rest)) => demo::answer(shared, request, &rest).await,
-        None => ApiError::NotFound.into_reply(),
-    }
+        None => {
+            let text = "request refused: no such address (404)";
+            limited!(info, text, None, { %peer, method = %request.method(), path = full, }, text);
+            ApiError::NotFound.into_reply()
+        }
+    };
+    tracing::debug!(%peer, status = reply.status().as_u16(), "answered");
+    reply
 }
 
 fn is_down(exchange: &Exchange) -> bool {
@@ -105,6 +114,13 @@ fn asked(request: &Request<Incoming>, answer: impl FnOnce() -> Reply) -> Reply {
 
 async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
     let shared = &exchange.shared;
+    let caller = Caller {
+        peer: exchange.peer,
+        request,
+        key,
+        app: shared.apps.by_key(key).map(|app| &**app),
+    };
+    caller.log_connecting();
     let allowed = shared.arrivals.allow(exchange.peer.ip(), Instant::now());
     match handshake::check(request, key, &shared.apps, exchange.worker.hub()) {
         Ok(mut handshake) => {
@@ -116,12 +132,18 @@ async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
             {
                 handshake.outcome = Err(reason);
             }
+            if let Err(reason) = handshake.outcome {
+                caller.log_refused(reason);
+            }
             let reply = switching(&handshake.accept);
             *exchange.upgrade.borrow_mut() = Some(handshake);
             exchange.activity.is_held.set(true);
             reply
         }
-        Err(error) => refused(error),
+        Err(error) => {
+            caller.log_bad_handshake(error);
+            refused(error)
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Logs, on standard error.
 //!
 //! Logging never stops, slows or ends the server: lines wait in a bounded queue for a
-//! thread of their own ([`queue`]), no error of writing reaches whoever logs, what
+//! thread of their own (`queue`), no error of writing reaches whoever logs, what
 //! clients can cause is limited ([`limit`]), and no field is longer than a glance or
-//! can talk to a terminal ([`fields`]).
+//! can talk to a terminal (`fields`).
 
 mod fields;
 pub mod limit;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,6 +32,7 @@ pub(super) fn refusal(code: ErrorCode, text: impl Into<Cow<'static, str>>) -> Re
 pub(super) struct Session {
     pub(super) connection: Connection,
     pub(super) app: Arc<App>,
+    pub(super) peer: SocketAddr,
     /// Who it is, once it has signed in.
     pub(super) user: OnceCell<SignedIn>,
     hub: Arc<Hub>,
@@ -40,7 +42,13 @@ pub(super) struct Session {
 }
 
 /// Serves a connection until it ends.
-pub async fn run(connection: Connection, app: Arc<App>, hub: Arc<Hub>, broker: Broker) {
+pub async fn run(
+    connection: Connection,
+    app: Arc<App>,
+    peer: SocketAddr,
+    hub: Arc<Hub>,
+    broker: Broker,
+) {
     let now = Instant::now();
     let bucket = |rate| RefCell::new(Bucket::new(rate, now));
     let (messages, client_events) = (
@@ -50,6 +58,7 @@ pub async fn run(connection: Connection, app: Arc<App>, hub: Arc<Hub>, broker: B
     let session = Session {
         connection,
         app,
+        peer,
         user: OnceCell::new(),
         hub,
         broker,
@@ -57,6 +66,7 @@ pub async fn run(connection: Connection, app: Arc<App>, hub: Arc<Hub>, broker: B
         client_events,
     };
     let connection = &session.connection;
+    tracing::debug!(app = session.app.id, socket_id = %connection.id(), %peer, "connected");
     connection.send(&message::connection_established(
         connection.id(),
         session.app.activity_timeout,
@@ -71,18 +81,18 @@ pub async fn run(connection: Connection, app: Arc<App>, hub: Arc<Hub>, broker: B
             Err(reason) => break reason,
         }
     };
-    tracing::debug!(app = session.app.id, socket_id = %connection.id(), ?reason, "disconnected");
+    session.log_end(reason);
     session.hub.closes().count(reason);
     let worker = Rc::clone(connection.worker());
     worker.bury(session);
 }
 
 /// Tells a connection why it is not let in.
-pub async fn refuse(connection: Connection, reason: CloseReason) {
+pub async fn refuse(connection: Connection, peer: SocketAddr, reason: CloseReason) {
     connection.close(reason);
     while connection.receive(|_, _| Handled::Done).await.is_ok() {}
     connection.worker().hub().closes().count(reason);
-    tracing::debug!(?reason, "refused");
+    tracing::debug!(socket_id = %connection.id(), %peer, ?reason, "refused");
 }
 
 impl Session {
@@ -119,26 +129,52 @@ impl Session {
                 Ok(())
             }
             Ok(ClientFrame::Unsubscribe { channel }) => {
-                self.connection.unsubscribe(&self.app, &channel);
+                let had_joined = self.connection.unsubscribe(&self.app, &channel);
+                tracing::debug!(
+                    app = self.app.id,
+                    socket_id = %self.connection.id(),
+                    channel = &*channel,
+                    had_joined,
+                    "unsubscribed"
+                );
                 Ok(())
             }
-            Ok(ClientFrame::Signin { auth, user_data }) => self.sign_in(&auth, &user_data),
+            Ok(ClientFrame::Signin { auth, user_data }) => self
+                .sign_in(&auth, &user_data)
+                .map_err(|why| ("sign-in refused", None, why)),
             Ok(ClientFrame::ClientEvent {
                 event,
                 channel,
                 data,
-            }) => self.client_event(&event, &channel, data),
+            }) => self
+                .client_event(&event, &channel, data)
+                .map_err(|why| ("client event refused", Some(channel), why)),
             Ok(ClientFrame::Ping) => {
                 self.connection.send(&message::pong());
                 Ok(())
             }
             Ok(ClientFrame::Pong | ClientFrame::Ignored) => Ok(()),
-            Err(InvalidFrame) => Err(refusal(ErrorCode::InvalidMessage, InvalidFrame.to_string())),
+            Err(InvalidFrame) => {
+                let why = refusal(ErrorCode::InvalidMessage, InvalidFrame.to_string());
+                Err(("message refused", None, why))
+            }
         };
-        if let Err((code, text)) = answered {
-            self.connection.send(&message::error(code, &text));
+        if let Err((what, channel, why)) = answered {
+            self.log_refusal(what, channel.as_deref(), &why);
+            self.send_error(why.0, &why.1);
         }
         Handled::Done
+    }
+
+    pub(super) fn send_error(&self, code: ErrorCode, text: &str) {
+        tracing::debug!(
+            app = self.app.id,
+            socket_id = %self.connection.id(),
+            code = code.number(),
+            text,
+            "error sent"
+        );
+        self.connection.send(&message::error(code, text));
     }
 
     fn is_within_rate(&self) -> bool {
@@ -151,10 +187,9 @@ impl Session {
         if self.app.terminate_on_limit {
             self.connection.close(CloseReason::RateLimited);
         } else {
-            self.connection.send(&message::error(
-                ErrorCode::ClientEventRejected,
-                "Rate limit exceeded",
-            ));
+            let why = refusal(ErrorCode::ClientEventRejected, "Rate limit exceeded");
+            self.log_refusal("message refused", None, &why);
+            self.send_error(why.0, &why.1);
         }
         false
     }
@@ -200,8 +235,7 @@ impl Session {
             let text = format!(
                 "The watchlist has more than {MAX_WATCHLIST} users; the first {MAX_WATCHLIST} are kept"
             );
-            self.connection
-                .send(&message::error(ErrorCode::WatchlistLimit, &text));
+            self.send_error(ErrorCode::WatchlistLimit, &text);
         }
         Ok(())
     }

@@ -25,15 +25,16 @@ pub(super) fn subscribe(
                 .for_each(|frame| connection.send(frame));
             tracing::debug!(app = app.id, socket_id = %connection.id(), channel, "subscribed");
         }
-        Err((code, text)) => {
-            tracing::debug!(app = app.id, socket_id = %connection.id(), channel, %text, "subscription refused");
+        Err(why) => {
+            session.log_refusal("subscription refused", Some(channel), &why);
+            let (code, text) = why;
             connection.send(&message::subscription_error(channel, code, &text));
             let told = if code == ErrorCode::Unauthorized {
                 UNAUTHORIZED
             } else {
                 &text
             };
-            connection.send(&message::error(code, told));
+            session.send_error(code, told);
         }
     }
 }

@@ -56,7 +56,7 @@ impl Workers {
             shutdown: is_down,
             places: Arc::new(Places::new(usize::MAX, usize::MAX, None)),
             serve: Arc::new(move |worker, incoming| {
-                let app = Arc::clone(&served);
+                let (app, peer) = (Arc::clone(&served), incoming.peer);
                 let admission = Admission {
                     ping_interval: app.ping_interval,
                     max_message_size: app.max_message_size,
@@ -72,7 +72,7 @@ impl Workers {
                 };
                 let connection = Connection::new(&worker, upgraded, admission);
                 let hub = Arc::clone(worker.hub());
-                tokio::task::spawn_local(session::run(connection, app, hub, broker.clone()));
+                tokio::task::spawn_local(session::run(connection, app, peer, hub, broker.clone()));
             }),
         };
         let pool = Pool::start(1, listener, &setup).unwrap();

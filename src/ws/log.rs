@@ -1,0 +1,165 @@
+//! What is said of connections that are refused and of clients that do wrong: the
+//! reason, who it was, and what to do.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use hyper::header::{self, HeaderValue};
+use hyper::http::request::Parts;
+use tracing::field::{DebugValue, debug};
+
+use super::handshake::HandshakeError;
+use super::session::{Refusal, Session};
+use crate::app::App;
+use crate::protocol::CloseReason;
+use crate::telemetry::limit::limited;
+
+/// A request for `/app/{key}` as it is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// Who has connected.
+    pub peer: SocketAddr,
+    /// The request.
+    pub request: &'a Parts,
+    /// The key in its path.
+    pub key: &'a str,
+    /// The application with this key.
+    pub app: Option<&'a App>,
+}
+
+impl<'a> Caller<'a> {
+    fn origin(&self) -> Option<DebugValue<&'a HeaderValue>> {
+        self.request.headers.get(header::ORIGIN).map(debug)
+    }
+
+    /// Who it is as the proxy in front says, which anybody can.
+    fn forwarded_for(&self) -> Option<DebugValue<&'a HeaderValue>> {
+        self.request.headers.get("x-forwarded-for").map(debug)
+    }
+
+    fn app_id(&self) -> Option<&'a str> {
+        self.app.map(|app| app.id.as_str())
+    }
+
+    /// With `--debug`, every one.
+    pub fn log_connecting(&self) {
+        tracing::debug!(
+            app = self.app_id(),
+            key = self.key,
+            origin = self.origin(),
+            peer = %self.peer,
+            forwarded_for = self.forwarded_for(),
+            "connecting"
+        );
+    }
+
+    /// It is no WebSocket handshake.
+    pub fn log_bad_handshake(&self, error: HandshakeError) {
+        let cause = match error {
+            HandshakeError::Method => "WebSocket handshake refused: not a GET request",
+            HandshakeError::Version => "WebSocket handshake refused: not HTTP/1.1",
+            HandshakeError::NotUpgrade => "WebSocket handshake refused: no upgrade asked for",
+            HandshakeError::WebSocketVersion => "WebSocket handshake refused: another version",
+            HandshakeError::Key => "WebSocket handshake refused: bad Sec-WebSocket-Key",
+        };
+        limited!(info, cause, self.app_id(), {
+            key = self.key,
+            origin = self.origin(),
+            peer = %self.peer,
+            forwarded_for = self.forwarded_for(),
+            error = %error,
+        }, cause);
+    }
+
+    /// It is let in only to be told why it is not.
+    pub fn log_refused(&self, reason: CloseReason) {
+        let (cause, help) = match reason {
+            CloseReason::ApplicationDoesNotExist => (
+                "connection refused: unknown application key (4001)",
+                "REVERB_APP_KEY differs between this server and what the page was built with (VITE_REVERB_APP_KEY)",
+            ),
+            CloseReason::OriginNotAllowed => (
+                "connection refused: origin not allowed (4009)",
+                "if the page is yours, add its host to REVERB_ALLOWED_ORIGINS; clients without an origin need RESOUND_ALLOW_MISSING_ORIGIN",
+            ),
+            CloseReason::OverConnectionQuota => (
+                "connection refused: over connection quota (4004)",
+                "raise REVERB_APP_MAX_CONNECTIONS",
+            ),
+            CloseReason::OverCapacity => (
+                "connection refused: server over capacity (4100)",
+                "raise the hard limit of open files (ulimit -Hn, LimitNOFILE)",
+            ),
+            CloseReason::TooManyConnections => (
+                "connection refused: too many new connections from one address (4100)",
+                "raise RESOUND_MAX_CONNECTION_RATE",
+            ),
+            _ => return,
+        };
+        limited!(info, cause, self.app_id(), {
+            key = self.key,
+            origin = self.origin(),
+            peer = %self.peer,
+            forwarded_for = self.forwarded_for(),
+            help,
+        }, cause);
+    }
+}
+
+impl Session {
+    /// Something that the client asked for is refused.
+    pub(super) fn log_refusal(&self, what: &'static str, channel: Option<&str>, why: &Refusal) {
+        let (code, text) = why;
+        // A text of ours is a cause of its own; others have something of the client in them.
+        let cause = match text {
+            Cow::Borrowed(text) => text,
+            Cow::Owned(_) => what,
+        };
+        limited!(info, cause, Some(&*self.app.id), {
+            channel,
+            reason = &**text,
+            code = code.number(),
+            socket_id = %self.connection.id(),
+            peer = %self.peer,
+        }, what);
+    }
+
+    /// The connection has ended.
+    pub(super) fn log_end(&self, reason: CloseReason) {
+        tracing::debug!(
+            app = self.app.id,
+            socket_id = %self.connection.id(),
+            peer = %self.peer,
+            ?reason,
+            "disconnected"
+        );
+        let (cause, help) = match reason {
+            CloseReason::NotAuthorized => (
+                "connection closed: not authorized in time (4009)",
+                "it neither signed in nor joined a private channel within RESOUND_AUTHORIZATION_TIMEOUT",
+            ),
+            CloseReason::RateLimited => (
+                "connection closed: rate limit exceeded (4100)",
+                "REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS, REVERB_APP_RATE_LIMIT_DECAY_SECONDS",
+            ),
+            CloseReason::MessageTooBig => (
+                "connection closed: message too big (1009)",
+                "raise REVERB_APP_MAX_MESSAGE_SIZE",
+            ),
+            CloseReason::ProtocolError => (
+                "connection closed: WebSocket protocol error (1002)",
+                "the client or a proxy does not keep to RFC 6455",
+            ),
+            CloseReason::InvalidPayload => (
+                "connection closed: text that is not UTF-8 (1007)",
+                "the client does not keep to RFC 6455",
+            ),
+            _ => return,
+        };
+        limited!(info, cause, Some(&*self.app.id), {
+            socket_id = %self.connection.id(),
+            peer = %self.peer,
+            help,
+        }, cause);
+    }
+}
