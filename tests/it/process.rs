@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::support::{APP_ID, At, Client, Http, KEY, SECRET, Signed, body, hmac};
 use serde_json::{Value, json};
@@ -10,11 +12,17 @@ use serde_json::{Value, json};
 struct Process {
     child: Child,
     address: SocketAddr,
+    /// What it has said since it listens.
+    log: Arc<Mutex<String>>,
     _dir: tempfile::TempDir,
 }
 
 impl Process {
     fn start(limits: &str) -> Self {
+        Self::with(limits, &[])
+    }
+
+    fn with(limits: &str, settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let program = env!("CARGO_BIN_EXE_resound");
         let script = format!("{limits} exec {program} start --host 127.0.0.1 --port 0 --workers 2");
@@ -28,6 +36,7 @@ impl Process {
                 ("REVERB_APP_KEY", KEY),
                 ("REVERB_APP_SECRET", SECRET),
             ])
+            .envs(settings.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -36,8 +45,14 @@ impl Process {
         while !said.contains("server on ") {
             assert!(log.read_line(&mut said).unwrap() > 0, "it ended: {said}");
         }
-        // What else it says goes nowhere, but must not block it.
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        // What else it says must not block it.
+        let later = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&later);
+        std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                kept.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
         let address = said
             .split("server on ")
             .nth(1)
@@ -48,7 +63,24 @@ impl Process {
         Self {
             child,
             address: address.parse().unwrap(),
+            log: later,
             _dir: dir,
+        }
+    }
+
+    /// Sends a signal, named as `kill` names it.
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill").args([name, &id]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits until it has logged this.
+    fn logged(&self, text: &str) {
+        let deadline = Instant::now() + crate::support::PATIENCE;
+        while !self.log.lock().unwrap().contains(text) {
+            assert!(Instant::now() < deadline, "{text} is not logged");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -105,11 +137,11 @@ fn a_publish_gets_through_when_sockets_are_at_the_limit_of_open_files() {
         clients[0].expect(r#"{"event":"ev","data":"x","channel":"lobby"}"#);
     }
     clients.pop();
-    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    let deadline = Instant::now() + crate::support::PATIENCE;
     while Client::open(&server, &format!("/app/{KEY}"), &[]).next_json()["event"] == "pusher:error"
     {
         assert!(
-            std::time::Instant::now() < deadline,
+            Instant::now() < deadline,
             "a place that is free is not given"
         );
     }
@@ -211,9 +243,9 @@ fn bad_frames_are_answered_and_leave_no_state_and_no_memory_behind() {
     let after = server.memory();
     assert!(after < before + 2048, "{before} KiB became {after} KiB");
     assert_eq!(http.get("channels", &[]).body, r#"{"channels":{}}"#);
-    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    let deadline = Instant::now() + crate::support::PATIENCE;
     while http.get("connections", &[]).body != r#"{"connections":0}"# {
-        assert!(std::time::Instant::now() < deadline, "a connection is left");
+        assert!(Instant::now() < deadline, "a connection is left");
     }
 }
 
@@ -305,7 +337,7 @@ fn answers_that_nobody_reads_do_not_fill_the_memory() {
         let _ = (0..500).try_for_each(|_| client.socket.write(asking.into()));
         let _ = client.socket.flush();
     }
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     assert!(server.memory() < 150 * 1024, "{} KiB", server.memory());
     Client::connect(&server).expect_alive();
 }
@@ -365,4 +397,65 @@ fn a_large_event_is_not_copied_for_each_subscriber() {
     clients.iter_mut().for_each(|client| client.expect(&event));
     let more = server.peak_memory() - before;
     assert!(more < SUBSCRIBERS * KIB / 5, "{more} KiB more");
+}
+
+/// What `concurrently`, `timeout` and a terminal's process group do.
+#[test]
+fn a_stop_signal_that_is_repeated_within_a_second_is_the_same_and_all_get_their_close_frame() {
+    for signals in [
+        ["-TERM", "-TERM"],
+        ["-INT", "-TERM"],
+        ["-QUIT", "-INT"],
+        ["-QUIT", "-QUIT"],
+    ] {
+        let mut server = Process::start("");
+        let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(&server)).collect();
+        server.signal(signals[0]);
+        server.logged("closing connections");
+        server.signal(signals[1]);
+        for client in &mut clients {
+            client.closed_with(1001, "Server is shutting down");
+        }
+        assert_eq!(server.child.wait().unwrap().code(), Some(0), "{signals:?}");
+    }
+}
+
+#[test]
+fn a_stop_signal_more_than_a_second_after_the_first_ends_at_once() {
+    let mut server = Process::with("", &[("RESOUND_SHUTDOWN_GRACE", "60")]);
+    // It does not answer the close frame, so the server waits for it.
+    let client = Client::connect(&server);
+    let begin = Instant::now();
+    server.signal("-TERM");
+    server.logged("closing connections");
+    std::thread::sleep(Duration::from_millis(200));
+    server.signal("-TERM");
+    std::thread::sleep(Duration::from_millis(1300));
+    assert!(server.child.try_wait().unwrap().is_none(), "it ended early");
+    server.signal("-INT");
+    assert_eq!(server.child.wait().unwrap().code(), Some(1));
+    server.logged("second signal: ending at once");
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    drop(client);
+}
+
+#[test]
+fn signals_that_other_servers_have_a_meaning_for_end_nothing() {
+    let mut server = Process::start("");
+    let mut client = Client::connect(&server);
+    for (signal, text) in [
+        ("-HUP", "SIGHUP"),
+        ("-USR1", "SIGUSR1"),
+        ("-USR2", "SIGUSR2"),
+        ("-HUP", "settings are read at the start only"),
+    ] {
+        server.signal(signal);
+        server.logged(text);
+        client.expect_alive();
+    }
+    server.signal("-PIPE");
+    client.expect_alive();
+    server.signal("-TERM");
+    client.closed_with(1001, "Server is shutting down");
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
 }
