@@ -11,7 +11,7 @@ use tracing::field::{DebugValue, debug};
 use super::handshake::HandshakeError;
 use super::session::{Refusal, Session};
 use crate::app::App;
-use crate::protocol::CloseReason;
+use crate::protocol::{CloseReason, ErrorCode};
 use crate::telemetry::limit::limited;
 
 /// A request for `/app/{key}` as it is told.
@@ -115,12 +115,28 @@ impl Session {
             Cow::Borrowed(text) => text,
             Cow::Owned(_) => what,
         };
+        let help = match (what, code) {
+            ("subscription refused" | "sign-in refused", ErrorCode::Unauthorized) => {
+                Some("whoever signs needs the REVERB_APP_KEY and REVERB_APP_SECRET of this server")
+            }
+            ("subscription refused", ErrorCode::OverCapacity) => {
+                Some("RESOUND_MAX_SUBSCRIPTIONS, RESOUND_PRESENCE_MAX_MEMBERS")
+            }
+            ("client event refused", ErrorCode::ClientEventRejected) => Some(
+                "REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM, RESOUND_CLIENT_EVENT_MAX_SIZE, RESOUND_CLIENT_EVENT_MAX_PER_SECOND",
+            ),
+            ("message refused", ErrorCode::ClientEventRejected) => {
+                Some("REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS, REVERB_APP_RATE_LIMIT_DECAY_SECONDS")
+            }
+            _ => None,
+        };
         limited!(info, cause, Some(&*self.app.id), {
             channel,
             reason = &**text,
             code = code.number(),
             socket_id = %self.connection.id(),
             peer = %self.peer,
+            help,
         }, what);
     }
 
