@@ -46,8 +46,12 @@ fn check(sources: &Sources) -> ExitCode {
     if let Err(error) = Server::check(&config) {
         return fail(&error, BAD_CONFIGURATION);
     }
+    eprintln!("resound: settings read from {}", config.read_from());
     for warning in &config.warnings {
         telemetry::print(&format!("resound: warning: {warning}"));
+    }
+    for note in &config.notes {
+        eprintln!("resound: note: {note}");
     }
     match io::stdout().write_all(report::table(&config).as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,9 +60,9 @@ fn check(sources: &Sources) -> ExitCode {
 }
 
 fn ask_health(sources: &Sources) -> ExitCode {
-    match Config::load(sources) {
+    match Config::load_server(sources) {
         Err(error) => fail(&error, BAD_CONFIGURATION),
-        Ok(config) => match health::check(&config.server) {
+        Ok(server) => match health::check(&server) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
         },

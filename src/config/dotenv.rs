@@ -7,6 +7,13 @@
 
 use std::collections::HashMap;
 
+/// Bytes of a value, its `${OTHER}` filled in.
+const MAX_VALUE: usize = 64 * 1024;
+
+/// Bytes of all values of a file. Ten lines that each name the one before twice, ten times
+/// over, would fill any memory.
+const MAX_VALUES: usize = 4 << 20;
+
 /// One variable of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -24,8 +31,8 @@ pub struct Entry {
 pub struct DotenvError {
     /// The line, from 1.
     pub line: usize,
-    /// What is wrong.
-    pub message: &'static str,
+    /// What is wrong, with the variable's name if it is about its value.
+    pub message: String,
 }
 
 /// Reads a file's text. `environment` is asked first when `${OTHER}` is
@@ -40,15 +47,16 @@ pub fn parse(
         rest: text.strip_prefix('\u{feff}').unwrap_or(text),
         line: 1,
     };
+    let mut total = 0;
     while let Some(line) = reader.next_line() {
         let number = reader.line - 1;
         let trimmed = line.trim();
         if trimmed.is_empty() || trimmed.starts_with('#') {
             continue;
         }
-        let fail = |message| DotenvError {
+        let fail = |message: &str| DotenvError {
             line: number,
-            message,
+            message: message.to_owned(),
         };
         let Some((name, value)) = line.split_once('=') else {
             entries.push(Entry {
@@ -59,16 +67,24 @@ pub fn parse(
             continue;
         };
         let name = parse_name(name.trim()).map_err(fail)?;
+        let fail_value = |message: &str| fail(&format!("{name}: {message}"));
         let mut value = value.trim().to_owned();
         while is_open(&value) {
             let next = reader
                 .next_line()
-                .ok_or(fail("a double quote is not closed"))?;
+                .ok_or_else(|| fail_value("a double quote is not closed"))?;
             value.push('\n');
             value.push_str(next);
+            within_limit(&value).map_err(fail_value)?;
         }
         let look_up = |name: &str| environment(name).or_else(|| known.get(name).cloned());
-        let value = parse_value(&value, look_up).map_err(fail)?;
+        let value = parse_value(&value, look_up).map_err(fail_value)?;
+        total += value.len();
+        if total > MAX_VALUES {
+            return Err(fail_value(
+                "with this one, the values of the file have more than 4 MiB, ${…} filled in",
+            ));
+        }
         known.insert(name.clone(), value.clone());
         entries.push(Entry {
             name,
@@ -130,6 +146,14 @@ fn is_open(value: &str) -> bool {
     true
 }
 
+fn within_limit(value: &str) -> Result<(), &'static str> {
+    if value.len() > MAX_VALUE {
+        Err("the value has more than 65536 bytes, ${…} filled in")
+    } else {
+        Ok(())
+    }
+}
+
 fn parse_value(
     value: &str,
     look_up: impl Fn(&str) -> Option<String>,
@@ -154,10 +178,12 @@ fn parse_value(
             let (mut text, after) = value.split_at(end);
             while let Some(c) = text.chars().next() {
                 text = &text[take_one(c, text, &mut out, &look_up)..];
+                within_limit(&out)?;
             }
             after
         }
     };
+    within_limit(&out)?;
     let after = after.trim_start();
     if after.is_empty() || after.starts_with('#') {
         Ok(out)
@@ -197,6 +223,7 @@ fn double_quoted<'a>(
             }
             c => text = &text[take_one(c, text, out, &look_up)..],
         }
+        within_limit(out)?;
     }
     Err("a double quote is not closed")
 }
@@ -292,19 +319,19 @@ mod tests {
             (
                 "\nA=b c",
                 2,
-                "white space inside a value needs quotes around the value",
+                "A: white space inside a value needs quotes around the value",
             ),
             (
                 "A=\"b\" c",
                 1,
-                "white space inside a value needs quotes around the value",
+                "A: white space inside a value needs quotes around the value",
             ),
-            ("A='b", 1, "a single quote is not closed"),
-            ("A=1\nB=\"b\nC=d", 2, "a double quote is not closed"),
+            ("A='b", 1, "A: a single quote is not closed"),
+            ("A=1\nB=\"b\nC=d", 2, "B: a double quote is not closed"),
             (
                 "A=\"b\\x\"",
                 1,
-                "a backslash in double quotes stands before one of \" \\ $ f n r t v",
+                "A: a backslash in double quotes stands before one of \" \\ $ f n r t v",
             ),
             (
                 "=b",
@@ -318,7 +345,39 @@ mod tests {
             ),
         ] {
             let error = parse(text, |_| None).unwrap_err();
-            assert_eq!((error.line, error.message), (line, message), "{text}");
+            assert_eq!(
+                (error.line, error.message.as_str()),
+                (line, message),
+                "{text}"
+            );
         }
+    }
+
+    /// Each line doubles, or more, what the one before it has.
+    #[test]
+    fn expansions_that_grow_without_end_are_refused_with_line_and_name() {
+        let line = |n: u32| format!("A{n}=\"{}\"\n", format!("${{A{}}}", n - 1).repeat(10));
+        let text: String = std::iter::once("A0=0123456789\n".to_owned())
+            .chain((1..=10).map(line))
+            .collect();
+        let error = parse(&text, |_| None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "line 5: A4: the value has more than 65536 bytes, ${…} filled in"
+        );
+        for (text, what) in [
+            (format!("B={}", "x".repeat(65_537)), "B: the value has"),
+            (format!("B='{}'", "x".repeat(65_537)), "B: the value has"),
+            (format!("B=\"{}", "x\n".repeat(40_000)), "B: the value has"),
+        ] {
+            let error = parse(&text, |_| None).unwrap_err();
+            assert!(error.message.starts_with(what), "{error}");
+        }
+        let wide = format!("W={}\n{}", "x".repeat(65_536), "V=${W}\n".repeat(64));
+        let error = parse(&wide, |_| None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "line 65: V: with this one, the values of the file have more than 4 MiB, ${…} filled in"
+        );
     }
 }

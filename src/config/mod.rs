@@ -4,9 +4,12 @@
 //! environment, flags. Every wrong value is an error that names the setting, the
 //! value, where it was said and what is accepted; all of them are told at once.
 
+mod advice;
 pub mod dotenv;
+mod file;
 mod read;
 pub mod report;
+mod reverb_php;
 pub mod scaling;
 pub mod setting;
 pub mod source;
@@ -52,6 +55,10 @@ pub struct Config {
     pub effective: Vec<Effective>,
     /// What the person who wrote it should know, though it can be run.
     pub warnings: Vec<String>,
+    /// What may be as it should be, and may be not.
+    pub notes: Vec<String>,
+    /// The files that settings were read from, with their whole paths.
+    pub files: Vec<PathBuf>,
 }
 
 /// Where and how to listen, and the limits of the whole process.
@@ -133,6 +140,25 @@ impl Config {
     /// Reads all sources and checks everything, without binding a port.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         read::config(source::Layers::read(sources)?)
+    }
+
+    /// Reads where and how a server listens, for somebody who only wants to ask it: that needs
+    /// no application.
+    pub fn load_server(sources: &Sources) -> Result<Server, ConfigError> {
+        read::server(&source::Layers::read(sources)?)
+    }
+
+    /// The files that settings were read from, for a person.
+    pub fn read_from(&self) -> String {
+        if self.files.is_empty() {
+            return "no file".to_owned();
+        }
+        let names: Vec<String> = self
+            .files
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        names.join(", ")
     }
 }
 

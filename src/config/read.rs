@@ -9,16 +9,13 @@ use super::report::Effective;
 use super::setting::{Section, Setting};
 use super::source::{Layers, Source, Value, Values};
 use super::{Config, ConfigError, Server, TlsFiles};
+use super::{advice, reverb_php};
 use crate::app::{App, Apps, CacheLimits, ClientEvents, Origins, PresenceLimits, Rate};
 use crate::protocol::publish::EventLimits;
 use crate::protocol::signature::Secret;
 
-pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
-    let mut reader = Reader {
-        problems: Vec::new(),
-        effective: Vec::new(),
-        warnings: layers.warnings,
-    };
+pub(super) fn config(mut layers: Layers) -> Result<Config, ConfigError> {
+    let mut reader = Reader::new(&mut layers);
     let server = reader.server(&layers.shared);
     let scaling = reader.scaling(&layers.shared);
     let apps: Vec<App> = layers
@@ -28,12 +25,7 @@ pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
         .map(|(index, values)| reader.app(index, values))
         .collect();
     if apps.is_empty() {
-        reader.problems.push(
-            "no application: set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET in .env or in the environment, \
-             give --app-id, --app-key and --app-secret, or write [[apps]] in the file of --config \
-             (to look around first: resound demo)"
-                .to_owned(),
-        );
+        reader.problems.push(advice::no_application(&layers));
     }
     reader.refuse_duplicates(&apps);
     if !reader.problems.is_empty() {
@@ -41,19 +33,45 @@ pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
             problems: reader.problems,
         });
     }
+    reader
+        .warnings
+        .extend(reverb_php::warnings(&layers, &server));
+    reader
+        .warnings
+        .extend(advice::known_secrets(&layers, &server));
     Ok(Config {
+        notes: advice::dialed_elsewhere(&layers, &server)
+            .into_iter()
+            .collect(),
         server,
         scaling,
         apps: Apps::new(apps),
         effective: reader.effective,
         warnings: reader.warnings,
+        files: layers.files,
     })
 }
 
+/// Only `[server]`, whatever is said of the rest.
+pub(super) fn server(layers: &Layers) -> Result<Server, ConfigError> {
+    let mut reader = Reader::default();
+    let server = reader.server(&layers.shared);
+    if reader.problems.is_empty() {
+        Ok(server)
+    } else {
+        Err(ConfigError {
+            problems: reader.problems,
+        })
+    }
+}
+
+#[derive(Default)]
 pub(super) struct Reader {
     pub(super) problems: Vec<String>,
     effective: Vec<Effective>,
     warnings: Vec<String>,
+    /// Where settings were looked for.
+    looked: String,
 }
 
 /// One section's values while they are read.
@@ -76,6 +94,14 @@ impl Group<'_> {
 }
 
 impl Reader {
+    fn new(layers: &mut Layers) -> Self {
+        Self {
+            warnings: std::mem::take(&mut layers.warnings),
+            looked: advice::looked(layers),
+            ..Self::default()
+        }
+    }
+
     /// Reads one setting. A wrong one is noted; what is given back then is never used.
     pub(super) fn take<T>(
         &mut self,
@@ -312,8 +338,8 @@ impl Reader {
             format!(" of application {}", group.index + 1)
         };
         self.problems.push(format!(
-            "apps.{key}{number} is missing: set {} in .env or in the environment, give {}, or write {key} under [[apps]]",
-            setting.variable, setting.flag
+            "apps.{key}{number} is missing: set {} in .env or in the environment, give {}, or write {key} under [[apps]] ({})",
+            setting.variable, setting.flag, self.looked
         ));
         String::new()
     }

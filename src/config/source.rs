@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use toml::de::{DeTable, DeValue};
 
+use super::advice::OF_PUSHER;
+use super::file;
 use super::setting::{FOR_OTHERS, SETTINGS, Section, Setting};
 use super::{ConfigError, Sources, dotenv};
 
@@ -58,19 +60,74 @@ pub struct Layers {
     pub apps: Vec<Values>,
     /// What was said but means nothing, for a warning.
     pub warnings: Vec<String>,
+    /// The files that were read, with their whole paths.
+    pub files: Vec<PathBuf>,
+    /// The directory in which a `.env` was looked for in vain.
+    pub without_dotenv: Option<PathBuf>,
+    /// Where the Laravel project is, going by its `.env`.
+    pub folder: Option<PathBuf>,
+    /// What variables say that are no settings of ours, by name, with the place.
+    pub for_others: HashMap<&'static str, (String, String)>,
 }
 
 impl Layers {
     /// Reads all sources and merges them.
     pub fn read(sources: &Sources) -> Result<Self, ConfigError> {
         let mut layers = Self::default();
-        if let Some((name, text)) = sources.file()? {
-            layers.read_toml(&name, &text)?;
+        if let Some(path) = &sources.config_file {
+            let text = file::read_toml(path)?;
+            layers.files.push(file::absolute(path));
+            layers
+                .read_toml(&Rc::from(path.as_path()), &text)
+                .map_err(|error| file::with_hint_at_dotenv(error, path, &text))?;
         }
         let mut said = Values::new();
-        if let Some((name, text)) = sources.dotenv()? {
-            layers.read_dotenv(&name, &text, sources, &mut said)?;
+        if let Some(path) = layers.find_dotenv(sources) {
+            let text = file::read_dotenv(&path, sources.env_file.is_some())?;
+            layers.files.push(file::absolute(&path));
+            layers
+                .read_dotenv(&Rc::from(path.as_path()), &text, sources, &mut said)
+                .map_err(|error| file::with_hint_at_toml(error, &path, &text))?;
         }
+        layers.read_environment(sources, &mut said)?;
+        for (flag, text) in &sources.flags {
+            let setting = SETTINGS
+                .iter()
+                .find(|setting| setting.flag == *flag)
+                .expect("each flag is in the table");
+            said.insert(
+                setting.id(),
+                Value {
+                    text: text.clone(),
+                    source: Source::Flag(flag),
+                },
+            );
+        }
+        layers.say(said);
+        Ok(layers)
+    }
+
+    /// The file that was asked for, or `.env` in the working directory if there is one.
+    fn find_dotenv(&mut self, sources: &Sources) -> Option<PathBuf> {
+        let default = &sources.default_env_file;
+        let path = sources.env_file.as_ref().unwrap_or(default);
+        if path.as_os_str().is_empty() {
+            return None;
+        }
+        let folder = file::absolute(path).parent().map(Path::to_owned);
+        self.folder.clone_from(&folder);
+        if sources.env_file.is_none() && !default.is_file() {
+            self.without_dotenv = folder;
+            return None;
+        }
+        Some(path.clone())
+    }
+
+    fn read_environment(
+        &mut self,
+        sources: &Sources,
+        said: &mut Values,
+    ) -> Result<(), ConfigError> {
         for setting in SETTINGS
             .iter()
             .filter(|setting| !setting.variable.is_empty())
@@ -89,35 +146,30 @@ impl Layers {
                 );
             }
         }
-        let mut unknown: Vec<&String> = sources
-            .environment
-            .keys()
-            .filter(|name| is_unknown(name))
-            .collect();
-        unknown.sort();
-        let warnings = unknown
-            .iter()
-            .map(|name| format!("environment variable {name} is not a setting"));
-        layers.warnings.extend(warnings);
-        layers.refuse_other_servers(
+        let mut names: Vec<&String> = sources.environment.keys().collect();
+        names.sort();
+        for name in names {
+            let text = sources.environment.get(name).map(String::as_str);
+            if is_unknown(name) {
+                self.warnings
+                    .push(format!("environment variable {name} is not a setting"));
+            }
+            self.note_for_others(name, text, &format!("environment variable {name}"));
+        }
+        self.refuse_other_servers(
             sources.environment.get("REVERB_SERVER").map(String::as_str),
             "environment",
-        )?;
-        for (flag, text) in &sources.flags {
-            let setting = SETTINGS
-                .iter()
-                .find(|setting| setting.flag == *flag)
-                .expect("each flag is in the table");
-            said.insert(
-                setting.id(),
-                Value {
-                    text: text.clone(),
-                    source: Source::Flag(flag),
-                },
-            );
+        )
+    }
+
+    /// Keeps what a variable says that is not for this server and yet tells something.
+    fn note_for_others(&mut self, name: &str, text: Option<&str>, place: &str) {
+        let known = FOR_OTHERS.iter().chain(OF_PUSHER);
+        if let Some(name) = known.copied().find(|known| *known == name)
+            && let Some(text) = text.and_then(meaning)
+        {
+            self.for_others.insert(name, (text, place.to_owned()));
         }
-        layers.say(said);
-        Ok(layers)
     }
 
     fn read_toml(&mut self, path: &Rc<Path>, text: &str) -> Result<(), ConfigError> {
@@ -189,22 +241,18 @@ impl Layers {
             .map_err(|error| ConfigError::one(format!("{} {error}", path.display())))?;
         for entry in entries {
             let name = entry.name.as_str();
+            let place = format!("{} line {}", path.display(), entry.line);
+            self.note_for_others(name, entry.value.as_deref(), &place);
             if name == "REVERB_SERVER" {
-                self.refuse_other_servers(
-                    entry.value.as_deref(),
-                    &format!("{} line {}", path.display(), entry.line),
-                )?;
+                self.refuse_other_servers(entry.value.as_deref(), &place)?;
             } else if let Some(setting) = SETTINGS.iter().find(|setting| setting.variable == name) {
                 if let Some(text) = entry.value.as_deref().and_then(meaning) {
                     let source = Source::Dotenv(Rc::clone(path), entry.line, setting.variable);
                     said.insert(setting.id(), Value { text, source });
                 }
             } else if is_unknown(name) {
-                self.warnings.push(format!(
-                    "{} line {}: {name} is not a setting",
-                    path.display(),
-                    entry.line
-                ));
+                self.warnings
+                    .push(format!("{place}: {name} is not a setting"));
             }
         }
         Ok(())
@@ -342,31 +390,4 @@ fn scalar(value: &DeValue<'_>, setting: &Setting) -> Result<String, &'static str
         _ if setting.list => Err("expected a list of texts"),
         _ => Err("expected a text, a decimal number, true or false"),
     }
-}
-
-impl Sources {
-    fn file(&self) -> Result<Option<(Rc<Path>, String)>, ConfigError> {
-        self.config_file
-            .as_deref()
-            .map(|path| read(path, "--config"))
-            .transpose()
-    }
-
-    /// The file that was asked for, or `.env` in the working directory if there is one.
-    fn dotenv(&self) -> Result<Option<(Rc<Path>, String)>, ConfigError> {
-        match &self.env_file {
-            Some(path) => read(path, "--env-file").map(Some),
-            None if self.default_env_file.is_file() => {
-                read(&self.default_env_file, ".env").map(Some)
-            }
-            None => Ok(None),
-        }
-    }
-}
-
-fn read(path: &Path, what: &str) -> Result<(Rc<Path>, String), ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        ConfigError::one(format!("{what}: cannot read {}: {error}", path.display()))
-    })?;
-    Ok((Rc::from(path), text))
 }

@@ -167,6 +167,10 @@ impl Server {
     pub fn announce(&self, config: &Config) {
         let warnings = config.warnings.iter();
         warnings.for_each(|warning| tracing::warn!("{warning}"));
+        config
+            .notes
+            .iter()
+            .for_each(|note| tracing::info!("{note}"));
         let Ok(address) = self.address() else { return };
         let (secure, http) = if self.shared.tls.is_some() {
             ("secure ", "https")
@@ -183,6 +187,7 @@ impl Server {
         tracing::info!(
             workers = self.workers,
             apps = self.shared.apps.iter().len(),
+            settings = config.read_from(),
             "Starting {secure}server on {address}{prefix}{name}"
         );
         if self.shared.demo {

@@ -103,7 +103,7 @@ fn what_cannot_be_configured_ends_with_64_and_says_why() {
         ),
         (
             &["start", "--env-file", "bad.env"],
-            "bad.env line 2: white space inside a value needs quotes",
+            "bad.env line 2: B: white space inside a value needs quotes",
         ),
         (
             &["start", "--tls-cert", "x.pem"],
@@ -281,9 +281,214 @@ fn health_tells_a_server_that_is_up_from_one_that_is_not() {
     let (mut child, _, _log) = started(command);
     let (code, _, error) = run(dir.path(), &[&["health"], &flags[..]].concat());
     assert_eq!((code, error.as_str()), (Some(0), ""));
+    let (code, _, error) = run(
+        dir.path(),
+        &[
+            "health",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--path",
+            "ws",
+        ],
+    );
+    assert_eq!((code, error.as_str()), (Some(0), ""), "without credentials");
     signal(&child, "-TERM");
     child.wait().unwrap();
     assert_eq!(run(dir.path(), &["health", "--port", "x"]).0, Some(64));
+}
+
+/// It asks what listens, for which it needs no application, and none that is right.
+#[test]
+fn health_needs_no_application() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let tls = ["--tls-cert", "c.pem", "--tls-key", "k.pem"];
+    let asked = [&["health", "--port", &port][..], &tls].concat();
+    assert_eq!(run(dir.path(), &asked).0, Some(0));
+    std::fs::write(
+        dir.path().join(".env"),
+        "REVERB_APP_ID=1\nREVERB_APP_PING_INTERVAL=x\n",
+    )
+    .unwrap();
+    assert_eq!(run(dir.path(), &asked).0, Some(0));
+    drop(listener);
+    let (code, _, error) = run(dir.path(), &asked);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("Connection refused"), "{error}");
+}
+
+#[test]
+fn without_an_application_it_says_what_was_looked_for_where_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path().canonicalize().unwrap().display().to_string();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let says = |arguments: &[&str], texts: &[&str]| {
+        let (code, _, error) = run(dir.path(), arguments);
+        assert_eq!(code, Some(64), "{arguments:?}: {error}");
+        for text in texts {
+            assert!(error.contains(text), "{arguments:?}: {text}: {error}");
+        }
+    };
+    let no_env = format!("there is no .env in {here}: start it in the Laravel project's directory");
+    let files = [
+        &no_env,
+        "--env-file",
+        "looked in the environment and the flags",
+    ];
+    says(&["start"], &files);
+    says(&["check"], &files);
+    says(
+        &["start", "--env-file", "app/.env"],
+        &[&format!(
+            "--env-file: cannot read app/.env: No such file or directory (os error 2) (it would be {here}/app/.env)"
+        )],
+    );
+    says(
+        &["start", "--env-file", "."],
+        &["cannot read .: it is a directory; name the file in it"],
+    );
+
+    // TOML as a .env, and the reverse, by name and by content.
+    write("resound.toml", "#: [server]\n");
+    write("settings", "[server]\nport = 1\n");
+    write(".env", "REVERB_APP_ID=1\n");
+    write("production.env", "REVERB_APP_ID=1\n");
+    says(
+        &["start", "--env-file", "resound.toml"],
+        &[
+            "this is TOML by its name",
+            "give it as --config resound.toml",
+        ],
+    );
+    says(
+        &["start", "--env-file", "settings"],
+        &[
+            "settings line 1: ",
+            "settings looks like TOML",
+            "give it as --config settings",
+        ],
+    );
+    says(
+        &["start", "--config", ".env"],
+        &[
+            "this is a Laravel .env by its name",
+            "give it as --env-file .env",
+        ],
+    );
+    says(
+        &["start", "--config", "production.env"],
+        &[
+            "looks like a Laravel .env",
+            "give it as --env-file production.env",
+        ],
+    );
+
+    // Part of it, and Pusher's names.
+    says(
+        &["start"],
+        &[
+            "apps.key is missing",
+            &format!("looked in {here}/.env, the environment and the flags"),
+        ],
+    );
+    write(
+        ".env",
+        "PUSHER_APP_ID=1\nPUSHER_APP_KEY=k\nPUSHER_APP_SECRET=hunter2\n",
+    );
+    says(
+        &["start"],
+        &[
+            &format!("looked in {here}/.env"),
+            "there is PUSHER_APP_ID, PUSHER_APP_KEY, PUSHER_APP_SECRET (.env line 1)",
+            "REVERB_APP_ID=\"${PUSHER_APP_ID}\"",
+        ],
+    );
+    let (_, _, error) = run(dir.path(), &["start"]);
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn files_that_no_settings_are_in_end_with_64_and_not_with_the_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let line = |n: u32| format!("A{n}=\"{}\"\n", format!("${{A{}}}", n - 1).repeat(10));
+    let lines: String = (1..=10).map(line).collect();
+    write("growing.env", &format!("A0=0123456789\n{lines}"));
+    write("big.env", &"A=1\n".repeat(300_000));
+    std::fs::write(dir.path().join("binary.env"), b"A=1\nB=\xff\n").unwrap();
+    for (file, text) in [
+        (
+            "growing.env",
+            "growing.env line 5: A4: the value has more than 65536 bytes",
+        ),
+        ("big.env", "big.env: it has more than 1048576 bytes"),
+        ("/dev/zero", "/dev/zero: it has more than 1048576 bytes"),
+        ("binary.env", "binary.env: line 2 is not valid UTF-8"),
+    ] {
+        let (code, _, error) = run(dir.path(), &["check", "--env-file", file]);
+        assert_eq!(code, Some(64), "{file}: {error}");
+        assert!(error.contains(text), "{error}");
+    }
+    let (code, _, error) = run(dir.path(), &["check", "--config", "/dev/zero"]);
+    assert_eq!(code, Some(64));
+    assert!(error.contains("more than 1048576 bytes"), "{error}");
+}
+
+/// A Laravel project whose settings say more than the `.env` that is read.
+#[test]
+fn start_and_check_name_the_files_they_read_and_what_is_not_as_it_looks() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path().canonicalize().unwrap().display().to_string();
+    let env = "REVERB_APP_ID=1\nREVERB_APP_KEY=k\nREVERB_APP_SECRET=my-app-secret\nREVERB_HOST=shop.example\n";
+    std::fs::write(dir.path().join(".env"), env).unwrap();
+    std::fs::create_dir(dir.path().join("config")).unwrap();
+    let php = "<?php return ['apps' => ['apps' => [['app_id' => 1, 'allowed_origins' => ['shop.example']]]]];\n";
+    std::fs::write(dir.path().join("config/reverb.php"), php).unwrap();
+    let (code, out, error) = run(dir.path(), &["check"]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(!out.contains("reverb.php"), "{out}");
+    let expected = [
+        format!("settings read from {here}/.env"),
+        format!("warning: {here}/config/reverb.php is not read"),
+        format!("warning: {here}/config/reverb.php line 1 seems to restrict allowed_origins"),
+        "warning: apps[0].secret (.env line 3, REVERB_APP_SECRET) stands in published examples"
+            .to_owned(),
+        "note: Laravel dials https://shop.example:443".to_owned(),
+    ];
+    for text in &expected {
+        assert!(error.contains(text), "{text}: {error}");
+    }
+    let mut command = resound(dir.path());
+    command.args(["--port", "0"]);
+    let (mut child, said, _log) = started(command);
+    for text in &expected[1..4] {
+        let text = text.trim_start_matches("warning: ");
+        let line = said.lines().find(|line| line.contains(text));
+        assert!(
+            line.is_some_and(|line| line.contains("WARN")),
+            "{text}: {said}"
+        );
+    }
+    assert!(
+        said.contains(&format!("settings=\"{here}/.env\"")),
+        "{said}"
+    );
+    signal(&child, "-TERM");
+    child.wait().unwrap();
+    let mut command = resound(&dir.path().join("config"));
+    command
+        .args(["--port", "0", "--host", "127.0.0.1"])
+        .args(APP);
+    let (mut child, said, _log) = started(command);
+    assert!(
+        said.contains("settings=\"no file\"") && !said.contains("WARN"),
+        "{said}"
+    );
+    signal(&child, "-TERM");
+    child.wait().unwrap();
 }
 
 #[test]

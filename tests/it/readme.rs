@@ -61,11 +61,19 @@ fn the_settings_it_shows_can_be_loaded() {
     let (env, toml) = (dir.path().join(".env"), dir.path().join("resound.toml"));
     fs::write(&env, blocks(&readme, "ini").join("\n")).unwrap();
     fs::write(&toml, blocks(&readme, "toml").join("\n")).unwrap();
-    let sources = resound::config::Sources {
+    let mut sources = resound::config::Sources {
         env_file: Some(env),
         config_file: Some(toml),
         ..Default::default()
     };
+    // Its secrets are there for everybody to read.
+    let open = resound::config::Config::load(&sources).unwrap().warnings;
+    assert!(
+        open.len() == 2 && open.iter().all(|warning| warning.contains(".secret")),
+        "{open:?}"
+    );
+    let host = ("REVERB_SERVER_HOST".to_owned(), "127.0.0.1".to_owned());
+    sources.environment.extend([host]);
     let config = resound::config::Config::load(&sources).unwrap();
     assert_eq!(
         config
@@ -76,6 +84,14 @@ fn the_settings_it_shows_can_be_loaded() {
         ["shop", "my-app-id"]
     );
     assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+/// A project has its own; these lines are pasted into its `.env`.
+#[test]
+fn the_settings_to_paste_leave_the_projects_queue_alone() {
+    for name in ["README.md", "src/server/demo.rs", "src/server/demo.html"] {
+        assert!(!file(name).contains("QUEUE_CONNECTION"), "{name}");
+    }
 }
 
 #[test]
