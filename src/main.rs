@@ -43,15 +43,19 @@ fn check(sources: &Sources) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error, BAD_CONFIGURATION),
     };
-    if let Err(error) = Server::check(&config) {
-        return fail(&error, BAD_CONFIGURATION);
-    }
-    eprintln!("resound: settings read from {}", config.read_from());
-    for warning in &config.warnings {
+    let warnings = match Server::check(&config) {
+        Ok(warnings) => warnings,
+        Err(error) => return fail(&error, BAD_CONFIGURATION),
+    };
+    telemetry::print(&format!(
+        "resound: settings read from {}",
+        config.read_from()
+    ));
+    for warning in config.warnings.iter().chain(&warnings) {
         telemetry::print(&format!("resound: warning: {warning}"));
     }
     for note in &config.notes {
-        eprintln!("resound: note: {note}");
+        telemetry::print(&format!("resound: note: {note}"));
     }
     match io::stdout().write_all(report::table(&config).as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,

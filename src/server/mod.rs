@@ -40,6 +40,8 @@ pub struct Server {
     places: Arc<Places>,
     workers: usize,
     node: Option<Node>,
+    /// What whoever configured it should know, found in what was loaded.
+    warnings: Vec<String>,
 }
 
 /// What every connection needs to know.
@@ -97,7 +99,10 @@ impl Server {
     pub fn bind(config: &Config, demo: bool) -> Result<Self, StartError> {
         let server = &config.server;
         let descriptors = descriptors::raise_limit(server.workers.get());
-        let tls = server.tls.as_ref().map(tls::acceptor).transpose()?;
+        let (tls, warnings) = match server.tls.as_ref().map(tls::load).transpose()? {
+            Some(loaded) => (Some(loaded.acceptor), loaded.warnings),
+            None => (None, Vec::new()),
+        };
         let listener = listener::bind(&server.host, server.port)?;
         let workers = server.workers.get();
         let node = config.scaling.as_ref().map(Node::new).transpose()?;
@@ -148,14 +153,15 @@ impl Server {
             places: Arc::new(places),
             workers,
             node,
+            warnings,
         })
     }
 
-    /// Checks what [`Self::bind`] would load, without taking the port.
-    pub fn check(config: &Config) -> Result<(), StartError> {
-        config.server.tls.as_ref().map(tls::acceptor).transpose()?;
+    /// Checks what [`Self::bind`] would load, without taking the port. Returns warnings.
+    pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
+        let loaded = config.server.tls.as_ref().map(tls::load).transpose()?;
         config.scaling.as_ref().map(Node::new).transpose()?;
-        Ok(())
+        Ok(loaded.map(|loaded| loaded.warnings).unwrap_or_default())
     }
 
     /// The address it listens on.
@@ -165,7 +171,7 @@ impl Server {
 
     /// Says where it can be reached, and what whoever configured it should know.
     pub fn announce(&self, config: &Config) {
-        let warnings = config.warnings.iter();
+        let warnings = config.warnings.iter().chain(&self.warnings);
         warnings.for_each(|warning| tracing::warn!("{warning}"));
         config
             .notes

@@ -547,3 +547,28 @@ fn the_soft_limit_of_open_files_is_raised_and_a_low_one_is_told() {
     signal(&child, "-TERM");
     child.wait().unwrap();
 }
+
+#[test]
+fn an_expired_certificate_is_warned_of_at_start_and_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = params.self_signed(&key).unwrap().pem();
+    std::fs::write(dir.path().join("cert.pem"), cert).unwrap();
+    std::fs::write(dir.path().join("key.pem"), key.serialize_pem()).unwrap();
+    let flags = ["--host", "127.0.0.1", "--port", "0"];
+    let tls = ["--tls-cert", "cert.pem", "--tls-key", "key.pem"];
+    let told = "server.tls_cert: the certificate in cert.pem expired at 2020-01-01T00:00:00Z";
+    let (code, _, error) = run(dir.path(), &[&["check"][..], &flags, &tls, &APP].concat());
+    assert_eq!(code, Some(0));
+    assert!(error.contains(&format!("warning: {told}")), "{error}");
+    let mut command = resound(dir.path());
+    command.args(flags).args(tls).args(APP);
+    let (mut child, said, _log) = started(command);
+    let line = said.lines().find(|line| line.contains(told)).unwrap();
+    assert!(line.contains("WARN"), "{said}");
+    signal(&child, "-TERM");
+    child.wait().unwrap();
+}
