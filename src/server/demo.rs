@@ -2,19 +2,22 @@
 //!
 //! In an application the secret stays on the back end. Here the server signs for
 //! the page, and does so for everybody: that is why it only listens on 127.0.0.1
-//! and why its credentials are public anyway.
+//! and why its credentials are public anyway. A page of another site, whose name was
+//! made to lead to 127.0.0.1 (DNS rebinding), is told from ours by the `Host` header.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode};
 use md5::{Digest, Md5};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::Shared;
 use crate::api::{ApiError, Reply, json, text};
@@ -35,29 +38,86 @@ struct Settings<'a> {
     channel: &'a str,
     event: &'a str,
     path: &'a str,
+    /// The lines to paste into a `.env`.
+    env: String,
 }
 
 pub(super) async fn answer(shared: &Shared, request: Request<Incoming>, rest: &[&str]) -> Reply {
     let Some(app) = shared.apps.iter().next() else {
         return ApiError::NotFound.into_reply();
     };
+    let Some(port) = own_port(&request) else {
+        return text(
+            StatusCode::MISDIRECTED_REQUEST,
+            "The demo answers only requests whose Host is 127.0.0.1, localhost or [::1].",
+        );
+    };
+    let time = shared.api.request_timeout;
     match (request.method(), rest) {
-        (&Method::GET | &Method::HEAD, []) => page(shared, app),
-        (&Method::POST, ["auth"]) => with_body(request, |body| authorize(app, body)).await,
-        (&Method::POST, ["sign"]) => with_body(request, |body| sign(shared, app, body)).await,
-        (_, []) => ApiError::Method("GET, HEAD").into_reply(),
+        (&Method::GET | &Method::HEAD, []) => page(shared, app, port),
+        (&Method::GET | &Method::HEAD, [""]) => to_page(shared),
+        (&Method::POST, ["auth"]) => with_body(request, time, |body| authorize(app, body)).await,
+        (&Method::POST, ["sign"]) => with_body(request, time, |body| sign(shared, app, body)).await,
+        (_, [] | [""]) => ApiError::Method("GET, HEAD").into_reply(),
         (_, ["auth" | "sign"]) => ApiError::Method("POST").into_reply(),
         _ => ApiError::NotFound.into_reply(),
     }
 }
 
-fn page(shared: &Shared, app: &App) -> Reply {
+/// The port under which this machine reaches the server, if it is this machine that was
+/// meant, by each name that the request has for it.
+fn own_port<B>(request: &Request<B>) -> Option<u16> {
+    let hosts = request.headers().get_all(header::HOST).iter();
+    let mut named: Vec<Authority> = hosts
+        .map(|host| Authority::try_from(host.as_bytes()).ok())
+        .collect::<Option<_>>()?;
+    named.extend(request.uri().authority().cloned());
+    let is_local = |authority: &Authority| {
+        // Without the `user@` that an authority may begin with.
+        !authority.as_str().contains('@')
+            && ["127.0.0.1", "localhost", "[::1]"]
+                .iter()
+                .any(|own| authority.host().eq_ignore_ascii_case(own))
+    };
+    if !named.iter().all(is_local) {
+        return None;
+    }
+    Some(named.first()?.port_u16().unwrap_or(80))
+}
+
+/// Leads to the page those who leave off or add a slash.
+fn to_page(shared: &Shared) -> Reply {
+    let place = format!("{}/demo", shared.prefix);
+    let mut reply = text(StatusCode::TEMPORARY_REDIRECT, format!("See {place}"));
+    let place = HeaderValue::from_str(&place).expect("a prefix has only characters of a path");
+    reply.headers_mut().insert(header::LOCATION, place);
+    reply
+}
+
+/// What goes into a project's `.env` to have this application at this port. `REVERB_PORT` is
+/// where Laravel looks for a server, `REVERB_SERVER_PORT` where `resound start` is.
+fn env(app: &App, port: u16) -> String {
+    const DEFAULT_PORT: u16 = 8080;
+    let own_port = if port == DEFAULT_PORT {
+        String::new()
+    } else {
+        format!("REVERB_SERVER_PORT={port}\n")
+    };
+    format!(
+        "BROADCAST_CONNECTION=reverb\nBROADCAST_DRIVER=reverb\n\nREVERB_APP_ID={}\nREVERB_APP_KEY={}\n\
+         REVERB_APP_SECRET=my-app-secret\nREVERB_HOST=\"localhost\"\nREVERB_PORT={port}\n{own_port}REVERB_SCHEME=http\n",
+        app.id, app.key
+    )
+}
+
+fn page(shared: &Shared, app: &App, port: u16) -> Reply {
     let settings = Settings {
         key: &app.key,
         app_id: &app.id,
         channel: CHANNEL,
         event: "message.sent",
         path: &shared.prefix,
+        env: env(app, port),
     };
     let settings = serde_json::to_string(&settings)
         .expect("texts are plain data")
@@ -70,10 +130,15 @@ fn page(shared: &Shared, app: &App) -> Reply {
     reply
 }
 
-async fn with_body(request: Request<Incoming>, answer: impl FnOnce(&str) -> Reply) -> Reply {
-    let body = Limited::new(request.into_body(), MOST_BYTES)
-        .collect()
-        .await;
+async fn with_body(
+    request: Request<Incoming>,
+    time: Duration,
+    answer: impl FnOnce(&str) -> Reply,
+) -> Reply {
+    let body = Limited::new(request.into_body(), MOST_BYTES).collect();
+    let Ok(body) = timeout(time, body).await else {
+        return ApiError::Timeout.into_reply();
+    };
     match body.map(|body| String::from_utf8(body.to_bytes().into())) {
         Ok(Ok(body)) => answer(&body),
         _ => text(

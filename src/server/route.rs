@@ -54,6 +54,8 @@ impl<'a> Route<'a> {
             ["up"] => Some(Self::Up),
             ["ready"] => Some(Self::Ready),
             ["demo", ref rest @ ..] if demo => Some(Self::Demo(rest.to_vec())),
+            // It leads to the page, as /demo/ does.
+            [""] if demo => Some(Self::Demo(vec![""])),
             _ => None,
         }
     }

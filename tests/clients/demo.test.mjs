@@ -69,6 +69,14 @@ test('a message is text, whatever is in it', async (t) => {
   assert.equal(await page.locator('#messages img').count(), 0);
 });
 
+test('the .env to paste is for the port of this demo', async (t) => {
+  const page = await open(t);
+  const env = await page.locator('#env').textContent();
+  assert.match(env, new RegExp(`^REVERB_PORT=${server.port}$`, 'm'));
+  assert.match(env, new RegExp(`^REVERB_SERVER_PORT=${server.port}$`, 'm'));
+  assert.doesNotMatch(env, /QUEUE_CONNECTION/);
+});
+
 for (const [width, height] of [[1280, 900], [390, 844]]) {
   test(`fits a window of ${width}x${height}`, async (t) => {
     const [page, other] = [await open(t), await open(t)];
