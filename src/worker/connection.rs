@@ -372,7 +372,7 @@ impl Connection {
                     self.close(reason_of(error));
                     None
                 }
-                (Err(_), false) => return,
+                (Err(_), false) => None,
             };
             if let Some(text) = text
                 && each(self, text) == Handled::NoRoom

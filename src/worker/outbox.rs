@@ -341,7 +341,7 @@ mod tests {
         // Frames, and how much of the first is written.
         let mut expected: VecDeque<Vec<u8>> = VecDeque::new();
         let mut written = 0;
-        for _ in 0..5000 {
+        for _ in 0..1500 {
             match next(8) {
                 0..=3 if out.len() < 200_000 => {
                     let size = [10, 3000, 9000, 20_000][next(4)];

@@ -42,6 +42,8 @@ pub(super) struct Socket {
     pub(super) queues: Cell<u8>,
     pub(super) out: RefCell<Outbox>,
     websocket: RefCell<WebSocketContext>,
+    /// Whether a frame could not be read: where the next one begins is not known.
+    is_unreadable: Cell<bool>,
     tcp: RefCell<TcpStream>,
     tls: Option<RefCell<Box<ServerConnection>>>,
     /// Whether the last write would have blocked.
@@ -102,6 +104,7 @@ impl Socket {
             queues: Cell::new(0),
             out: RefCell::default(),
             websocket: RefCell::new(websocket),
+            is_unreadable: Cell::new(false),
             tcp: RefCell::new(tcp),
             tls: tls.map(RefCell::new),
             blocked: Cell::new(false),
@@ -286,8 +289,12 @@ impl Socket {
     }
 
     /// The next message in `input`, which is used up on the way; `None` when it
-    /// holds no further whole one. Answers to pings go to the out-buffer.
+    /// holds no further whole one, and after an error. Answers to pings go to the
+    /// out-buffer.
     pub(super) fn next_message(&self, input: &mut &[u8]) -> Option<tungstenite::Result<Message>> {
+        if self.is_unreadable.get() {
+            return None;
+        }
         let mut stream = Stream {
             input,
             out: &self.out,
@@ -296,7 +303,10 @@ impl Socket {
         *input = stream.input;
         match read {
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
-            other => Some(other),
+            other => {
+                self.is_unreadable.set(other.is_err());
+                Some(other)
+            }
         }
     }
 

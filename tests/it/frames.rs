@@ -187,6 +187,11 @@ fn a_message_over_the_limit_is_closed_with_1009() {
     let bytes = [frame(0x01, &[b'x'; 60]), frame(0x80, &[b'x'; 60])].concat();
     fragments.socket.get_mut().write_all(&bytes).unwrap();
     fragments.closed_with(1009, "Maximum message size exceeded");
+    // Far over it, in several reads: what follows is not parsed.
+    let mut far = Client::connect(&server);
+    far.send(&padded(200_000));
+    far.closed_with(1009, "Maximum message size exceeded");
+    Client::connect(&server).expect_alive();
 }
 
 #[test]

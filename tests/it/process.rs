@@ -359,20 +359,17 @@ fn connections_that_say_nothing_stop_neither_publishes_nor_handshakes() {
     let mut half = Http::connect(&server);
     half.write(&head);
     half.write(&body[..5]);
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(100));
     let mut refused = Http::connect(&server);
     refused.write("POST /apps/x/events HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n");
     let mut silent: Vec<Http> = (0..450).map(|_| Http::connect(&server)).collect();
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     for _ in 0..20 {
         Http::connect(&server).publish(&["lobby"], "ev", "x");
         member.expect(event);
         Client::connect(&server).expect_alive();
     }
-    assert!(
-        begin.elapsed() < std::time::Duration::from_secs(8),
-        "they had to wait"
-    );
+    assert!(begin.elapsed() < Duration::from_secs(8), "they had to wait");
     assert!(silent[0].is_closed(), "who waits longest goes first");
     assert!(refused.is_closed(), "nobody waits for its body");
     half.write(&body[5..]);
