@@ -37,7 +37,7 @@ pub(super) fn warnings(layers: &Layers, server: &Server) -> Vec<String> {
          not apply unless you carry them over: REVERB_ALLOWED_ORIGINS and the other variables that `resound check` \
          shows, or [[apps]] in a TOML file for --config"
     )];
-    let code = File::open(&path).map_or_else(|_| String::new(), |file| code(file));
+    let code = File::open(&path).map_or_else(|_| String::new(), code);
     let any_origin = |app: &super::source::Values| {
         let origins = app.get(&(Section::App, "allowed_origins"));
         origins.is_none_or(|value| value.source == Source::Default)

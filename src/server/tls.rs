@@ -246,80 +246,79 @@ mod tests {
         }
     }
 
+    fn expect_refused(cases: &[(&[u8], &[u8], &[&str])]) {
+        for (cert, key, texts) in cases {
+            let error = load(&made(cert, key).files).err().unwrap().to_string();
+            for text in *texts {
+                assert!(error.contains(text), "{text}: {error}");
+            }
+        }
+    }
+
     #[test]
-    fn what_cannot_be_used_is_told_with_what_to_do() {
+    fn a_certificate_that_cannot_be_used_is_told_with_what_to_do() {
         let (cert, key) = pair(2020, 2999);
         let (other, _) = pair(2020, 2999);
         let pem = key.serialize_pem();
-        let pkcs8 = pem.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
-        let older = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n\
-                     -----END RSA PRIVATE KEY-----\n";
-        let der = key.serialize_der();
-        let cases: [(&[u8], &[u8], &[&str]); 9] = [
-            (
-                cert.as_bytes(),
-                pkcs8.as_bytes(),
-                &[
-                    "server.tls_key: cannot use ",
-                    "the private key is encrypted",
-                    "openssl pkey -in ",
-                ],
-            ),
-            (
-                cert.as_bytes(),
-                older.as_bytes(),
-                &["the private key is encrypted"],
-            ),
-            (
-                cert.as_bytes(),
-                cert.as_bytes(),
-                &[
-                    "server.tls_key: ",
-                    "no PEM private key, but a certificate; are server.tls_cert",
-                ],
-            ),
+        let request =
+            "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n";
+        let exchanged = "no PEM certificate, but a private key; are server.tls_cert and server.tls_key exchanged?";
+        let der = "no PEM certificate; it looks like DER: openssl x509";
+        let mismatch = "key.pem is not that of the first certificate in ";
+        let one: CertificateDer<'_> = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+        expect_refused(&[
             (
                 pem.as_bytes(),
                 pem.as_bytes(),
-                &[
-                    "server.tls_cert: ",
-                    "no PEM certificate, but a private key; are server.tls_cert",
-                ],
+                &["server.tls_cert: cannot use ", exchanged],
             ),
+            (other.as_bytes(), pem.as_bytes(), &[mismatch, "comes first"]),
+            // In the wrong order.
             (
-                other.as_bytes(),
+                (other.clone() + &cert).as_bytes(),
                 pem.as_bytes(),
-                &[
-                    "key.pem is not that of the first certificate in ",
-                    "comes first",
-                ],
+                &[mismatch],
             ),
+            (&one, pem.as_bytes(), &[der]),
             (
-                &der,
-                pem.as_bytes(),
-                &["no PEM certificate; it looks like DER: openssl x509"],
-            ),
-            (
-                cert.as_bytes(),
-                &der,
-                &["no PEM private key; it looks like DER: openssl pkey"],
-            ),
-            (
-                b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",
+                request.as_bytes(),
                 pem.as_bytes(),
                 &["no PEM certificate, but a request for one"],
             ),
             (
-                cert.as_bytes(),
                 b"",
-                &["key.pem: it has no PEM private key"],
+                pem.as_bytes(),
+                &["cert.pem: it has no PEM certificate"],
             ),
-        ];
-        for (cert, key, texts) in cases {
-            let error = load(&made(cert, key).files).err().unwrap().to_string();
-            for text in texts {
-                assert!(error.contains(text), "{text}: {error}");
-            }
-        }
+        ]);
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_used_is_told_with_what_to_do() {
+        let (cert, key) = pair(2020, 2999);
+        let cert = cert.as_bytes();
+        let pkcs8 = key
+            .serialize_pem()
+            .replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+        let older = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n\
+                     -----END RSA PRIVATE KEY-----\n";
+        let encrypted = "key.pem: the private key is encrypted";
+        let exchanged = "no PEM private key, but a certificate; are server.tls_cert and server.tls_key exchanged?";
+        let der = "no PEM private key; it looks like DER: openssl pkey";
+        expect_refused(&[
+            (
+                cert,
+                pkcs8.as_bytes(),
+                &[
+                    "server.tls_key: cannot use ",
+                    encrypted,
+                    "openssl pkey -in ",
+                ],
+            ),
+            (cert, older.as_bytes(), &[encrypted]),
+            (cert, cert, &["server.tls_key: cannot use ", exchanged]),
+            (cert, &key.serialize_der(), &[der]),
+            (cert, b"", &["key.pem: it has no PEM private key"]),
+        ]);
     }
 }
