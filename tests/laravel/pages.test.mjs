@@ -197,6 +197,36 @@ describe('the chat', () => {
     assert.equal((await page.title()).startsWith('('), false);
   });
 
+  test("counts nothing as unread when one's own message is the latest", async (t) => {
+    const [carla, ben] = [await logIn('Carla'), await logIn('Ben')];
+    const page = await open(t, 'Ben', CHAT);
+    const room = page.locator(`#rooms [data-room-id="${GROUP}"]`);
+    await carla.say(GROUP, 'Where are you?');
+    await room.locator('.unread').waitFor();
+    // From another device, and in another second, for times are stored in seconds.
+    await new Promise((resolve) => setTimeout(resolve, 1100));
+    await ben.say(GROUP, 'On my way');
+    await page.locator('#rooms [data-room-id]', { hasText: 'On my way' }).waitFor();
+    await enter(page, GROUP);
+    await said(page, 'On my way');
+    await room.locator('.unread').waitFor({ state: 'detached' });
+  });
+
+  for (const [name, pattern] of [
+    ['laravel-echo', '**/laravel-echo@*/**'],
+    ['pusher-js', '**/pusher-js@*/**'],
+    ['every script of others', 'https://cdn.jsdelivr.net/**'],
+  ]) {
+    test(`says what is missing when ${name} is blocked`, async (t) => {
+      const page = await openWithScripts(t, browser);
+      await page.route(pattern, (route) => route.abort());
+      await page.goto(URL_OF_LARAVEL);
+      await page.locator('#starting', { hasText: 'a script is missing' }).waitFor();
+      assert.match(await page.locator('#starting').innerText(), /cdn\.jsdelivr\.net/);
+      assert.equal(await page.locator('#login').isVisible(), false);
+    });
+  }
+
   test('starts a chat, which appears at the other at once', async (t) => {
     const [dora, carla] = [await open(t, 'Dora'), await open(t, 'Carla')];
     await dora.click('#new-chat-button');

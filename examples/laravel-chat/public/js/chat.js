@@ -193,15 +193,21 @@ function receive(message) {
     markRead().catch(fail);
 }
 
+/** What others wrote, of the open room's messages that are here. */
+const theirs = () => [...open.messages.values()].filter(({ user_id }) => user_id !== null && user_id !== me.id);
+
 const isLookedAt = () => document.visibilityState === 'visible' && document.hasFocus();
 
 async function markRead() {
     if (!open || !isLookedAt()) return;
     const { id } = open;
-    const theirs = [...open.messages.values()].filter(({ user_id }) => user_id !== null && user_id !== me.id);
-    const newest = theirs.reduce((a, b) => (b.id > (a?.id ?? 0) ? b : a), null);
+    const newest = theirs().reduce((a, b) => (b.id > (a?.id ?? 0) ? b : a), null);
     const mine = find(id)?.participants.find((person) => person.id === me.id);
-    if (!newest || !mine || mine.last_read_at >= newest.created_at || open.marking >= newest.id) return;
+    if (!newest || !mine || open.marking >= newest.id) return;
+    if (mine.last_read_at >= newest.created_at) { // another one came in the second of the mark
+        if (find(id).unread_count > 0) setReadMark(id, me.id, mine.last_read_at);
+        return;
+    }
     open.marking = newest.id; // in this moment, so that two events do not ask twice
     const current = open;
     try {
@@ -217,8 +223,17 @@ function setReadMark(roomId, userId, at) {
     const person = room?.participants.find(({ id }) => id === userId);
     if (!person) return;
     if (!(person.last_read_at > at)) person.last_read_at = at;
-    if (userId === me.id && !(room.latest_message?.created_at > at)) room.unread_count = 0;
+    if (userId === me.id) countUnread(room, person.last_read_at);
     render();
+}
+
+/** The latest message may be newer than my mark and yet my own, or a line of the system's: neither is unread. */
+function countUnread(room, mark) {
+    const isNewer = ({ created_at }) => created_at > mark;
+    const latest = room.latest_message;
+    if (!latest || !isNewer(latest)) room.unread_count = 0;
+    else if (open?.id === room.id && open.messages.has(latest.id)) room.unread_count = theirs().filter(isNewer).length;
+    else refreshSoon(); // the server knows
 }
 
 function setDraft(id, text) {
@@ -393,8 +408,11 @@ window.addEventListener('hashchange', () => followAddress().catch(fail));
 window.addEventListener('focus', () => markRead().catch(fail));
 document.addEventListener('visibilitychange', () => markRead().catch(fail));
 
-if (session.token) {
+function start() {
+    if (!session.token) return view.showLogin();
     api.me().then(({ data }) => enter(data)).catch((error) => fail(error, view.showLogin));
-} else {
-    view.showLogin();
 }
+
+// Without pusher-js the page goes on saying that a script is missing.
+window.chatHasStarted = Boolean(window.Pusher);
+if (window.chatHasStarted) start();

@@ -20,6 +20,19 @@
         ]) }};
     </script>
 
+    {{-- Where a script does not come, the ones below do not run; this one says so. --}}
+    <script>
+        function scriptIsMissing() {
+            const notice = document.getElementById('starting');
+            if (!notice) return addEventListener('DOMContentLoaded', scriptIsMissing);
+            if (window.chatHasStarted) return;
+            notice.textContent = 'The chat cannot start: a script is missing. It needs laravel-echo and pusher-js from ' +
+                'cdn.jsdelivr.net; if something blocks that host, such as a firewall or a content blocker, allow it and ' +
+                'reload the page.';
+        }
+        setTimeout(scriptIsMissing, 15_000); // a host that does not answer at all
+    </script>
+
     {{-- Your own application installs both with npm; `import Echo from 'laravel-echo'` stays the same. --}}
     <script type="importmap">
         {
@@ -29,8 +42,8 @@
             }
         }
     </script>
-    <script defer src="https://cdn.jsdelivr.net/npm/pusher-js@8.6.0/dist/web/pusher.min.js" integrity="sha384-yz6oLe92Sren05O3WPhu8DK05E9PEkh7kTQJ819acmwKwcCMwJXGu9Kta5wYhfaJ" crossorigin="anonymous"></script>
-    <script type="module" src="{{ asset('js/chat.js') }}"></script>
+    <script defer src="https://cdn.jsdelivr.net/npm/pusher-js@8.6.0/dist/web/pusher.min.js" integrity="sha384-yz6oLe92Sren05O3WPhu8DK05E9PEkh7kTQJ819acmwKwcCMwJXGu9Kta5wYhfaJ" crossorigin="anonymous" onerror="scriptIsMissing()"></script>
+    <script type="module" src="{{ asset('js/chat.js') }}" onerror="scriptIsMissing()"></script>
 </head>
 <body>
 
@@ -49,7 +62,7 @@
     <symbol id="icon-ticks" viewBox="0 0 20 14"><path d="m2 7.5 3.5 3.5L13 3"/><path class="second" d="m9.5 10.3.7.7L17.7 3"/></symbol>
 </svg>
 
-<p id="starting">Loading the chat…</p>
+<p id="starting" role="status">Loading the chat…</p>
 
 <main id="welcome" hidden>
     {{-- POST, because without the script a form's GET would put the password into the address. --}}
