@@ -69,12 +69,17 @@ pub fn parse(
         let name = parse_name(name.trim()).map_err(fail)?;
         let fail_value = |message: &str| fail(&format!("{name}: {message}"));
         let mut value = value.trim().to_owned();
-        while is_open(&value) {
+        let mut is_escaped = false;
+        let mut is_open = value
+            .strip_prefix('"')
+            .is_some_and(|rest| !has_quote(rest, &mut is_escaped));
+        while is_open {
             let next = reader
                 .next_line()
                 .ok_or_else(|| fail_value("a double quote is not closed"))?;
             value.push('\n');
             value.push_str(next);
+            is_open = !has_quote("\n", &mut is_escaped) && !has_quote(next, &mut is_escaped);
             within_limit(&value).map_err(fail_value)?;
         }
         let look_up = |name: &str| environment(name).or_else(|| known.get(name).cloned());
@@ -130,20 +135,14 @@ fn parse_name(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// Whether a value starts with a double quote that it does not close.
-fn is_open(value: &str) -> bool {
-    let Some(rest) = value.strip_prefix('"') else {
-        return false;
-    };
-    let mut chars = rest.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => _ = chars.next(),
-            '"' => return false,
-            _ => {}
-        }
-    }
-    true
+/// Whether a piece of a value has the double quote that closes it. `is_escaped` is whether a
+/// backslash stands before the piece, and then whether it ends in one.
+fn has_quote(piece: &str, is_escaped: &mut bool) -> bool {
+    piece.chars().any(|c| {
+        let was_escaped = std::mem::replace(is_escaped, false);
+        *is_escaped = !was_escaped && c == '\\';
+        !was_escaped && c == '"'
+    })
 }
 
 fn within_limit(value: &str) -> Result<(), &'static str> {
