@@ -116,7 +116,8 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     reply(status, "text/plain; charset=utf-8", body.into())
 }
 
-/// The answer of `/up`: 503 once the server is going down.
+/// The answer of `/up`. Once the server is going down it refuses connections; only a request
+/// that had begun before gets the 503.
 pub fn health(shutting_down: bool) -> Reply {
     if shutting_down {
         json_with(StatusCode::SERVICE_UNAVAILABLE, r#"{"health":"DRAINING"}"#)
@@ -125,8 +126,8 @@ pub fn health(shutting_down: bool) -> Reply {
     }
 }
 
-/// The answer of `/ready`: 503 while the server is going down, or is without the
-/// other nodes that it should have; in both cases it still serves.
+/// The answer of `/ready`: 503 while the server is without the other nodes that it should
+/// have, though it still serves, and as that of `/up` when it is going down.
 pub fn ready(shutting_down: bool, (is_ready, mut told): (bool, serde_json::Value)) -> Reply {
     let is_ready = is_ready && !shutting_down;
     told["ready"] = is_ready.into();

@@ -80,7 +80,8 @@ pub struct Server {
     pub tls: Option<TlsFiles>,
     /// Bytes of an HTTP request's body.
     pub max_request_size: usize,
-    /// How far `auth_timestamp` may be from the clock; `None` for any distance.
+    /// How far `auth_timestamp` may be from the clock, and so how long a signed request can be
+    /// replayed; `None` for any distance, and for ever.
     pub timestamp_tolerance: Option<Duration>,
     /// How long to wait for the answer to a ping.
     pub pong_timeout: Duration,

@@ -51,3 +51,28 @@ fn a_handshake_that_ends_while_the_server_goes_down_is_closed_with_1001() {
     let answer = String::from_utf8_lossy(&answer);
     assert!(!answer.contains("connection_established"), "{answer}");
 }
+
+/// So a balancer learns of it by the connection; only a request that had begun gets an answer.
+#[test]
+fn while_it_goes_down_new_connections_are_refused_and_requests_under_way_are_told() {
+    let mut server = TestServer::start();
+    // It does not answer its close frame, so the server waits for it.
+    let mut waiting = Client::connect(&server);
+    let mut under_way = ["/up", "/ready"].map(|target| {
+        let mut http = Http::connect(&server);
+        http.write(&format!("GET {target} HTTP/1.1\r\nHost: x\r\n"));
+        http
+    });
+    waiting.expect_silence();
+    server.begin_shutdown();
+    assert!(waiting.next().is_close());
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    while std::net::TcpStream::connect(server.address).is_ok() {
+        assert!(std::time::Instant::now() < deadline, "it still accepts");
+    }
+    for http in &mut under_way {
+        http.write("\r\n");
+        assert_eq!(http.answer().status, 503);
+        assert!(http.is_closed());
+    }
+}
