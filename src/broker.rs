@@ -220,7 +220,7 @@ impl Broker {
     /// in numbers.
     pub fn readiness(&self) -> (bool, serde_json::Value) {
         match &self.cluster {
-            Some(cluster) => (cluster.status().is_up(), cluster.status().to_json()),
+            Some(cluster) => (cluster.status().is_ready(), cluster.status().to_json()),
             None => (true, serde_json::json!({})),
         }
     }

@@ -126,8 +126,8 @@ pub fn health(shutting_down: bool) -> Reply {
     }
 }
 
-/// The answer of `/ready`: 503 while the server is without the other nodes that it should
-/// have, though it still serves, and as that of `/up` when it is going down.
+/// The answer of `/ready`: 503 while the server is without, or deaf to, the other nodes that
+/// it should have, though it still serves, and as that of `/up` when it is going down.
 pub fn ready(shutting_down: bool, (is_ready, mut told): (bool, serde_json::Value)) -> Reply {
     let is_ready = is_ready && !shutting_down;
     told["ready"] = is_ready.into();

@@ -137,6 +137,7 @@ impl Link {
     fn go_alone(&mut self) {
         self.status.is_up.store(false, Ordering::Release);
         self.status.listening.store(0, Ordering::Relaxed);
+        self.status.is_incomplete.store(false, Ordering::Relaxed);
         self.hub.go_alone();
         self.queries.close_all();
         for entry in self.topics.values_mut() {
@@ -182,6 +183,8 @@ impl Link {
                 // Dropping it says that there is no link.
                 Some(ask) = self.asks.recv() => drop(ask),
                 _ = ticks.tick() => {
+                    let wanted = self.hub.wanted_topics();
+                    self.status.wanted.store(wanted, Ordering::Relaxed);
                     self.relay.expire();
                     self.tell_dropped();
                     let time = self.settings.buffer_time;

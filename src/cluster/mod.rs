@@ -42,7 +42,11 @@
 //!   in bytes and time; others' members are shown until their nodes are late.
 //! - After every connection, all facts are entered anew, and what is no longer true is
 //!   taken out: there is one path for a start, a restart of Redis, one that was emptied,
-//!   and a node that was paused.
+//!   and a node that was paused. Whoever asks for it before the link is up gets it
+//!   then, and whoever asks while it is under way gets it once more.
+//! - The hub's number of topics is compared with that of those that are listened to
+//!   (`watchdog`). If they differ for seconds, the node is not ready, and all is told
+//!   again.
 //! - Events are numbered by publisher and channel, so that one sent again is not
 //!   delivered again, and one that is missing is counted.
 //!
@@ -63,6 +67,7 @@ pub mod snapshot;
 mod status;
 mod telling;
 mod topics;
+mod watchdog;
 pub mod wire;
 
 use std::collections::{HashMap, VecDeque};

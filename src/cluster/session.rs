@@ -14,6 +14,7 @@ use super::batch::{Answers, Batch, Expect, Flight, Outgoing};
 use super::dial::{Pushed, Shards};
 use super::link::{Ask, End, Link, TICK, stopped};
 use super::status::add;
+use super::watchdog::{self, Verdict, Watchdog};
 use super::wire::Message;
 use crate::hub::{NodeId, Topic};
 
@@ -50,9 +51,15 @@ pub(super) struct Session<'a> {
     hold_until: Option<Instant>,
     /// Nodes of which it is asked whether they listen, and the answers so far.
     listeners: Vec<(NodeId, Option<bool>)>,
-    /// Whether all that is so here is being told, and whether it was in this session.
+    /// Whether all that is so here is being told: the end of it is in the relay.
     pub(super) is_telling: bool,
+    /// Whether it has to be told once more then, since somebody has asked meanwhile.
+    pub(super) tells_again: bool,
+    /// Whether it was told in this session.
     pub(super) is_linked: bool,
+    watchdog: Watchdog,
+    /// When it looks next.
+    watch: Instant,
     /// Topics that are to be left.
     pub(super) leaving: VecDeque<(Arc<str>, Topic)>,
     /// Redis channels that are asked not to be listened to any more, and how often.
@@ -82,7 +89,10 @@ impl<'a> Session<'a> {
             hold_until: None,
             listeners: Vec::new(),
             is_telling: false,
+            tells_again: false,
             is_linked: false,
+            watchdog: Watchdog::default(),
+            watch: Instant::now(),
             leaving: VecDeque::new(),
             beat: Instant::now(),
             admitted: vec![-1; apps],
@@ -205,10 +215,54 @@ impl<'a> Session<'a> {
     }
 
     fn take_notes(&mut self) {
-        for (since, note) in self.link.relay.take(NOTES, NOTE_BYTES) {
+        let notes = self.link.relay.take(NOTES, NOTE_BYTES);
+        let wanted = self.wanted_topics();
+        for (since, note) in notes {
             self.note(since, note);
         }
         self.take_leave(LEAVES);
+        if let Some(wanted) = wanted {
+            self.compare(wanted);
+        }
+    }
+
+    /// How many topics this node needs, if it is time to compare and the notes that were
+    /// just taken make up all of them.
+    fn wanted_topics(&mut self) -> Option<usize> {
+        let now = Instant::now();
+        if now < self.watch {
+            return None;
+        }
+        let wanted = self.link.hub.wanted_topics();
+        let status = &self.link.status;
+        status.wanted.store(wanted, Ordering::Relaxed);
+        // As long as not all was told in this session, it counts how long that takes.
+        if self.is_linked && !self.link.relay.has_told_topics() {
+            self.watch = now + TICK;
+            return None;
+        }
+        self.watch = now + watchdog::INTERVAL;
+        Some(wanted)
+    }
+
+    /// Looks whether this node listens to as many topics as it needs.
+    fn compare(&mut self, wanted: usize) {
+        let status = &self.link.status;
+        let listening = status.listening.load(Ordering::Relaxed);
+        match self.watchdog.compare(wanted, listening, Instant::now()) {
+            Verdict::Complete => status.is_incomplete.store(false, Ordering::Relaxed),
+            Verdict::Differs => {}
+            Verdict::Incomplete => {
+                status.is_incomplete.store(true, Ordering::Relaxed);
+                tracing::warn!(
+                    node = %self.link.node,
+                    wanted,
+                    listening,
+                    "this node does not listen to just what its sockets need; all is told again"
+                );
+                self.tell_all_anew();
+            }
+        }
     }
 
     pub(super) fn add(&mut self, key: &str, command: Cmd, expect: Expect) {

@@ -15,8 +15,12 @@ pub struct Status {
     pub(super) is_up: AtomicBool,
     /// Nodes that are alive, this one included.
     pub(super) nodes: AtomicUsize,
-    /// Redis channels that are listened to.
+    /// Topics that this node's sockets need.
+    pub(super) wanted: AtomicUsize,
+    /// Topics whose Redis channels are listened to.
     pub(super) listening: AtomicUsize,
+    /// Whether the two have differed for too long.
+    pub(super) is_incomplete: AtomicBool,
     /// Events sent to other nodes.
     pub(super) published: AtomicU64,
     /// Messages that came.
@@ -40,7 +44,9 @@ impl Status {
             relay,
             is_up: AtomicBool::new(false),
             nodes: AtomicUsize::new(1),
+            wanted: AtomicUsize::new(0),
             listening: AtomicUsize::new(0),
+            is_incomplete: AtomicBool::new(false),
             published: AtomicU64::new(0),
             received: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
@@ -56,6 +62,11 @@ impl Status {
         self.is_up.load(Ordering::Acquire)
     }
 
+    /// Whether there is one, and this node listens to all that its sockets need.
+    pub fn is_ready(&self) -> bool {
+        self.is_up() && !self.is_incomplete.load(Ordering::Relaxed)
+    }
+
     /// All of it, for whoever looks after the server.
     pub fn to_json(&self) -> Value {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -63,6 +74,7 @@ impl Status {
             "redis": if self.is_up() { "connected" } else { "disconnected" },
             "node": self.node.to_string(),
             "nodes": self.nodes.load(Ordering::Relaxed),
+            "wanted": self.wanted.load(Ordering::Relaxed),
             "listening": self.listening.load(Ordering::Relaxed),
             "published": count(&self.published),
             "received": count(&self.received),

@@ -1,6 +1,7 @@
 //! What a session tells: the hub's notes as commands.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::batch::{Expect, Outgoing, Part};
@@ -132,6 +133,7 @@ impl Session<'_> {
         self.link.left.remove(&bus);
         let must_subscribe = !std::mem::replace(&mut entry.is_subscribed, true);
         if must_subscribe {
+            self.link.status.listening.fetch_add(1, Ordering::Relaxed);
             let command = self.subscription("SUBSCRIBE", &names.bus);
             let expect = Expect::Subscribed(part(!has_facts && !has_last));
             self.add(&names.bus, command, expect);
@@ -152,7 +154,6 @@ impl Session<'_> {
             let command = self.link.scripts.last(&names);
             self.add(&names.bus, command, Expect::Last(part(true)));
         }
-        self.count_listening();
     }
 
     fn unlisten(&mut self, topic: &Topic) {
@@ -160,11 +161,7 @@ impl Session<'_> {
         let Some(entry) = self.link.topics.remove(&*bus) else {
             return;
         };
-        if entry.is_subscribed {
-            let command = self.subscription("UNSUBSCRIBE", &bus);
-            self.add(&bus, command, Expect::Confirmed);
-            *self.ending.entry(bus.as_str().into()).or_default() += 1;
-        }
+        self.unsubscribe(&bus, &entry);
         if entry.has_facts {
             // Its facts have been taken back one by one; this is the mark.
             let names = self.link.names.of(topic);
@@ -174,7 +171,16 @@ impl Session<'_> {
             self.link.left.insert(Arc::clone(&bus), topic.clone());
             self.add(&names.bus, command, Expect::Left(bus));
         }
-        self.count_listening();
+    }
+
+    /// Listens to the Redis channel of an entry no more, if it did.
+    fn unsubscribe(&mut self, bus: &str, entry: &Entry) {
+        if entry.is_subscribed {
+            self.link.status.listening.fetch_sub(1, Ordering::Relaxed);
+            let command = self.subscription("UNSUBSCRIBE", bus);
+            self.add(bus, command, Expect::Confirmed);
+            *self.ending.entry(bus.into()).or_default() += 1;
+        }
     }
 
     fn change(&mut self, topic: &Topic, fact: Fact) {
@@ -199,6 +205,9 @@ impl Session<'_> {
         let (stale, needed): (Topics, Topics) =
             topics.into_iter().partition(|(_, entry)| entry.is_stale);
         self.link.topics = needed;
+        for (bus, entry) in &stale {
+            self.unsubscribe(bus, entry);
+        }
         let stale = stale.into_iter().filter(|(_, entry)| entry.has_facts);
         self.link
             .left
@@ -220,6 +229,9 @@ impl Session<'_> {
         let command = self.subscription("SUBSCRIBE", &listens);
         self.add(&listens, command, Expect::Confirmed);
         self.tell_all_nodes(&Message::AllTold(self.link.node));
+        if std::mem::take(&mut self.tells_again) {
+            self.tell_all();
+        }
     }
 
     /// Takes out what is left of topics that are not needed any more, some at a time.
@@ -237,11 +249,29 @@ impl Session<'_> {
         }
     }
 
-    /// Tells other nodes all that is so here, unless that is under way.
+    /// Tells other nodes all that is so here. If that is under way, they may have lost
+    /// what they were told, and are told once more when it is done.
+    ///
+    /// Before the link is up it does nothing: everything is told anyhow when it is.
     pub(super) fn tell_all(&mut self) {
-        if !std::mem::replace(&mut self.is_telling, true) {
-            self.link.hub.tell_all();
+        if self.is_telling {
+            self.tells_again = true;
+        } else {
+            self.is_telling = self.link.hub.tell_all();
         }
+    }
+
+    /// Tells all, whatever was thought to be told; what is not told then is not listened
+    /// to any more.
+    pub(super) fn tell_all_anew(&mut self) {
+        // Then the end of it is still to come, and what is told before it is needed.
+        if self.is_telling && !self.link.relay.has_told_topics() {
+            return;
+        }
+        for entry in self.link.topics.values_mut() {
+            entry.is_stale = true;
+        }
+        self.is_telling = self.link.hub.tell_all();
     }
 
     /// Corrects how many connections Redis thinks that this node has.
@@ -297,13 +327,6 @@ impl Session<'_> {
         let forget_ms = u64::try_from(timeout.as_millis() * 4).unwrap_or(u64::MAX);
         let command = self.link.scripts.heartbeat(&key, self.link.node, forget_ms);
         self.add(&key, command, Expect::Heartbeat);
-    }
-
-    fn count_listening(&self) {
-        let listening = self.link.topics.len();
-        let status = &self.link.status;
-        let order = std::sync::atomic::Ordering::Relaxed;
-        status.listening.store(listening, order);
     }
 }
 

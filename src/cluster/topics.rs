@@ -31,7 +31,7 @@ pub(super) struct Entry {
     pub(super) has_last: bool,
     /// Whether Redis sends us what is published.
     pub(super) is_subscribed: bool,
-    /// Whether nobody has asked for it again since the link came up.
+    /// Whether the hub has not named it since all has to be told anew.
     pub(super) is_stale: bool,
     /// When its facts were last kept from expiring.
     pub(super) refreshed: Instant,

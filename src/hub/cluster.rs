@@ -16,9 +16,26 @@ impl Hub {
         self.mail.relay.as_ref()
     }
 
+    /// Topics that this node has to listen to: channels with a subscriber, and users who
+    /// are signed in or watched. Cheap: no channel is looked at.
+    ///
+    /// While [`Relay::has_told_topics`] is true afterwards, every one of them has been
+    /// taken from the relay, since both change under the same locks.
+    pub fn wanted_topics(&self) -> usize {
+        let channels = |shards: &[super::Shard]| -> usize {
+            let counts = shards.iter().map(|shard| lock(shard).len());
+            counts.sum()
+        };
+        let of_app = |app: &super::AppState| channels(&app.shards) + app.users.wanted();
+        self.apps.iter().map(of_app).sum()
+    }
+
     /// Tells other nodes all that is so here, and asks how things stand there. Ends
-    /// with [`Note::AllTold`].
-    pub fn tell_all(&self) {
+    /// with [`Note::AllTold`]. False, without telling anything, if there is no link.
+    pub fn tell_all(&self) -> bool {
+        if !self.mail.is_linked() {
+            return false;
+        }
         for app in &self.apps {
             for shard in &app.shards {
                 // The shard stays locked, so that a channel that ends is told after.
@@ -30,6 +47,7 @@ impl Hub {
             app.users.tell_all();
         }
         self.mail.tell(|| Note::AllTold);
+        true
     }
 
     /// There is no link to other nodes: nobody waits for them, and what is published

@@ -126,6 +126,14 @@ impl Note {
         bytes + 256
     }
 
+    /// Whether it says which topics this node needs.
+    fn is_about_topics(&self) -> bool {
+        matches!(
+            self,
+            Self::Listen { .. } | Self::Unlisten(_) | Self::AllTold
+        )
+    }
+
     /// Whether it is worth telling later, without a link now.
     fn outlasts(&self) -> bool {
         matches!(self, Self::Event(_) | Self::Terminate { .. })
@@ -145,6 +153,8 @@ pub struct Relay {
 #[derive(Debug, Default)]
 struct Queue {
     notes: VecDeque<(Instant, Note)>,
+    /// Notes among them that say which topics this node needs.
+    about_topics: usize,
     waker: Option<Waker>,
 }
 
@@ -196,6 +206,7 @@ impl Relay {
             return;
         }
         self.bytes.fetch_add(note.cost(), Ordering::Relaxed);
+        queue.about_topics += usize::from(note.is_about_topics());
         queue.notes.push_back((Instant::now(), note));
         if !is_up {
             self.hold_to_bound(&mut queue);
@@ -218,6 +229,7 @@ impl Relay {
         let mut queue = lock(&self.queue);
         self.is_up.store(false, Ordering::Release);
         queue.notes.retain(|(_, note)| note.outlasts());
+        queue.about_topics = 0;
         let left: usize = queue.notes.iter().map(|(_, note)| note.cost()).sum();
         self.bytes.store(left, Ordering::Relaxed);
         self.hold_to_bound(&mut queue);
@@ -252,10 +264,17 @@ impl Relay {
             && let Some((since, note)) = queue.notes.pop_front()
         {
             cost += note.cost();
+            queue.about_topics -= usize::from(note.is_about_topics());
             taken.push((since, note));
         }
         self.bytes.fetch_sub(cost, Ordering::Relaxed);
         taken
+    }
+
+    /// Whether all that was told of topics that this node needs, or needs no more, has
+    /// been taken.
+    pub fn has_told_topics(&self) -> bool {
+        lock(&self.queue).about_topics == 0
     }
 
     /// Waits until something can be taken.
@@ -313,6 +332,22 @@ mod tests {
         assert_eq!(relay.dropped(), 0);
         relay.go_down();
         assert_eq!((relay.take(10, usize::MAX).len(), relay.dropped()), (0, 1));
+    }
+
+    #[test]
+    fn it_is_known_whether_all_that_was_told_of_topics_is_taken() {
+        let relay = relay(1000, Duration::from_secs(60));
+        relay.push(Note::AllTold);
+        assert!(relay.has_told_topics(), "without a link it is not kept");
+        relay.go_up();
+        relay.push(Note::AllTold);
+        relay.push(event(1));
+        assert!(!relay.has_told_topics());
+        relay.take(1, usize::MAX);
+        assert!(relay.has_told_topics(), "events do not matter");
+        relay.push(Note::AllTold);
+        relay.go_down();
+        assert!(relay.has_told_topics());
     }
 
     #[test]

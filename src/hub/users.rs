@@ -18,6 +18,8 @@ pub(super) struct Users {
 #[derive(Default)]
 struct Known {
     by_id: HashMap<Arc<str>, Entry>,
+    /// Those of them that matter elsewhere.
+    wanted: usize,
     /// Watchers that are not told anything until it is known of all whom they watch.
     awaiting: HashMap<SocketId, Awaiting>,
 }
@@ -175,10 +177,15 @@ impl Users {
         }
     }
 
-    /// A user's entry, about which other nodes are told and asked from now on.
+    /// A user's entry, about which other nodes are told and asked from now on: the caller
+    /// has to enter why.
     fn entry_for_others<'a>(&self, known: &'a mut Known, id: &Arc<str>) -> &'a mut Entry {
         let entry = known.by_id.entry(Arc::clone(id)).or_default();
-        if !entry.matters_elsewhere() && self.mail.is_linked() {
+        if entry.matters_elsewhere() {
+            return entry;
+        }
+        known.wanted += 1;
+        if self.mail.is_linked() {
             entry.is_asked = true;
             self.mail.tell(|| Note::Listen {
                 topic: self.topic(id),
@@ -194,9 +201,12 @@ impl Users {
         let mut known = lock(&self.known);
         known.awaiting.remove(&socket);
         for watched in watchlist {
-            if let Some(entry) = known.by_id.get_mut(watched) {
-                entry.watchers.remove(&socket);
-                self.unlisten_if_idle(entry, watched);
+            // It may stand there twice.
+            if let Some(entry) = known.by_id.get_mut(watched)
+                && entry.watchers.remove(&socket).is_some()
+                && self.unlisten_if_idle(entry, watched)
+            {
+                known.wanted -= 1;
             }
             forget_if_unused(&mut known, watched);
         }
@@ -219,7 +229,8 @@ impl Users {
             self.mail
                 .tell(|| Note::Change(self.topic(id), Fact::Offline));
             let is_online = entry.is_online();
-            self.unlisten_if_idle(entry, id);
+            let is_idle = self.unlisten_if_idle(entry, id);
+            known.wanted -= usize::from(is_idle);
             if !is_online {
                 self.tell_watchers(&known, id, false);
             }
@@ -227,13 +238,16 @@ impl Users {
         forget_if_unused(&mut known, id);
     }
 
-    fn unlisten_if_idle(&self, entry: &mut Entry, id: &str) {
-        if !entry.matters_elsewhere() {
+    /// True if the user mattered elsewhere until now and does not any more.
+    fn unlisten_if_idle(&self, entry: &mut Entry, id: &str) -> bool {
+        let is_idle = !entry.matters_elsewhere();
+        if is_idle {
             entry.nodes.clear();
             entry.leaving = 0;
             entry.is_asked = false;
             self.mail.tell(|| Note::Unlisten(self.topic(id)));
         }
+        is_idle
     }
 
     /// Closes all connections of a user, signed in or present.
@@ -254,6 +268,11 @@ impl Users {
     /// Users that are known of.
     pub(super) fn len(&self) -> usize {
         lock(&self.known).by_id.len()
+    }
+
+    /// Users that other nodes are told or asked about.
+    pub(super) fn wanted(&self) -> usize {
+        lock(&self.known).wanted
     }
 
     /// Tells other nodes all that they have to know, and asks again.
@@ -475,6 +494,7 @@ mod tests {
         let users = users_of(&inbox);
         let ids: Vec<Arc<str>> = ["1", "2", "3"].map(Arc::from).into();
         users.sign_in(&ids[0], address(1), &ids[1..], message::pong());
+        assert_eq!(users.wanted(), 3);
         let told = frames(&inbox);
         assert_eq!(told.len(), 1);
         assert!(
@@ -497,7 +517,23 @@ mod tests {
         users.sign_out("2", address(3).id, &[]);
         assert!(frames(&inbox)[0].1.contains("offline"));
         users.sign_out("1", address(1).id, &ids[1..]);
-        assert_eq!(users.len(), 0, "nothing is left");
+        assert_eq!((users.len(), users.wanted()), (0, 0), "nothing is left");
+    }
+
+    #[test]
+    fn users_are_wanted_from_the_first_who_needs_them_to_the_last() {
+        let inbox = Arc::new(Inbox::new(1 << 20));
+        let users = users_of(&inbox);
+        let ids: Vec<Arc<str>> = ["1", "2", "2", "1"].map(Arc::from).into();
+        users.join(&ids[1], address(3));
+        assert_eq!(users.wanted(), 0, "a member concerns its channel");
+        users.sign_in(&ids[0], address(1), &ids, message::pong());
+        users.sign_in(&ids[0], address(2), &ids[..2], message::pong());
+        assert_eq!(users.wanted(), 2, "one watches itself, and twice the other");
+        users.sign_out("1", address(1).id, &ids);
+        assert_eq!(users.wanted(), 2);
+        users.sign_out("1", address(2).id, &ids[..2]);
+        assert_eq!((users.len(), users.wanted()), (1, 0));
     }
 
     #[test]

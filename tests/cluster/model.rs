@@ -8,7 +8,6 @@
 //! `RESOUND_SEEDS=50 …` lives many (nextest would end it after two minutes).
 
 mod quiet;
-mod random;
 mod seat;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,9 +19,9 @@ use crate::frames::ask_to_join;
 use crate::nodes::{Cluster, HASTY};
 use crate::people::who;
 use crate::proxy::Weather;
+use crate::random::Random;
 use crate::support::Http;
 use crate::wait::eventually;
-use random::Random;
 use seat::{Seat, Subscription};
 
 const NODES: usize = 3;

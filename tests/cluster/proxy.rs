@@ -29,6 +29,9 @@ pub(crate) enum Weather {
     Still,
     /// Every byte is this late, each way.
     Slow(Duration),
+    /// What the node says gets through up to this text; the rest waits. It has to be
+    /// in what the node writes at once. What Redis says gets through.
+    UpTo(&'static str),
 }
 
 /// A TCP proxy in a thread of its own.
@@ -169,17 +172,22 @@ async fn carry(
 ) {
     let swallows = |now: Weather| now == Weather::BlackHole || now == hole;
     let mut waiting: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
+    // What waits because of `Weather::UpTo`.
+    let mut rest: Vec<u8> = Vec::new();
     let mut lost = false;
     let mut scratch = vec![0; 64 * 1024];
     loop {
         let now = *weather.borrow_and_update();
+        if !rest.is_empty() && !matches!(now, Weather::UpTo(_)) {
+            waiting.push_back((Instant::now(), std::mem::take(&mut rest)));
+        }
         if lost && !swallows(now) {
             return;
         }
         let still = now == Weather::Still;
         let due = waiting.front().map(|(due, _)| *due);
         tokio::select! {
-            read = from.read(&mut scratch), if !still && waiting.len() < 1024 => {
+            read = from.read(&mut scratch), if !still && rest.is_empty() && waiting.len() < 1024 => {
                 let Ok(count @ 1..) = read else {
                     // What is on its way still arrives.
                     return flush(waiting, &mut to).await;
@@ -188,6 +196,13 @@ async fn carry(
                 match *weather.borrow() {
                     now if swallows(now) => lost = true,
                     Weather::Slow(by) => waiting.push_back((Instant::now() + by, scratch[..count].to_vec())),
+                    Weather::UpTo(text) if hole == Weather::BlackHole => {
+                        let bytes = &scratch[..count];
+                        let is_it = |window: &[u8]| window == text.as_bytes();
+                        let at = bytes.windows(text.len()).position(is_it).unwrap_or(count);
+                        rest = bytes[at..].to_vec();
+                        waiting.push_back((Instant::now(), bytes[..at].to_vec()));
+                    }
                     _ => waiting.push_back((Instant::now(), scratch[..count].to_vec())),
                 }
             }
