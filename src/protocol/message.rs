@@ -219,10 +219,11 @@ fn internal(event: &str, data: &str, channel: &ChannelName) -> Frame {
         .finish()
 }
 
-/// Tells a new subscriber of a cache channel that there is no last event.
+/// Tells a new subscriber of a cache channel that there is no last event. Reverb
+/// sends it without `data`, which Pusher's Java client fails to read.
 pub fn cache_miss(channel: &ChannelName) -> Frame {
     TextFrame::with_capacity(96)
-        .raw(r#"{"event":"pusher:cache_miss","channel":""#)
+        .raw(r#"{"event":"pusher:cache_miss","data":"{}","channel":""#)
         .raw(channel.as_str())
         .raw(r#""}"#)
         .finish()
@@ -275,8 +276,9 @@ pub fn event(name: &str, data: &str, channel: &ChannelName) -> Frame {
 }
 
 /// A client's event for the other subscribers. `data` is JSON and stays as it
-/// came: an object, not a string, as Pusher and Reverb relay it. `user_id` is that
-/// of a member of a presence channel, as JSON.
+/// came: an object, not a string, as Pusher and Reverb relay it. Without any it is
+/// null, as Reverb has it: Pusher's Java client fails to read an event without
+/// `data`. `user_id` is that of a member of a presence channel, as JSON.
 pub fn client_event(
     name: &str,
     data: Option<&str>,
@@ -290,11 +292,8 @@ pub fn client_event(
     .json(name)
     .raw(r#","channel":""#)
     .raw(channel.as_str())
-    .raw("\"");
-    let frame = match data {
-        Some(data) => frame.raw(r#","data":"#).raw(data),
-        None => frame,
-    };
+    .raw(r#"","data":"#)
+    .raw(data.unwrap_or("null"));
     let frame = match user_id {
         Some(user_id) => frame.raw(r#","user_id":"#).raw(user_id),
         None => frame,
@@ -334,7 +333,11 @@ mod tests {
             ),
             (
                 client_event("client-\"", None, &channel, None),
-                r#"{"event":"client-\"","channel":"private-chat.1"}"#,
+                r#"{"event":"client-\"","channel":"private-chat.1","data":null}"#,
+            ),
+            (
+                cache_miss(&channel),
+                r#"{"event":"pusher:cache_miss","data":"{}","channel":"private-chat.1"}"#,
             ),
         ] {
             assert_eq!(text(&frame), expected);

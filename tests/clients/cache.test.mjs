@@ -37,7 +37,7 @@ for (const from of ['pusher-js', 'pusher-js-8-0']) {
       const heard = new Inbox(`something on ${name}`);
       const channel = pusher.subscribe(name).bind('pusher:subscription_succeeded', () => heard.push('subscribed'));
       for (const event of ['pusher:cache_miss', 'price']) {
-        channel.bind(event, (data) => heard.push(data === undefined ? event : `${event} ${data}`));
+        channel.bind(event, (data) => heard.push(typeof data === 'string' ? `${event} ${data}` : event));
       }
       return { pusher, channel, heard };
     }

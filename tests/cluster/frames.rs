@@ -14,7 +14,7 @@ pub(crate) fn event(name: &str, data: &str, channel: &str) -> String {
 }
 
 pub(crate) fn cache_miss(channel: &str) -> String {
-    format!(r#"{{"event":"pusher:cache_miss","channel":"{channel}"}}"#)
+    format!(r#"{{"event":"pusher:cache_miss","data":"{{}}","channel":"{channel}"}}"#)
 }
 
 pub(crate) fn subscription_count(count: usize, channel: &str) -> String {

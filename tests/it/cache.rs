@@ -4,7 +4,7 @@ use crate::support::{Client, Http, TestServer};
 use serde_json::json;
 
 fn miss(channel: &str) -> String {
-    format!(r#"{{"event":"pusher:cache_miss","channel":"{channel}"}}"#)
+    format!(r#"{{"event":"pusher:cache_miss","data":"{{}}","channel":"{channel}"}}"#)
 }
 
 fn event(data: &str, channel: &str) -> String {
