@@ -148,6 +148,20 @@ fn a_publish_is_told_what_it_asks_of_its_channels() {
     );
 }
 
+/// Pusher's SDK for Go fails on anything but `{}`, although the events went out.
+#[test]
+fn a_batch_that_asks_for_nothing_is_answered_with_an_empty_object() {
+    let server = TestServer::start();
+    let mut http = Http::connect(&server);
+    for batch in [
+        r#"{"batch":[{"name":"ev","data":"x","channel":"a"}]}"#,
+        r#"{"batch":[]}"#,
+    ] {
+        let answer = http.post("batch_events", batch);
+        assert_eq!((answer.status, answer.body.as_str()), (200, "{}"), "{batch}");
+    }
+}
+
 #[test]
 fn parameters_may_be_in_the_query_and_the_deprecated_call_works() {
     let server = TestServer::start();
