@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use crate::app::App;
 pub use crate::cluster::wire::About;
@@ -36,8 +36,8 @@ pub struct Tally {
 pub struct Tallied {
     /// Its subscribers.
     pub subscriptions: u64,
-    /// Its members, each once, by what tells them apart; their ids as JSON.
-    pub users: IndexMap<Box<str>, Box<str>>,
+    /// The ids of its members, each once, as text.
+    pub users: IndexSet<Box<str>>,
 }
 
 /// Why an answer does not tell of all nodes. The texts go into a header.
@@ -62,8 +62,7 @@ impl Tally {
         tallied.subscriptions += row.subscriptions;
         for id in row.users {
             if let Some(text) = identity(&id) {
-                let text = Box::from(&*text);
-                tallied.users.entry(text).or_insert_with(|| id.get().into());
+                tallied.users.insert(Box::from(&*text));
             }
         }
     }

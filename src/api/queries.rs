@@ -55,21 +55,21 @@ impl Api {
         Ok(reply::partly(reply, partial))
     }
 
-    /// `GET /channels/{name}/users`: of a presence channel, each user once. 404 and
-    /// 400 are Reverb's for an empty channel and for one of another kind.
+    /// `GET /channels/{name}/users`: of a presence channel, each user once; 400 of
+    /// any other. As with Pusher, an id is a text whatever it was in `channel_data`,
+    /// and a channel that nobody is in has no users: Reverb answers with numbers and
+    /// with 404, on both of which Pusher's SDK for Go fails.
     pub(super) async fn users(&self, request: &Authorized, name: &str) -> Result<Reply, ApiError> {
+        if !ChannelKind::of(name).is_presence() {
+            return Ok(reply::json_with(StatusCode::BAD_REQUEST, "{}"));
+        }
         let Tally { channels, partial } = self.one(request, name, true).await;
-        let reply = match channels.get(name) {
-            None => reply::json_with(StatusCode::NOT_FOUND, "{}"),
-            Some(_) if !ChannelKind::of(name).is_presence() => {
-                reply::json_with(StatusCode::BAD_REQUEST, "{}")
-            }
-            Some(tallied) => {
-                let ids = tallied.users.values();
-                let users: Vec<String> = ids.map(|id| format!(r#"{{"id":{id}}}"#)).collect();
-                reply::json(format!(r#"{{"users":[{}]}}"#, users.join(",")))
-            }
-        };
+        let here = channels.get(name).into_iter();
+        let users: Vec<Value> = here
+            .flat_map(|tallied| &tallied.users)
+            .map(|id| json!({ "id": id }))
+            .collect();
+        let reply = reply::json(json!({ "users": users }).to_string());
         Ok(reply::partly(reply, partial))
     }
 

@@ -128,10 +128,7 @@ fn a_batch_is_delivered_in_its_order() {
     let body = json!({ "batch": items }).to_string();
     let mut http = Http::connect(&server);
     let answer = http.request("POST", &Signed::post("batch_events", &body).target(), &body);
-    assert_eq!(
-        (answer.status, answer.body.as_str()),
-        (200, "{}")
-    );
+    assert_eq!((answer.status, answer.body.as_str()), (200, "{}"));
     for n in 0..12 {
         other.expect(&event(&format!("ev{n}"), &n.to_string(), "a"));
     }
