@@ -11,7 +11,7 @@ use md5::{Digest, Md5};
 use percent_encoding::percent_decode_str;
 
 use crate::app::App;
-use crate::protocol::signature::{canonical_query, canonical_query_as_sent};
+use crate::protocol::signature::{canonical_query, canonical_query_as_sent, joined_lists};
 
 /// A request whose signature was checked. There is no other way to get one.
 #[derive(Debug)]
@@ -127,19 +127,23 @@ impl Signed {
         let signature = need("auth_signature")?;
         let query = canonical_query(&pairs);
         let matches = |query: &str| is_signed(head, query, signature, app, rules.prefix);
+        let mut joined = None;
         if !matches(&query) && !matches(&canonical_query_as_sent(&pairs)) {
-            let path = head.uri.path();
-            tracing::debug!(app = app.id, method = %head.method, path, query, "signature does not match");
-            return Err(AuthError::Signature {
-                method: head.method.to_string(),
-                path: path.to_owned(),
-            });
+            joined = joined_lists(&pairs).filter(|pairs| matches(&canonical_query_as_sent(pairs)));
+            if joined.is_none() {
+                let path = head.uri.path();
+                tracing::debug!(app = app.id, method = %head.method, path, query, "signature does not match");
+                return Err(AuthError::Signature {
+                    method: head.method.to_string(),
+                    path: path.to_owned(),
+                });
+            }
         }
         let digest = digest.map(str::to_owned);
         Ok(Self {
             app: Arc::clone(app),
             digest,
-            parameters: pairs,
+            parameters: joined.unwrap_or(pairs),
         })
     }
 
@@ -169,7 +173,8 @@ impl Authorized {
         &self.body
     }
 
-    /// The pairs of its query, decoded, in the order they came.
+    /// The pairs of its query, decoded, in the order they came; a list is one pair if
+    /// it was signed as one.
     pub fn parameters(&self) -> &[(String, String)] {
         &self.parameters
     }
@@ -178,6 +183,17 @@ impl Authorized {
     pub fn parameter(&self, name: &str) -> Option<&str> {
         let found = self.parameters.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str())
+    }
+
+    /// The values of a query parameter that may be a list, with commas between them.
+    pub fn list(&self, name: &str) -> Option<String> {
+        let is_item = |key: &str| {
+            let index = key.strip_prefix(name);
+            index.is_some_and(|index| index.is_empty() || index.starts_with('['))
+        };
+        let pairs = self.parameters.iter().filter(|(key, _)| is_item(key));
+        let values: Vec<&str> = pairs.map(|(_, value)| value.as_str()).collect();
+        (!values.is_empty()).then(|| values.join(","))
     }
 }
 

@@ -110,10 +110,13 @@ fn event_of(request: &Authorized) -> Cow<'_, [u8]> {
         return Cow::Borrowed(request.body());
     }
     let mut event = Map::new();
-    for name in ["name", "data", "channel", "socket_id", "info"] {
+    for name in ["name", "data", "channel", "socket_id"] {
         if let Some(value) = request.parameter(name) {
             event.insert(name.to_owned(), value.into());
         }
+    }
+    if let Some(info) = request.list("info") {
+        event.insert("info".to_owned(), info.into());
     }
     let channels: Vec<Value> = request
         .parameters()

@@ -107,8 +107,8 @@ impl Api {
 
 fn info_of(request: &Authorized) -> Info {
     request
-        .parameter("info")
-        .map(Info::parse)
+        .list("info")
+        .map(|list| Info::parse(&list))
         .unwrap_or_default()
 }
 

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
+use indexmap::IndexMap;
 use sha2::Sha256;
 
 /// An application's secret, ready to sign. Never printed.
@@ -84,6 +85,33 @@ pub fn canonical_query_as_sent(pairs: &[(String, String)]) -> String {
     canonical(pairs, Cow::Borrowed)
 }
 
+/// The query of a caller that signs lists as pusher-http-php does, which Reverb
+/// checks, too: `info[0]=a&info[1]=b` is signed as `info=a,b`. `None` if there is no
+/// list. Whoever verifies these pairs has to use them instead of those that came: a
+/// signature of `info=a,b` does not say in how many parts it was sent.
+pub fn joined_lists(pairs: &[(String, String)]) -> Option<Vec<(String, String)>> {
+    // The key of a list, and of nothing that is nested deeper.
+    let list = |key: &str| {
+        let (name, index) = key.strip_suffix(']')?.split_once('[')?;
+        (!name.is_empty() && !index.contains(['[', ']'])).then(|| name.len())
+    };
+    pairs.iter().find_map(|(key, _)| list(key))?;
+    let mut joined: IndexMap<(&str, Option<usize>), String> = IndexMap::new();
+    for (at, (key, value)) in pairs.iter().enumerate() {
+        let name = list(key).map_or((key.as_str(), Some(at)), |end| (&key[..end], None));
+        let parts = joined.entry(name);
+        parts
+            .and_modify(|text| text.extend([",", value]))
+            .or_insert_with(|| value.clone());
+    }
+    let joined = joined.into_iter();
+    Some(
+        joined
+            .map(|((name, _), text)| (name.to_owned(), text))
+            .collect(),
+    )
+}
+
 fn canonical<'a>(pairs: &'a [(String, String)], name: impl Fn(&'a str) -> Cow<'a, str>) -> String {
     let mut sorted: Vec<(Cow<'a, str>, &str)> = pairs
         .iter()
@@ -160,6 +188,31 @@ mod tests {
             &[b"POST\n/apps/3/events\n", query.as_bytes()],
             "da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c"
         ));
+    }
+
+    #[test]
+    fn lists_are_joined_as_phps_sdk_signs_them() {
+        let joined = |query: &[(&str, &str)]| {
+            let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+            let pairs: Vec<(String, String)> = query.iter().map(own).collect();
+            joined_lists(&pairs).map(|pairs| canonical_query_as_sent(&pairs))
+        };
+        assert_eq!(joined(&[("info", "a"), ("info", "b")]), None);
+        assert_eq!(
+            joined(&[
+                ("info[0]", "b"),
+                ("z", "1"),
+                ("info[1]", "a"),
+                ("auth_key", "k"),
+                ("z", "2"),
+                ("auth_signature", "s"),
+            ]),
+            Some("auth_key=k&info=b,a&z=1&z=2".to_owned())
+        );
+        assert_eq!(joined(&[("info[]", "a")]), Some("info=a".to_owned()));
+        for none in ["a[0][1]", "[0]", "a[", "a]", "]a["] {
+            assert_eq!(joined(&[(none, "x")]), None, "{none}");
+        }
     }
 
     #[test]

@@ -143,6 +143,54 @@ fn what_is_rightly_signed_is_accepted_in_every_form() {
     }
 }
 
+/// pusher-http-php signs `info => ['a', 'b']` as `info=a,b` and sends `info[0]=a&info[1]=b`;
+/// Reverb accepts that. What was signed is what is answered, in whatever parts it came.
+#[test]
+fn a_list_is_signed_as_phps_sdk_writes_it() {
+    let server = TestServer::start();
+    let mut client = Client::connect(&server);
+    client.subscribe("cache-a");
+    let mut http = Http::connect(&server);
+    let mut ask = |path: &str, pairs: &[(&str, &str)], sent: &[(&str, &str)]| {
+        let mut signed = Signed::post(path, "").without("body_md5");
+        signed.method = "GET";
+        for (key, value) in pairs {
+            signed = signed.set(key, value);
+        }
+        let mut target = signed.target();
+        for ((key, value), (_, parts)) in pairs.iter().zip(sent) {
+            target = target.replace(&format!("{key}={value}"), parts);
+        }
+        let answer = http.request("GET", &target, "");
+        (answer.status, answer.body)
+    };
+    let told = r#"{"cache":null,"occupied":true,"subscription_count":1}"#;
+    let both = "subscription_count,cache";
+    for parts in [
+        "info%5B0%5D=subscription_count&info%5B1%5D=cache",
+        "info[]=subscription_count&info[]=cache",
+        "info[0]=subscription_count,cache",
+    ] {
+        let answer = ask("channels/cache-a", &[("info", both)], &[("info", parts)]);
+        assert_eq!(answer, (200, told.to_owned()), "{parts}");
+    }
+    let other = "info[0]=subscription_count&info[1]=user_count";
+    for (parts, status) in [(other, 401), ("info[0][0]=subscription_count,cache", 401)] {
+        let answer = ask("channels/cache-a", &[("info", both)], &[("info", parts)]);
+        assert_eq!(answer.0, status, "{parts}");
+    }
+    // The prefix that was signed holds, also if somebody makes a list of it.
+    let narrow = [("filter_by_prefix", "private-")];
+    let spoiled = [("filter_by_prefix", "filter_by_prefix[]=private-")];
+    let answer = ask("channels", &narrow, &spoiled);
+    assert_eq!(answer, (200, r#"{"channels":{}}"#.to_owned()));
+    // A caller may sign the keys as it sends them.
+    let listed = [("info[]", "subscription_count")];
+    let answer = ask("channels/cache-a", &listed, &[]);
+    let told = r#"{"occupied":true,"subscription_count":1}"#;
+    assert_eq!(answer, (200, told.to_owned()));
+}
+
 #[test]
 fn the_clock_check_can_be_widened_and_switched_off() {
     let body = body(&["lobby"], "ev", "x");
