@@ -153,8 +153,8 @@ mod tests {
     #[test]
     fn only_a_lack_of_room_is_no_failure() {
         let error = |code: u32| {
-            let data = format!(r#"{{\"code\":{code},\"message\":\"no\"}}"#);
-            format!(r#"{{"event":"pusher:error","data":"{data}"}}"#)
+            let data = format!(r#"{{"code":{code},"message":"no"}}"#);
+            format!(r#"{{"event":"pusher:error","data":{data}}}"#)
         };
         assert!(is_refusal(error(4100).as_bytes()));
         assert!(!is_refusal(error(4301).as_bytes()));

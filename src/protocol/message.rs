@@ -1,8 +1,8 @@
 //! What the server sends, as encoded frames.
 //!
 //! `data` of the server's own events is a *string* that holds JSON, as Pusher
-//! documents and Reverb does (for `pusher:error` too). Keys stand in Reverb's
-//! order: event, data, channel.
+//! documents and Reverb does; of `pusher:error` and `pusher:signin_success` it is an
+//! object, as Pusher documents. Keys stand in Reverb's order: event, data, channel.
 
 use serde::Serialize;
 
@@ -36,17 +36,18 @@ pub fn connection_established(socket_id: SocketId, activity_timeout: u32) -> Fra
         .finish()
 }
 
-/// `pusher:error`.
+/// `pusher:error`. Its `data` is an object, as Pusher documents it: the clients for
+/// Swift and .NET drop the string that Reverb sends, all others take both.
 pub fn error(code: ErrorCode, message: &str) -> Frame {
     #[derive(Serialize)]
     struct Data<'a> {
         code: u16,
         message: &'a str,
     }
-    let data = nested(&Data {
+    let data = Data {
         code: code.number(),
         message,
-    });
+    };
     TextFrame::with_capacity(128)
         .raw(r#"{"event":"pusher:error","data":"#)
         .json(&data)
@@ -306,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_byte_for_byte_reverbs() {
+    fn frames_are_what_clients_of_pusher_and_reverb_read() {
         let id = SocketId::parse("123.456").unwrap();
         let channel = ChannelName::parse("private-chat.1", 164).unwrap();
         for (frame, expected) in [
@@ -316,7 +317,7 @@ mod tests {
             ),
             (
                 error(ErrorCode::Unauthorized, "Connection is unauthorized"),
-                r#"{"event":"pusher:error","data":"{\"code\":4009,\"message\":\"Connection is unauthorized\"}"}"#,
+                r#"{"event":"pusher:error","data":{"code":4009,"message":"Connection is unauthorized"}}"#,
             ),
             (pong(), r#"{"event":"pusher:pong"}"#),
             (

@@ -117,11 +117,8 @@ impl Client {
 
     /// Expects `pusher:error` with this code and text.
     pub(crate) fn expect_error(&mut self, code: u16, message: &str) {
-        let data = json!({ "code": code, "message": message }).to_string();
-        self.expect(&format!(
-            r#"{{"event":"pusher:error","data":{}}}"#,
-            json!(data)
-        ));
+        let data = json!({ "code": code, "message": message });
+        self.expect(&format!(r#"{{"event":"pusher:error","data":{data}}}"#));
     }
 
     /// Expects that nothing comes: after a while, a ping is answered first.
