@@ -45,8 +45,11 @@ pub enum MemberError {
     #[error("channel_data is not a JSON object with a user_id, a text or a number")]
     ChannelData,
     /// `user_data` is not a JSON object, or has no `id`.
-    #[error("user_data is not a JSON object with an id, a text")]
+    #[error("user_data is not a JSON object with an id, a text or a number")]
     UserData,
+    /// `watchlist` is not a list, or has something else than ids.
+    #[error("The watchlist is not a list of user ids, texts or numbers")]
+    Watchlist,
     /// A user's id that no channel can be named after.
     #[error("The user id has characters other than letters, digits and _ - = @ , . ;")]
     UserId,
@@ -77,8 +80,8 @@ struct UserData<'a> {
     id: &'a RawValue,
     #[serde(borrow, default, deserialize_with = "present")]
     user_info: Option<&'a RawValue>,
-    #[serde(default)]
-    watchlist: Option<Vec<String>>,
+    #[serde(borrow, default)]
+    watchlist: Option<&'a RawValue>,
 }
 
 impl Member {
@@ -104,28 +107,25 @@ impl Member {
 }
 
 impl User {
-    /// Reads `user_data`. Its id has to be a text: pusher-js drops any other.
+    /// Reads `user_data`. An id that came as a number, which is what `$user->id` is in
+    /// PHP, is a text from here on: pusher-js drops any other (see
+    /// [`with_text_id`]).
     ///
     /// The id has to fit into a channel's name, since events for the user go to
     /// `#server-to-user-{id}`. `limit` is in bytes of `user_info`.
     pub fn parse(user_data: &str, limit: usize) -> Result<Self, MemberError> {
         let data: UserData<'_> = object(user_data).ok_or(MemberError::UserData)?;
-        let is_text = data.id.get().starts_with('"');
-        let id = id(data.id)
-            .filter(|_| is_text)
-            .ok_or(MemberError::UserData)?;
+        let id = id(data.id).ok_or(MemberError::UserData)?;
         check_size(data.user_info.map_or("", RawValue::get), limit)?;
-        let member = Member::new(&id, data.id, data.user_info)?;
+        let mut member = Member::new(&id, data.id, data.user_info)?;
+        if is_number(data.id) {
+            member.id_json = quoted(data.id).into();
+        }
         let channel = ChannelName::of_user(&id);
         if channel.is_err() {
             return Err(MemberError::UserId);
         }
-        let mut watchlist: IndexSet<Arc<str>> = data
-            .watchlist
-            .unwrap_or_default()
-            .iter()
-            .map(|id| Arc::from(id.as_str()))
-            .collect();
+        let mut watchlist = watched(data.watchlist).ok_or(MemberError::Watchlist)?;
         let watchlist_cut = watchlist.len() > MAX_WATCHLIST;
         watchlist.truncate(MAX_WATCHLIST);
         Ok(Self {
@@ -134,6 +134,38 @@ impl User {
             watchlist_cut,
         })
     }
+}
+
+/// `user_data` with its id as a text, whatever it came as: pusher-js and Pusher's Java
+/// client only take a text from `pusher:signin_success`.
+pub fn with_text_id(user_data: &str) -> Cow<'_, str> {
+    let data: Option<UserData<'_>> = object(user_data);
+    let Some(id) = data.map(|data| data.id).filter(|id| is_number(id)) else {
+        return user_data.into();
+    };
+    // The id is a part of the text: what is borrowed begins inside of it.
+    let start = id.get().as_ptr() as usize - user_data.as_ptr() as usize;
+    let (before, after) = (&user_data[..start], &user_data[start + id.get().len()..]);
+    format!("{before}{}{after}", quoted(id)).into()
+}
+
+/// The users of a watchlist, each once; none if there is no list.
+fn watched(list: Option<&RawValue>) -> Option<IndexSet<Arc<str>>> {
+    let Some(list) = list else {
+        return Some(IndexSet::new());
+    };
+    let ids: Vec<&RawValue> = serde_json::from_str(list.get()).ok()?;
+    let texts = ids.into_iter().map(|json| id(json).map(Arc::from));
+    texts.collect()
+}
+
+fn is_number(id: &RawValue) -> bool {
+    id.get().starts_with(|first: char| first == '-' || first.is_ascii_digit())
+}
+
+/// A number as a JSON string.
+fn quoted(number: &RawValue) -> String {
+    format!("\"{}\"", number.get())
 }
 
 /// What tells a user apart: the text of an id that is JSON, a text or a number.
@@ -239,11 +271,34 @@ mod tests {
                 limit: 100
             })
         );
-        assert_eq!(User::parse(r#"{"id":7}"#, 1000), Err(MemberError::UserData));
+        for data in ["", "[7]", "{}", r#"{"id":null}"#, r#"{"id":[7]}"#] {
+            assert_eq!(User::parse(data, 1000), Err(MemberError::UserData));
+        }
+        for list in [r#""8""#, "8", "{}", "[null]", "[[8]]"] {
+            assert_eq!(
+                User::parse(&format!(r#"{{"id":"7","watchlist":{list}}}"#), 1000),
+                Err(MemberError::Watchlist),
+                "{list}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_users_id_and_those_it_watches_are_texts_also_if_they_came_as_numbers() {
+        let data = r#"{ "x": {"id": 1}, "id" : 7 , "watchlist":[8,"8","9"]}"#;
+        let user = User::parse(data, 1000).unwrap();
+        assert_eq!((&*user.member.id, &*user.member.id_json), ("7", "\"7\""));
+        let watched: Vec<&str> = user.watchlist.iter().map(AsRef::as_ref).collect();
+        assert_eq!(watched, ["8", "9"]);
         assert_eq!(
-            User::parse(r#"{"id":"7","watchlist":"8"}"#, 1000),
-            Err(MemberError::UserData)
+            with_text_id(data),
+            r#"{ "x": {"id": 1}, "id" : "7" , "watchlist":[8,"8","9"]}"#
         );
+        for same in [r#"{"id":"7"}"#, r#"{"id":"7","n":7}"#] {
+            assert_eq!(with_text_id(same), same);
+        }
+        let nobody = User::parse(r#"{"id":7,"watchlist":null}"#, 1000).unwrap();
+        assert!(nobody.watchlist.is_empty());
     }
 
     #[test]

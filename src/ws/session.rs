@@ -12,7 +12,7 @@ use super::subscription;
 use crate::app::{App, ClientEvents};
 use crate::broker::{Broker, ClientEvent};
 use crate::hub::{Hub, SignedIn};
-use crate::protocol::member::MAX_WATCHLIST;
+use crate::protocol::member::{MAX_WATCHLIST, with_text_id};
 use crate::protocol::signature::split_auth;
 use crate::protocol::{
     ChannelName, ClientFrame, CloseReason, ErrorCode, InvalidFrame, User, message,
@@ -210,9 +210,10 @@ impl Session {
         }
         let user = User::parse(user_data, self.app.presence.max_member_size)
             .map_err(|error| refusal(ErrorCode::InvalidMessage, error.to_string()))?;
+        let success = message::signin_success(&with_text_id(user_data));
         if let Some(before) = self.user.get() {
             return if before.user().member.id == user.member.id {
-                self.connection.send(&message::signin_success(user_data));
+                self.connection.send(&success);
                 Ok(())
             } else {
                 Err(refused("The connection is signed in as another user"))
@@ -221,10 +222,7 @@ impl Session {
         self.connection.is_authorized();
         tracing::debug!(app = self.app.id, %socket_id, user = &*user.member.id, "signed in");
         let cut = user.watchlist_cut;
-        let (address, success) = (
-            self.connection.address(),
-            message::signin_success(user_data),
-        );
+        let address = self.connection.address();
         let (signed_in, success) = self.hub.sign_in(&self.app, address, user, success);
         self.user.get_or_init(|| signed_in);
         // Of its watchlist it hears by a letter, which comes after this.

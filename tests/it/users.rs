@@ -62,14 +62,48 @@ fn a_signature_signs_in_once_and_as_one_user() {
         client.send(&signin(auth));
         client.expect_error(4009, text);
     }
-    ask_signin(&mut client, r#"{"id":7}"#);
-    client.expect_error(4200, "user_data is not a JSON object with an id, a text");
+    ask_signin(&mut client, r#"{"id":null}"#);
+    client.expect_error(
+        4200,
+        "user_data is not a JSON object with an id, a text or a number",
+    );
     sign_in(&mut client, ANA);
     sign_in(&mut client, ANA);
     ask_signin(&mut client, r#"{"id":"ben"}"#);
     client.expect_error(4009, "The connection is signed in as another user");
     drop(client);
     server.expect_empty();
+}
+
+/// `$user->id` is a number in PHP. Clients only take a text from `signin_success`.
+#[test]
+fn a_user_whose_id_is_a_number_signs_in_as_the_same_text() {
+    let server = TestServer::start();
+    let mut client = Client::connect(&server);
+    let told = |id: &str| {
+        let data = json!({ "user_data": id });
+        format!(r#"{{"event":"pusher:signin_success","data":{data}}}"#)
+    };
+    for user_data in [
+        r#"{"id":7,"watchlist":[8]}"#,
+        r#"{"id":"7","watchlist":[8]}"#,
+    ] {
+        ask_signin(&mut client, user_data);
+        client.expect(&told(r#"{"id":"7","watchlist":[8]}"#));
+        if user_data.contains("\"id\":7") {
+            client.expect(&watchlist(&[], &["8"]));
+        }
+    }
+    let eight = signed_in(&server, r#"{"id":"8"}"#);
+    client.expect(&watchlist(&["8"], &[]));
+    client.subscribe("#server-to-user-7");
+    // Where it joins without `channel_data`, it is that user.
+    let auth = client.auth("presence-a");
+    let data = json!({ "channel": "presence-a", "auth": auth });
+    client.send(&json!({ "event": "pusher:subscribe", "data": data }).to_string());
+    let joined = client.next_text();
+    assert!(joined.contains(r#"\"ids\":[\"7\"]"#), "{joined}");
+    drop(eight);
 }
 
 /// With Reverb anybody may listen to it.
