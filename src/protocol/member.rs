@@ -160,7 +160,8 @@ fn watched(list: Option<&RawValue>) -> Option<IndexSet<Arc<str>>> {
 }
 
 fn is_number(id: &RawValue) -> bool {
-    id.get().starts_with(|first: char| first == '-' || first.is_ascii_digit())
+    id.get()
+        .starts_with(|first: char| first == '-' || first.is_ascii_digit())
 }
 
 /// A number as a JSON string.

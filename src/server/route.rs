@@ -11,7 +11,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::http::uri::Authority;
+use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::activity::Activity;
 use super::{Shared, demo};
@@ -21,6 +22,9 @@ use crate::telemetry::limit::limited;
 use crate::worker::Worker;
 use crate::ws::handshake::{self, Handshake, HandshakeError};
 use crate::ws::log::Caller;
+
+const WITHOUT_HOST: &str =
+    "Bad request. A request of HTTP/1.1 has one header Host, with a host and perhaps a port.";
 
 /// What the requests of one connection share.
 pub(super) struct Exchange {
@@ -72,6 +76,11 @@ pub(super) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> R
 
 async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
     let (shared, peer) = (&exchange.shared, exchange.peer);
+    if !names_one_host(&request) {
+        let cause = "request refused: not for one host (400)";
+        limited!(info, cause, None, { %peer, method = %request.method(), }, cause);
+        return text(StatusCode::BAD_REQUEST, WITHOUT_HOST);
+    }
     let full = request.uri().path().to_owned();
     tracing::debug!(%peer, method = %request.method(), path = full, "request");
     let bare = full
@@ -100,6 +109,21 @@ async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
     };
     tracing::debug!(%peer, status = reply.status().as_u16(), "answered");
     reply
+}
+
+/// Whether a request says for which host it is, once: otherwise a proxy and this
+/// server may take it for different ones (RFC 9112, 3.2).
+fn names_one_host(request: &Request<Incoming>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let is_host = |host: &HeaderValue| {
+        let host = host.as_bytes();
+        host.is_empty() || Authority::try_from(host).is_ok() && !host.contains(&b'@')
+    };
+    match (hosts.next(), hosts.next()) {
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(host), None) => is_host(host),
+        (Some(_), Some(_)) => false,
+    }
 }
 
 fn is_down(exchange: &Exchange) -> bool {

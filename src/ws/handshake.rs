@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use data_encoding::{BASE64, DecodeKind};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode, Version};
@@ -41,8 +42,8 @@ pub enum HandshakeError {
     /// Not `Sec-WebSocket-Version: 13`.
     #[error("Upgrade required. Sec-WebSocket-Version has to be 13.")]
     WebSocketVersion,
-    /// No `Sec-WebSocket-Key`, or not 16 bytes in base64.
-    #[error("Bad request. Sec-WebSocket-Key is missing or is not 16 bytes in base64.")]
+    /// No `Sec-WebSocket-Key`, more than one, or not 16 bytes in base64.
+    #[error("Bad request. Sec-WebSocket-Key is missing, or is not once 16 bytes in base64.")]
     Key,
 }
 
@@ -95,15 +96,13 @@ pub fn check(
     {
         return Err(HandshakeError::WebSocketVersion);
     }
-    let nonce = headers
-        .get(header::SEC_WEBSOCKET_KEY)
-        .map(HeaderValue::as_bytes)
-        .unwrap_or_default();
-    if nonce.len() != 24 || !nonce.ends_with(b"==") {
-        return Err(HandshakeError::Key);
-    }
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let nonce = match (keys.next(), keys.next()) {
+        (Some(nonce), None) if is_nonce(nonce.as_bytes()) => nonce,
+        _ => return Err(HandshakeError::Key),
+    };
     Ok(Handshake {
-        accept: derive_accept_key(nonce),
+        accept: derive_accept_key(nonce.as_bytes()),
         outcome: admit(headers, key, apps, hub),
     })
 }
@@ -117,14 +116,25 @@ fn admit(
     let app = apps
         .by_key(key)
         .ok_or(CloseReason::ApplicationDoesNotExist)?;
-    let origin = headers
-        .get(header::ORIGIN)
-        .and_then(|origin| origin.to_str().ok());
-    if !app.origins.allow(origin) {
+    let origins = headers.get_all(header::ORIGIN).iter();
+    if !app.origins.allow(origins.map(HeaderValue::as_bytes)) {
         return Err(CloseReason::OriginNotAllowed);
     }
     let slot = hub.admit(app)?;
     Ok((Arc::clone(app), slot))
+}
+
+/// Whether a text is 16 bytes in base64. The four bits that its last character has
+/// too many may be set: some clients make up the text and not the bytes, and Reverb
+/// takes them.
+fn is_nonce(text: &[u8]) -> bool {
+    let mut bytes = [0; 18];
+    text.len() == 24
+        && text.ends_with(b"==")
+        && match BASE64.decode_mut(text, &mut bytes) {
+            Ok(length) => length == 16,
+            Err(broken) => broken.error.kind == DecodeKind::Trailing && broken.written == 15,
+        }
 }
 
 /// Whether a comma list has a token, in either case.
@@ -135,4 +145,30 @@ fn has_token(headers: &HeaderMap, name: &header::HeaderName, token: &str) -> boo
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_is_16_bytes_in_base64() {
+        for (text, expected) in [
+            ("dGhlIHNhbXBsZSBub25jZQ==", true),
+            ("AAAAAAAAAAAAAAAAAAAAAA==", true),
+            ("AAAAAAAAAAAAAAAAAAAAAB==", true),
+            ("!!!!!!!!!!!!!!!!!!!!!!==", false),
+            ("dGhlIHNhbXBsZSBub25jZQ-_", false),
+            ("dGhlIHNhbXBsZSBub25-ZQ==", false),
+            ("dGhlIHNhbXBsZSBub25jZQ=", false),
+            ("AAAAAAAAAAAAAAAAAAAAAAA=", false),
+            ("AB==!!!!!!!!!!!!!!!!!!==", false),
+            ("AB==AAAAAAAAAAAAAAAAAA==", false),
+            ("AA==AAAAAAAAAAAAAAAAAA==", false),
+            (" dGhlIHNhbXBsZSBub25jZQ=", false),
+            ("", false),
+        ] {
+            assert_eq!(is_nonce(text.as_bytes()), expected, "{text}");
+        }
+    }
 }

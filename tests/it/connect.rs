@@ -110,6 +110,34 @@ fn what_is_no_handshake_is_told_what_is_missing() {
             "Sec-WebSocket-Key",
         ),
         (
+            format!(
+                "GET /app/{KEY} HTTP/1.1\r\n{}\r\n",
+                HEADERS.replace("dGhlIHNhbXBsZSBub25jZQ", &"!".repeat(22))
+            ),
+            400,
+            "Sec-WebSocket-Key",
+        ),
+        (
+            format!(
+                "GET /app/{KEY} HTTP/1.1\r\n{HEADERS}Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            ),
+            400,
+            "Sec-WebSocket-Key",
+        ),
+        (
+            format!(
+                "GET /app/{KEY} HTTP/1.1\r\n{}\r\n",
+                HEADERS.replace("Host: x\r\n", "")
+            ),
+            400,
+            "has one header Host",
+        ),
+        (
+            format!("GET /app/{KEY} HTTP/1.1\r\n{HEADERS}Host: x\r\n\r\n"),
+            400,
+            "has one header Host",
+        ),
+        (
             format!("GET /app/{KEY} HTTP/1.0\r\n{HEADERS}\r\n"),
             400,
             "needs HTTP/1.1",
@@ -183,6 +211,41 @@ fn a_refused_origin_is_told_and_closed_with_4009() {
             client.expect_error(4009, "Origin not allowed");
             client.closed_with(4009, "Origin not allowed");
         }
+    }
+}
+
+/// A second header, or bytes that are no text, must not count as none.
+#[test]
+fn an_origin_that_cannot_be_read_is_not_a_missing_one() {
+    let server = TestServer::with(&[
+        ("REVERB_ALLOWED_ORIGINS", "good.example"),
+        ("RESOUND_ALLOW_MISSING_ORIGIN", "true"),
+    ]);
+    for (origins, allowed) in [
+        (&b""[..], true),
+        (b"Origin: https://good.example\r\n", true),
+        (
+            b"Origin: https://good.example\r\nOrigin: https://good.example\r\n",
+            false,
+        ),
+        (b"Origin: https://\xffgood.example\r\n", false),
+        (b"Origin:\r\n", false),
+        (b"Origin: http://evil.example/.good.example\r\n", false),
+    ] {
+        let mut stream = tcp(&server);
+        let head = format!("GET /app/{KEY} HTTP/1.1\r\n{HEADERS}");
+        stream
+            .write_all(&[head.as_bytes(), origins, b"\r\n"].concat())
+            .unwrap();
+        let mut answer = String::new();
+        let mut piece = [0; 4096];
+        while !answer.contains("\"pusher:") {
+            let count = stream.read(&mut piece).unwrap();
+            assert!(count > 0, "{answer}");
+            answer.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+        let refused = answer.contains("Origin not allowed");
+        assert_eq!(!refused, allowed, "{}", String::from_utf8_lossy(origins));
     }
 }
 

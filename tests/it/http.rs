@@ -41,6 +41,42 @@ fn a_server_without_other_nodes_is_ready_when_it_is_up() {
     assert_eq!(http.request("POST", "/ready", "").status, 405);
 }
 
+/// A proxy and the server behind it must not take a request for different hosts.
+#[test]
+fn a_request_without_its_host_or_with_two_is_answered_with_400() {
+    let server = TestServer::start();
+    let body = body(&["lobby"], "ev", "x");
+    let publish = Signed::post("events", &body).target();
+    for (hosts, version, status) in [
+        ("", "1.1", 400),
+        ("Host: x\r\nHost: x\r\n", "1.1", 400),
+        ("Host: x\r\nhost: y\r\n", "1.0", 400),
+        ("Host: a, b\r\n", "1.1", 400),
+        ("Host: user@x\r\n", "1.1", 400),
+        ("Host: x/y\r\n", "1.1", 400),
+        ("", "1.0", 200),
+        ("Host:\r\n", "1.1", 200),
+        ("Host: my_app.test:8080\r\n", "1.1", 200),
+        ("Host: [::1]:8080\r\n", "1.1", 200),
+    ] {
+        for (method, target, body) in [
+            ("GET", "/up", ""),
+            ("GET", "/ready", ""),
+            ("POST", &publish, &body),
+        ] {
+            let mut http = Http::connect(&server);
+            let length = body.len();
+            http.write(&format!(
+                "{method} {target} HTTP/{version}\r\n{hosts}Content-Length: {length}\r\n\r\n{body}"
+            ));
+            let answer = http.answer();
+            assert_eq!(answer.status, status, "{hosts} {version} {target}");
+            let told = answer.body.contains("one header Host");
+            assert_eq!(told, status == 400, "{}", answer.body);
+        }
+    }
+}
+
 #[test]
 fn one_connection_carries_many_requests_good_and_bad() {
     let server = TestServer::start();
