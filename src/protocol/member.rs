@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::channel::ChannelName;
 use super::client::present;
+use super::complexity::{TooComplex, check_complexity};
 
 /// Longest user id, in bytes (Pusher Channels, "Presence channels").
 pub const MAX_USER_ID: usize = 128;
@@ -56,6 +57,9 @@ pub enum MemberError {
     /// An id that is empty, or over [`MAX_USER_ID`] bytes.
     #[error("The user id is empty or has more than {MAX_USER_ID} bytes")]
     Id,
+    /// Nested too deep, or with a number that is too long.
+    #[error("The user data {0}")]
+    TooComplex(#[from] TooComplex),
     /// Over the application's limit.
     #[error("The user data has {size} bytes, {limit} are allowed")]
     TooLarge {
@@ -89,6 +93,7 @@ impl Member {
     pub fn parse(channel_data: &str, limit: usize) -> Result<Self, MemberError> {
         check_size(channel_data, limit)?;
         let data: ChannelData<'_> = object(channel_data).ok_or(MemberError::ChannelData)?;
+        check_complexity(channel_data)?;
         let id = id(data.user_id).ok_or(MemberError::ChannelData)?;
         Self::new(&id, data.user_id, data.user_info)
     }
@@ -115,6 +120,7 @@ impl User {
     /// `#server-to-user-{id}`. `limit` is in bytes of `user_info`.
     pub fn parse(user_data: &str, limit: usize) -> Result<Self, MemberError> {
         let data: UserData<'_> = object(user_data).ok_or(MemberError::UserData)?;
+        check_complexity(user_data)?;
         let id = id(data.id).ok_or(MemberError::UserData)?;
         check_size(data.user_info.map_or("", RawValue::get), limit)?;
         let mut member = Member::new(&id, data.id, data.user_info)?;
@@ -281,6 +287,23 @@ mod tests {
                 Err(MemberError::Watchlist),
                 "{list}"
             );
+        }
+    }
+
+    #[test]
+    fn what_the_others_would_not_read_is_refused() {
+        for (value, error) in [
+            (
+                format!("{}{}", "[".repeat(512), "]".repeat(512)),
+                TooComplex::Depth,
+            ),
+            ("1".repeat(65), TooComplex::Number),
+        ] {
+            let member = format!(r#"{{"user_id":1,"user_info":{value}}}"#);
+            let user = format!(r#"{{"id":1,"user_info":{value}}}"#);
+            let error = MemberError::TooComplex(error);
+            assert_eq!(Member::parse(&member, 10_000), Err(error));
+            assert_eq!(User::parse(&user, 10_000), Err(error));
         }
     }
 

@@ -11,6 +11,7 @@
 pub mod channel;
 pub mod client;
 pub mod close;
+pub mod complexity;
 pub mod frame;
 pub mod member;
 pub mod message;

@@ -12,6 +12,7 @@ use super::subscription;
 use crate::app::{App, ClientEvents};
 use crate::broker::{Broker, ClientEvent};
 use crate::hub::{Hub, SignedIn};
+use crate::protocol::complexity::check_complexity;
 use crate::protocol::member::{MAX_WATCHLIST, with_text_id};
 use crate::protocol::signature::split_auth;
 use crate::protocol::{
@@ -265,20 +266,8 @@ impl Session {
                 "Channels that begin with # belong to the server",
             ));
         }
-        let size = data.map_or(0, str::len);
-        if size > app.max_client_event_size {
-            let most = app.max_client_event_size;
-            let text = format!("The data of the client event has {size} bytes, {most} are allowed");
-            return Err(refusal(ErrorCode::ClientEventRejected, text));
-        }
-        if event.len() > app.events.name {
-            let text = format!(
-                "The event name has {} bytes, {} are allowed",
-                event.len(),
-                app.events.name
-            );
-            return Err(refusal(ErrorCode::ClientEventRejected, text));
-        }
+        within_limits(app, event, data)
+            .map_err(|text| refusal(ErrorCode::ClientEventRejected, text))?;
         if self
             .client_events
             .as_ref()
@@ -301,4 +290,22 @@ impl Session {
         self.broker.client_event(app, &event);
         Ok(())
     }
+}
+
+/// What is wrong with the size or the data of a client event.
+fn within_limits(app: &App, event: &str, data: Option<&str>) -> Result<(), String> {
+    let data = data.unwrap_or_default();
+    let (size, max_size) = (data.len(), app.max_client_event_size);
+    if size > max_size {
+        return Err(format!(
+            "The data of the client event has {size} bytes, {max_size} are allowed"
+        ));
+    }
+    let (length, max_length) = (event.len(), app.events.name);
+    if length > max_length {
+        return Err(format!(
+            "The event name has {length} bytes, {max_length} are allowed"
+        ));
+    }
+    check_complexity(data).map_err(|error| format!("The data of the client event {error}"))
 }

@@ -37,6 +37,39 @@ fn members_reach_the_others_and_not_themselves() {
     }
 }
 
+/// The libraries of other clients fail on it. In texts it is the application's own affair.
+#[test]
+fn data_that_others_could_not_read_is_refused_and_the_limit_told() {
+    let server = TestServer::start();
+    let (mut sender, mut other) = pair(&server, "private-a");
+    let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let number = |length: usize| format!(r#"{{"n":{}}}"#, "1".repeat(length));
+    let text = format!(r#""{}""#, deep(600));
+    for (data, refused) in [
+        (deep(512), None),
+        (deep(513), Some("is nested more than 512 deep")),
+        (deep(4000), Some("is nested more than 512 deep")),
+        (number(64), None),
+        (number(65), Some("has a number of more than 64 characters")),
+        (
+            number(5000),
+            Some("has a number of more than 64 characters"),
+        ),
+        (text, None),
+    ] {
+        whisper(&mut sender, "private-a", &data);
+        if let Some(what) = refused {
+            sender.expect_error(4301, &format!("The data of the client event {what}"));
+        } else {
+            other.expect(&format!(
+                r#"{{"event":"client-typing","channel":"private-a","data":{data}}}"#
+            ));
+        }
+    }
+    other.expect_silence();
+    sender.expect_alive();
+}
+
 #[test]
 fn who_is_not_a_member_is_refused() {
     let server = TestServer::start();
