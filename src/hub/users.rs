@@ -522,7 +522,7 @@ mod tests {
 
     #[test]
     fn users_are_wanted_from_the_first_who_needs_them_to_the_last() {
-        let inbox = Arc::new(Inbox::new(1 << 20));
+        let inbox = Arc::new(Inbox::new(1 << 20, Arc::default()));
         let users = users_of(&inbox);
         let ids: Vec<Arc<str>> = ["1", "2", "2", "1"].map(Arc::from).into();
         users.join(&ids[1], address(3));

@@ -93,7 +93,7 @@ pub fn joined_lists(pairs: &[(String, String)]) -> Option<Vec<(String, String)>>
     // The key of a list, and of nothing that is nested deeper.
     let list = |key: &str| {
         let (name, index) = key.strip_suffix(']')?.split_once('[')?;
-        (!name.is_empty() && !index.contains(['[', ']'])).then(|| name.len())
+        (!name.is_empty() && !index.contains(['[', ']'])).then_some(name.len())
     };
     pairs.iter().find_map(|(key, _)| list(key))?;
     let mut joined: IndexMap<(&str, Option<usize>), String> = IndexMap::new();
