@@ -46,7 +46,9 @@ pub enum ApiError {
         limit: usize,
     },
     /// The body did not arrive in time.
-    #[error("Request timeout. The request body did not arrive in time.")]
+    #[error(
+        "Request timeout. The request body did not arrive in time (request_timeout, RESOUND_REQUEST_TIMEOUT)."
+    )]
     Timeout,
     /// The body broke off or its encoding is wrong.
     #[error("Bad request. The request body cannot be read: {0}.")]

@@ -97,7 +97,9 @@ pub struct Counts {
 
 /// The presence channel has all the members that it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("The presence channel has all the {0} members it may have")]
+#[error(
+    "The presence channel has all the {0} members it may have (presence.max_members, RESOUND_PRESENCE_MAX_MEMBERS)"
+)]
 pub struct Full(pub usize);
 
 impl State {

@@ -89,7 +89,10 @@ pub enum ChannelNameError {
     #[error("The channel name is empty")]
     Empty,
     /// Longer than allowed.
-    #[error("The channel name has {length} bytes, {limit} are allowed")]
+    #[error(
+        "The channel name has {length} bytes, {limit} are allowed \
+         (max_channel_name_length, RESOUND_MAX_CHANNEL_NAME_LENGTH)"
+    )]
     TooLong {
         /// Its length in bytes.
         length: usize,

@@ -89,7 +89,10 @@ impl CloseReason {
             Self::RateLimited => Some((4100, "Rate limit exceeded")),
             Self::TooManyConnections => Some((4100, "Too many connections from this address")),
             Self::PongNotReceived => Some((4201, "Pong reply not received in time")),
-            Self::MessageTooBig => Some((1009, "Maximum message size exceeded")),
+            Self::MessageTooBig => Some((
+                1009,
+                "Maximum message size exceeded (max_message_size, REVERB_APP_MAX_MESSAGE_SIZE)",
+            )),
             Self::ProtocolError => Some((1002, "WebSocket protocol error")),
             Self::InvalidPayload => Some((1007, "Text is not valid UTF-8")),
             Self::TooSlow => Some((4100, "Messages are not read fast enough")),

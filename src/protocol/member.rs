@@ -61,7 +61,10 @@ pub enum MemberError {
     #[error("The user data {0}")]
     TooComplex(#[from] TooComplex),
     /// Over the application's limit.
-    #[error("The user data has {size} bytes, {limit} are allowed")]
+    #[error(
+        "The user data has {size} bytes, {limit} are allowed \
+         (presence.max_member_size, RESOUND_PRESENCE_MAX_MEMBER_SIZE)"
+    )]
     TooLarge {
         /// Its bytes.
         size: usize,

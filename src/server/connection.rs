@@ -11,7 +11,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -28,7 +28,14 @@ use crate::ws::session;
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of hyper's read buffer: most of a request's head.
-const HEAD_BYTES: usize = 16 * 1024;
+pub(super) const HEAD_BYTES: usize = 16 * 1024;
+
+/// Header fields of a request.
+pub(super) const MAX_HEADERS: usize = 100;
+
+/// How long, and how many bytes, a client whose head is too large may go on sending:
+/// closed at once, it would lose the answer that says so.
+const LAST_WORDS: (Duration, usize) = (Duration::from_secs(2), 1 << 20);
 
 /// Terms of a connection that is only told why it is refused.
 const REFUSED: Admission = Admission {
@@ -115,6 +122,7 @@ async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(exchange.shared.keep_alive_timeout)
         .max_buf_size(HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
         .serve_connection(
             TokioIo::new(Deadline::new(
                 stream,
@@ -149,13 +157,31 @@ async fn serve(
             };
             start_session(&worker, upgraded, handshake, &exchange);
         }
-        _ => close(stream).await,
+        _ => {
+            let sending = ended.is_err_and(|error| error.is_parse_too_large());
+            close(stream, sending).await;
+        }
     }
 }
 
-async fn close(mut stream: Stream) {
+async fn close(mut stream: Stream, still_sending: bool) {
     // The connection is over; whether the client hears of it does not matter.
     let _ = timeout(GOODBYE_TIMEOUT, stream.shutdown()).await;
+    if still_sending {
+        let (time, size) = LAST_WORDS;
+        let _ = timeout(time, read_past(&mut stream, size)).await;
+    }
+}
+
+/// Reads and drops what a client still sends.
+async fn read_past(stream: &mut Stream, mut size: usize) {
+    let mut piece = vec![0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut piece).await {
+        size = size.saturating_sub(count);
+        if size == 0 {
+            return;
+        }
+    }
 }
 
 /// Gives a WebSocket a small task of its own.

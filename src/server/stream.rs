@@ -13,6 +13,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
+use super::connection::{HEAD_BYTES, MAX_HEADERS};
 
 pub(super) enum Stream {
     Plain(TcpStream),
@@ -44,6 +45,25 @@ pub(super) struct Deadline {
     waiting: Option<Pin<Box<Sleep>>>,
     activity: Rc<Activity>,
     held: Vec<u8>,
+    /// What of [`Self::tell_head_too_large`] was written.
+    told: usize,
+}
+
+/// How hyper's own answer to a head that is too large begins. It has no text, and
+/// nothing else here answers with this status.
+const HEAD_TOO_LARGE: &[u8] = b"HTTP/1.1 431 ";
+
+/// The answer with its text, complete. Neither limit can be set.
+fn head_too_large() -> String {
+    let text = format!(
+        "Request header fields too large. The head of a request may have {HEAD_BYTES} bytes \
+         and {MAX_HEADERS} header fields, whatever the settings are."
+    );
+    let length = text.len();
+    format!(
+        "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n\
+         content-length: {length}\r\nconnection: close\r\n\r\n{text}"
+    )
 }
 
 impl Deadline {
@@ -54,7 +74,24 @@ impl Deadline {
             waiting: None,
             activity,
             held: Vec::new(),
+            told: 0,
         }
+    }
+
+    /// Writes the answer that says what is too large, in place of hyper's of `length`
+    /// bytes.
+    fn tell_head_too_large(
+        &mut self,
+        cx: &mut Context<'_>,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
+        let answer = head_too_large();
+        while self.told < answer.len() {
+            let rest = &answer.as_bytes()[self.told..];
+            let written = Pin::new(&mut self.stream).poll_write(cx, rest);
+            self.told += std::task::ready!(self.watch(cx, written))?;
+        }
+        Poll::Ready(Ok(length))
     }
 
     /// The connection, and what was held.
@@ -104,6 +141,9 @@ impl AsyncWrite for Deadline {
             self.held.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
+        if bytes.starts_with(HEAD_TOO_LARGE) {
+            return self.tell_head_too_large(cx, bytes.len());
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch(cx, written)
     }
@@ -119,6 +159,11 @@ impl AsyncWrite for Deadline {
                 .iter()
                 .for_each(|slice| self.held.extend_from_slice(slice));
             return Poll::Ready(Ok(self.held.len() - before));
+        }
+        if let [only] = slices
+            && only.starts_with(HEAD_TOO_LARGE)
+        {
+            return self.tell_head_too_large(cx, only.len());
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.watch(cx, written)

@@ -96,7 +96,9 @@ pub struct Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
     /// The connection has joined all the channels it may join.
-    #[error("The connection has all the {0} subscriptions it may have")]
+    #[error(
+        "The connection has all the {0} subscriptions it may have (max_subscriptions, RESOUND_MAX_SUBSCRIPTIONS)"
+    )]
     TooMany(usize),
     /// The presence channel has all its members.
     #[error(transparent)]

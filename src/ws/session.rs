@@ -298,13 +298,15 @@ fn within_limits(app: &App, event: &str, data: Option<&str>) -> Result<(), Strin
     let (size, max_size) = (data.len(), app.max_client_event_size);
     if size > max_size {
         return Err(format!(
-            "The data of the client event has {size} bytes, {max_size} are allowed"
+            "The data of the client event has {size} bytes, {max_size} are allowed \
+             (client_events.max_size, RESOUND_CLIENT_EVENT_MAX_SIZE)"
         ));
     }
     let (length, max_length) = (event.len(), app.events.name);
     if length > max_length {
         return Err(format!(
-            "The event name has {length} bytes, {max_length} are allowed"
+            "The event name has {length} bytes, {max_length} are allowed \
+             (max_event_name_length, RESOUND_MAX_EVENT_NAME_LENGTH)"
         ));
     }
     check_complexity(data).map_err(|error| format!("The data of the client event {error}"))

@@ -182,15 +182,24 @@ fn a_message_over_the_limit_is_closed_with_1009() {
     client.send(&padded(100));
     client.expect(PONG);
     client.send(&padded(101));
-    client.closed_with(1009, "Maximum message size exceeded");
+    client.closed_with(
+        1009,
+        "Maximum message size exceeded (max_message_size, REVERB_APP_MAX_MESSAGE_SIZE)",
+    );
     let mut fragments = Client::connect(&server);
     let bytes = [frame(0x01, &[b'x'; 60]), frame(0x80, &[b'x'; 60])].concat();
     fragments.socket.get_mut().write_all(&bytes).unwrap();
-    fragments.closed_with(1009, "Maximum message size exceeded");
+    fragments.closed_with(
+        1009,
+        "Maximum message size exceeded (max_message_size, REVERB_APP_MAX_MESSAGE_SIZE)",
+    );
     // Far over it, in several reads: what follows is not parsed.
     let mut far = Client::connect(&server);
     far.send(&padded(200_000));
-    far.closed_with(1009, "Maximum message size exceeded");
+    far.closed_with(
+        1009,
+        "Maximum message size exceeded (max_message_size, REVERB_APP_MAX_MESSAGE_SIZE)",
+    );
     Client::connect(&server).expect_alive();
 }
 

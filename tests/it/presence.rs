@@ -156,7 +156,7 @@ fn bad_member_data_is_refused_and_leaves_nothing_behind() {
     assert_eq!(second.next_json()["event"], "pusher:subscription_error");
     second.expect_error(
         4100,
-        "The presence channel has all the 1 members it may have",
+        "The presence channel has all the 1 members it may have (presence.max_members, RESOUND_PRESENCE_MAX_MEMBERS)",
     );
     client.expect_silence();
 }

@@ -261,6 +261,6 @@ fn limits_of_events_are_settable() {
     assert_eq!(client.next_json()["event"], "pusher:subscription_error");
     client.expect_error(
         4100,
-        "The connection has all the 2 subscriptions it may have",
+        "The connection has all the 2 subscriptions it may have (max_subscriptions, RESOUND_MAX_SUBSCRIPTIONS)",
     );
 }

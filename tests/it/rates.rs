@@ -56,7 +56,8 @@ fn client_events_have_a_rate_and_a_size_of_their_own() {
     one.send(&event(&format!("\"{}\"", "x".repeat(19))));
     one.expect_error(
         4301,
-        "The data of the client event has 21 bytes, 20 are allowed",
+        "The data of the client event has 21 bytes, 20 are allowed \
+         (client_events.max_size, RESOUND_CLIENT_EVENT_MAX_SIZE)",
     );
     for _ in 0..2 {
         one.send(&event("{}"));

@@ -129,7 +129,7 @@ fn bad_names_and_the_servers_own_channels_are_refused() {
         (
             &long,
             4200,
-            "The channel name has 165 bytes, 164 are allowed".to_owned(),
+            "The channel name has 165 bytes, 164 are allowed (max_channel_name_length, RESOUND_MAX_CHANNEL_NAME_LENGTH)".to_owned(),
         ),
         (
             "#server-to-user-1",

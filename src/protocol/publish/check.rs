@@ -105,7 +105,7 @@ impl Check {
         };
         if names.len() > limits.channels {
             let text = format!(
-                "has {} channels, {} are allowed",
+                "has {} channels, {} are allowed (max_channels_per_event, RESOUND_MAX_CHANNELS_PER_EVENT)",
                 names.len(),
                 limits.channels
             );
@@ -166,5 +166,10 @@ fn wrong_name(name: &str, limit: usize) -> Option<String> {
     if decoded.starts_with("pusher:") || decoded.starts_with("pusher_internal:") {
         return Some("may not start with pusher: or pusher_internal:".to_owned());
     }
-    (decoded.len() > limit).then(|| format!("has {} bytes, {limit} are allowed", decoded.len()))
+    let size = decoded.len();
+    (size > limit).then(|| {
+        format!(
+            "has {size} bytes, {limit} are allowed (max_event_name_length, RESOUND_MAX_EVENT_NAME_LENGTH)"
+        )
+    })
 }

@@ -92,11 +92,12 @@ pub enum PublishError {
     #[error("The request body is not a JSON object: {0}.")]
     Json(String),
     /// Fields that are missing or of the wrong type: messages by field.
-    #[error("The request body has invalid fields.")]
+    #[error("The request body has invalid fields. {}", sentences(.0))]
     Fields(Fields),
     /// An event's `data` is over the limit.
     #[error(
-        "Payload too large. The data of an event has {size} bytes, {limit} are allowed (max_event_size)."
+        "Payload too large. The data of an event has {size} bytes, {limit} are allowed \
+         (max_event_size, RESOUND_MAX_EVENT_SIZE)."
     )]
     TooLarge {
         /// Bytes of the decoded string.
@@ -104,6 +105,12 @@ pub enum PublishError {
         /// Bytes that are allowed.
         limit: usize,
     },
+}
+
+/// All messages, for where there is no room for a bag of them.
+fn sentences(fields: &Fields) -> String {
+    let all: Vec<&str> = fields.values().flatten().map(String::as_str).collect();
+    all.join(" ")
 }
 
 #[derive(Default, Deserialize)]
@@ -147,7 +154,8 @@ impl<'a> Publish<'a> {
             .map_err(|_| field("batch", "The batch field must be an array."))?;
         if items.len() > limits.batch {
             let text = format!(
-                "The batch field has {} events, {} are allowed.",
+                "The batch field has {} events, {} are allowed \
+                 (max_events_per_batch, RESOUND_MAX_EVENTS_PER_BATCH).",
                 items.len(),
                 limits.batch
             );
@@ -308,7 +316,19 @@ mod tests {
         );
         assert_eq!(
             messages(&many),
-            r#"{"channels":["The channels field has 101 channels, 100 are allowed."]}"#
+            r#"{"channels":["The channels field has 101 channels, 100 are allowed (max_channels_per_event, RESOUND_MAX_CHANNELS_PER_EVENT)."]}"#
+        );
+    }
+
+    #[test]
+    fn the_text_of_a_refusal_names_the_fields() {
+        let error = parse(r#"{"name":"a","data":{}}"#).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "The request body has invalid fields. \
+             The channel field is required when channels is not present. \
+             The channels field is required when channel is not present. \
+             The data field must be a string."
         );
     }
 
@@ -386,7 +406,7 @@ mod tests {
             ),
             (
                 r#"{"batch":[1,2,3]}"#,
-                r#"{"batch":["The batch field has 3 events, 2 are allowed."]}"#,
+                r#"{"batch":["The batch field has 3 events, 2 are allowed (max_events_per_batch, RESOUND_MAX_EVENTS_PER_BATCH)."]}"#,
             ),
             (
                 r#"{"batch":["x"]}"#,
