@@ -3,12 +3,14 @@
 
 use crate::message::SHORTEST;
 use clap::builder::RangedU64ValueParser;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Longer data than this would not fit an empty send buffer in one write.
 const LONGEST: usize = 32 * 1024;
+/// Published data may be as long as servers take by default.
+const LONGEST_EVENT: usize = 100 * 1024;
 
 /// Puts load on a server that speaks the Pusher protocol, and accounts for
 /// every delivery.
@@ -52,6 +54,9 @@ pub(crate) enum Command {
     /// Sends pings and client events on one connection as fast as it takes them,
     /// and measures how long another channel's messages take meanwhile.
     Greedy(Greedy),
+    /// Sends refused subscriptions or pongs on some connections as fast as they take
+    /// them, and measures how long a quiet one waits for the answers to its pings.
+    Floods(Floods),
 }
 
 #[derive(clap::Args)]
@@ -154,6 +159,32 @@ pub(crate) struct Greedy {
     /// The channel of the greedy client, who is alone in it.
     #[arg(long, default_value = "private-greedy")]
     pub(crate) channel: String,
+}
+
+/// What floods consist of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Flood {
+    /// Subscriptions with a wrong signature.
+    Subscribes,
+    /// Pongs of both protocols by turns.
+    Pongs,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Floods {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Connections that send as fast as they can.
+    #[arg(long, default_value_t = 4, value_parser = between(1, 1024))]
+    pub(crate) floods: usize,
+    /// What they send.
+    #[arg(long, default_value = "subscribes")]
+    pub(crate) kind: Flood,
+    /// Milliseconds between two pings of the quiet connection.
+    #[arg(long, default_value_t = 10, value_parser = between(1, 1000))]
+    pub(crate) interval: usize,
+    #[command(flatten)]
+    pub(crate) span: Span,
 }
 
 #[derive(clap::Args)]
@@ -307,7 +338,7 @@ pub(crate) struct Traffic {
     #[arg(long, default_value_t = 4, value_parser = between(1, 4096))]
     pub(crate) publishers: usize,
     /// Bytes of the data string of a message, as decoded.
-    #[arg(long, default_value_t = 200, value_parser = between(SHORTEST, LONGEST))]
+    #[arg(long, default_value_t = 200, value_parser = between(SHORTEST, LONGEST_EVENT))]
     pub(crate) size: usize,
     #[command(flatten)]
     pub(crate) span: Span,

@@ -38,6 +38,10 @@ pub(crate) fn run(options: &Burst) -> Outcome<bool> {
     object["resident_before_bytes"] = json!(before);
     object["resident_sent_bytes"] = json!(sent);
     object["resident_after_silence_bytes"] = json!(after);
+    // The kernel counts in batches, so that it may know less than what was seen.
+    let peak = server.resident_peak()?.max(sent);
+    object["resident_peak_bytes"] = json!(peak);
+    object["resident_peak_more_bytes"] = json!(peak.saturating_sub(before));
     object["resident_ratio"] = json!(after as f64 / before as f64);
     report::print(&object, traffic.target.json)?;
     Ok(summary.is_clean() && matches!(run.pace, Pace::Burst(0)))

@@ -7,7 +7,7 @@
 //! when connections, subscriptions and members of a presence channel come and go
 //! (`churn`, `resubscribe`, `presence`), what others feel when thousands of
 //! connections end at once (`disconnect`) or while others keep the server busy
-//! (`fairness`, `greedy`), and what idle connections cost the server in memory,
+//! (`fairness`, `greedy`, `floods`), and what idle connections cost the server in memory,
 //! before and after a burst (`idle`, `burst`). It accounts for every single
 //! delivery, and it ends with a failure if one was lost, repeated or out of order.
 //!
@@ -30,11 +30,13 @@ mod crowd;
 mod disconnect;
 mod entry;
 mod fairness;
+mod floods;
 mod gather;
 mod greedy;
 mod idle;
 mod ledger;
 mod message;
+mod pinger;
 mod presence;
 mod probe;
 mod process;
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         Command::Burst(options) => burst::run(&options),
         Command::Fairness(options) => fairness::run(&options),
         Command::Greedy(options) => greedy::run(&options),
+        Command::Floods(options) => floods::run(&options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -79,11 +79,20 @@ impl Process {
 
     /// The resident memory in bytes.
     pub(crate) fn resident(self) -> Outcome<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory that it ever had, in bytes.
+    pub(crate) fn resident_peak(self) -> Outcome<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(self, name: &str) -> Outcome<u64> {
         let status = self.read("status")?;
         let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .ok_or("/proc/PID/status has no VmRSS; the process has ended")?;
+            .find_map(|line| line.strip_prefix(name))
+            .ok_or_else(|| format!("/proc/PID/status has no {name} the process has ended"))?;
         let kilobytes: u64 = line.trim().trim_end_matches("kB").trim_end().parse()?;
         Ok(kilobytes * 1024)
     }

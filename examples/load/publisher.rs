@@ -9,10 +9,14 @@ use crate::Outcome;
 use crate::stream::{Route, Stream};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 /// An answer to a publish is a few bytes, a list of users some for each; this much
 /// is an answer gone wrong.
 const LONGEST: usize = 1 << 20;
+
+/// How long a server may take to read a request.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A whole answer.
 pub(crate) struct Answer {
@@ -105,9 +109,21 @@ impl Publisher {
             .write(&self.request)
             .map_err(|error| format!("cannot publish: {error}"))?;
         if count < self.request.len() {
-            return Err("a publish did not fit the socket's send buffer; make it smaller".into());
+            self.send_rest(count)?;
         }
         self.waiting = true;
+        Ok(())
+    }
+
+    /// Waits for the server to take what the socket's send buffer has no room for.
+    #[cold]
+    fn send_rest(&mut self, sent: usize) -> Outcome<()> {
+        self.stream.tcp().set_nonblocking(false)?;
+        self.stream.tcp().set_write_timeout(Some(PATIENCE))?;
+        self.stream
+            .write_all(&self.request[sent..])
+            .map_err(|error| format!("the server does not take a publish: {error}"))?;
+        self.stream.tcp().set_nonblocking(true)?;
         Ok(())
     }
 

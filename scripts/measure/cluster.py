@@ -231,6 +231,8 @@ class Comparison:
     row: Row
     own: Subject
     other: Subject | None = None
+    # Whether a node is what it measures.
+    has_nodes: bool = True
 
     def measurement(self) -> Measurement:
         """The same as those who report know it."""
@@ -242,6 +244,7 @@ COMPARISONS = [
     Comparison(
         Row("cluster-redis", f"p50 of a message through Redis alone, {SIZE} B, 20/s", "us", P50, Goal()),
         Subject("Redis", through_redis),
+        has_nodes=False,
     ),
     Comparison(
         Row("cluster-latency", "p50 at 20 messages/s to 1000 subscribers, published on another node",

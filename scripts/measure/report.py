@@ -55,12 +55,17 @@ def print_table(results: list[Result], reps: int) -> None:
             goal,
             "-" if goal == "-" else "yes" if result.met else "NO",
         ])
+    print("\n".join(aligned(lines)))
+
+
+def aligned(lines: list[list[str]]) -> list[str]:
+    """A table's lines, the first of which is its head."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    lines.insert(1, ["-" * width for width in widths])
-    for line in lines:
-        cells = [line[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:])]
-        print(" | ".join(cells))
+    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
+    return [
+        " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in ruled
+    ]
 
 
 def write_json(path: Path, results: list[Result], reps: int, quick: bool) -> None:

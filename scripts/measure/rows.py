@@ -59,6 +59,7 @@ class Side:
     """One of the two that are compared: a server, and what is special about it."""
 
     label: str
+    # Or `ceiling`, or `rival`: the Resound of another commit.
     program: str = "resound"
     server: tuple[str, ...] = ("--workers", "1")
     environment: tuple[tuple[str, str], ...] = ()
@@ -82,6 +83,11 @@ class Row:
     unit: str
     figure: Callable[[dict], float]
     goal: Goal
+
+    @property
+    def more_is_better(self) -> bool:
+        """Rates are to be high; times, memory and processor time are to be low."""
+        return self.unit == "/s"
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,21 @@ def workers(name: str, title: str, *arguments: str) -> Measurement:
     )
 
 
+def floods(name: str, what: str, kind: str, count: int, most: float, quick: bool = False) -> Measurement:
+    """A quiet client's ping while so many others flood the one worker."""
+    def row(quantile: str, goal: Goal) -> Row:
+        flood = "one client floods" if count == 1 else f"{count} clients flood"
+        title = f"{quantile} of a quiet client's ping, {flood} with {what}"
+        figure = of("round_trip_us", quantile)
+        return Row(f"{name}{count}-{quantile}", title, "ms", lambda report: figure(report) / 1000, goal)
+
+    return Measurement(
+        (row("p50", Goal()), row("p99", Goal(most=most))),
+        ("floods", "--floods", str(count), "--kind", kind), LONG, SHORT,
+        other=None, in_quick=quick, latency=True,
+    )
+
+
 def worst_latency(name: str, title: str, *arguments: str) -> Measurement:
     row = Row(name, f"longest delivery at 20/s to one subscriber, {title}", "ms", worst_ms, Goal(most=100))
     return Measurement(
@@ -220,6 +241,14 @@ MEASUREMENTS = [
         ("--quiet", "3", "--silence", "10"), ("--quiet", "1", "--silence", "10"), other=None, timed=False,
     ),
     Measurement(
+        (Row("large-peak", "resident memory at its peak, more than before, one event of 100 kB to 2000 subscribers",
+             "MB", lambda report: report["resident_peak_more_bytes"] / 1e6, Goal(most=20)),
+         Row("large-after", "resident memory after that event, to before", "x",
+             of("resident_ratio"), Goal(most=1.25))),
+        ("burst", "--subscribers", "2000", "--size", "100000", "--publishers", "1", "--messages", "1"),
+        ("--quiet", "3", "--silence", "10"), ("--quiet", "1", "--silence", "10"), other=None, timed=False,
+    ),
+    Measurement(
         (Row("publish", "publishes/server s, 16 publishers, 1000 channels", "/s",
              of("messages_per_server_second"), Goal(least_times=0.6)),),
         ("publish", *THOUSAND, *SMALL, "--publishers", "16"), LONG, SHORT, in_quick=True,
@@ -258,6 +287,9 @@ MEASUREMENTS = [
     ),
     worst_latency("fairness", "a flood and 4000 of 6000 members killed", "fairness"),
     worst_latency("greedy", "one client pings and whispers at full speed", "greedy"),
+    *(floods(name, what, kind, count, most, quick=(name, count) == ("greedy", 4))
+      for name, what, kind in [("greedy", "refused subscribes", "subscribes"), ("pongs", "pongs", "pongs")]
+      for count, most in [(1, 20), (4, 20), (16, 80)]),
     Measurement(
         (Row("slow", "p99 at 100/s of 2 KB, one of 1000 does not read, to all do", "us",
              of("latency_us", "p99"), Goal(most_times=1.5)),),
@@ -273,6 +305,15 @@ GROUPS = {
     "latency": ["latency20-p50", "latency20-p99", "latency100-p50", "latency100-p99"],
     "latency20": ["latency20-p50", "latency20-p99"],
     "latency100": ["latency100-p50", "latency100-p99"],
+    "large": ["large-peak", "large-after"],
+    "greedy1": ["greedy1-p50", "greedy1-p99"],
+    "greedy4": ["greedy4-p50", "greedy4-p99"],
+    "greedy16": ["greedy16-p50", "greedy16-p99"],
+    "pongs1": ["pongs1-p50", "pongs1-p99"],
+    "pongs4": ["pongs4-p50", "pongs4-p99"],
+    "pongs16": ["pongs16-p50", "pongs16-p99"],
+    "floods": [f"{name}{count}-{quantile}" for name in ("greedy", "pongs")
+               for count in (1, 4, 16) for quantile in ("p50", "p99")],
     "idle": ["idle5k", "idle10k", "idle19k"],
 }
 
