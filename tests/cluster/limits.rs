@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::frames::{data_of, subscription_count, until};
+use crate::frames::{subscription_count, until};
 use crate::node::Node;
 use crate::nodes::{Cluster, HASTY};
 use crate::support::{Client, KEY};
@@ -18,7 +18,7 @@ fn admitted(node: &Node) -> Option<Client> {
         return Some(client);
     }
     assert_eq!(
-        data_of(&first),
+        first["data"],
         json!({ "code": 4004, "message": "Application is over connection quota" })
     );
     client.closed_with(4004, "Application is over connection quota");
