@@ -70,7 +70,9 @@ impl<'a> Route<'a> {
 pub(super) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> Reply {
     exchange.activity.begin_request();
     let reply = route(exchange, request).await;
-    exchange.activity.wait();
+    if exchange.upgrade.borrow().is_none() {
+        exchange.activity.wait();
+    }
     reply
 }
 

@@ -91,7 +91,11 @@ pub async fn run(
 /// Tells a connection why it is not let in.
 pub async fn refuse(connection: Connection, peer: SocketAddr, reason: CloseReason) {
     connection.close(reason);
-    while connection.receive(|_, _| Handled::Done).await.is_ok() {}
+    while let Ok(received) = connection.receive(|_, _| Handled::Done).await {
+        if received == Received::TurnOver {
+            tokio::task::yield_now().await;
+        }
+    }
     connection.worker().hub().closes().count(reason);
     tracing::debug!(socket_id = %connection.id(), %peer, ?reason, "refused");
 }
