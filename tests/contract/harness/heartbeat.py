@@ -32,7 +32,7 @@ def expected(case, steps):
     for step in steps:
         at = step.get("at")
         if at == "<":
-            lines.append("< " + normal.frame(step["frame"], {case[0]: ids[case]}))
+            lines.append("< " + normal.recorded(step["frame"], {case[0]: ids[case]}))
         elif at in ("< ping", "< pong"):
             lines.append(f"{at} '{step['data']}'")
         elif at == "close":

@@ -60,6 +60,18 @@ def frame(text, ids=None):
     return shorten(" ".join(parts))
 
 
+def recorded(text, ids=None):
+    """A frame of Reverb's. The data of its errors is text; ours has to be an object."""
+    try:
+        message = json.loads(text)
+        if message["event"] == "pusher:error":
+            message["data"] = json.loads(message["data"])
+            text = _canonical(message)
+    except (ValueError, TypeError, KeyError):
+        pass
+    return frame(text, ids)
+
+
 def _data(data, event):
     if not isinstance(data, str):
         return _canonical(data)

@@ -80,7 +80,7 @@ def _items(name, case, step, ids):
         reason = "bye" if step["code"] == 1000 else ""
         return [{"do": "close", "who": who, "code": step["code"], "reason": reason}]
     if at == "<":
-        return [{"who": who, "line": "< " + normal.frame(step["frame"], ids)}]
+        return [{"who": who, "line": "< " + normal.recorded(step["frame"], ids)}]
     if at in ("< ping", "< pong"):
         return [{"who": who, "line": f"{at} '{step['data']}'"}]
     if at == "close":

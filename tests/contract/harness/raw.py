@@ -34,14 +34,15 @@ def expected(steps):
     head = []
     if _has_head(steps):
         head, data = _head(data)
-    return {"raw": head + _rest(data, answer["connection"] == "server closed")}
+    closed = answer["connection"] == "server closed"
+    return {"raw": head + _rest(data, closed, normal.recorded)}
 
 
 def run(pieces, settings, steps):
     with Server(settings) as server:
         data, closed = peer.exchange(server.port, pieces, linger_s=0.2)
     head, data = _head(data)
-    return {"raw": (head if _has_head(steps) else []) + _rest(data, closed)}
+    return {"raw": (head if _has_head(steps) else []) + _rest(data, closed, normal.frame)}
 
 
 def _head(data):
@@ -50,24 +51,24 @@ def _head(data):
     return plan.upgrade("ws-connect", code, header_lines, peer.HANDSHAKE_KEY), rest
 
 
-def _rest(data, closed):
+def _rest(data, closed, told):
     """Frames or a body as lines, and who closed."""
     lines = []
     if data[:1] in (b"\x81", b"\x88", b"\x89", b"\x8a"):
         while (found := frames.decode(data)) is not None:
             opcode, payload, data = found
-            lines.append(_frame(opcode, payload))
+            lines.append(_frame(opcode, payload, told))
     if data:
         lines.append(f"body {normal.json_text(data.decode('utf-8', 'replace'))}")
     lines.append("connection closed by the server" if closed else "connection left open")
     return lines
 
 
-def _frame(opcode, payload):
+def _frame(opcode, payload, told):
     if opcode == frames.CLOSE:
         return plan.close(*frames.close_payload(payload))
     text = payload.decode("utf-8", "replace")
     if opcode in (frames.PING, frames.PONG):
         return f"< {'ping' if opcode == frames.PING else 'pong'} '{text}'"
     ids = dict(re.findall(r'(socket)_id\\":\\"(\d+\.\d+)', text))
-    return "< " + normal.frame(text, ids)
+    return "< " + told(text, ids)
