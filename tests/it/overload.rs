@@ -1,7 +1,7 @@
 //! Workers that are behind: publishers and clients wait for room, nothing else does.
 
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,9 @@ use resound::broker::Broker;
 use resound::config::Config;
 use resound::hub::{Address, Capacity, Hub};
 use resound::protocol::{ChannelName, SocketId, message};
-use resound::worker::{Admission, Connection, Limits, Places, Pool, Setup, Upgraded};
+use resound::worker::{
+    Admission, Connection, Handled, Limits, Places, Pool, Received, Setup, Upgraded,
+};
 use resound::ws::session;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -23,15 +25,25 @@ use crate::support::{self, APP_ID, Client, PATIENCE};
 struct Workers {
     hub: Arc<Hub>,
     app: Arc<App>,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     pool: Option<Pool>,
     down: watch::Sender<bool>,
 }
 
 const STALLED: usize = 1;
 
+/// What is done with a connection.
+type Serve = fn(Connection, Arc<App>, SocketAddr, Broker);
+
 impl Workers {
     fn start(settings: &[(&str, &str)]) -> Self {
+        Self::serving(settings, |connection, app, peer, broker| {
+            let hub = Arc::clone(connection.worker().hub());
+            tokio::task::spawn_local(session::run(connection, app, peer, hub, broker));
+        })
+    }
+
+    fn serving(settings: &[(&str, &str)], serve: Serve) -> Self {
         let config = Config::load(&support::server::sources(settings)).unwrap();
         let app = Arc::clone(config.apps.by_id(APP_ID).unwrap());
         let capacity = Capacity {
@@ -71,8 +83,7 @@ impl Workers {
                     place: incoming.place,
                 };
                 let connection = Connection::new(&worker, upgraded, admission);
-                let hub = Arc::clone(worker.hub());
-                tokio::task::spawn_local(session::run(connection, app, peer, hub, broker.clone()));
+                serve(connection, app, peer, broker.clone());
             }),
         };
         let pool = Pool::start(1, listener, &setup).unwrap();
@@ -97,15 +108,19 @@ impl Workers {
     }
 
     fn connect(&self) -> Client {
+        let mut client = self.open();
+        client.established();
+        client
+    }
+
+    fn open(&self) -> Client {
         let tcp = TcpStream::connect(self.address).unwrap();
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         tcp.set_nodelay(true).unwrap();
-        let mut client = Client {
+        Client {
             socket: WebSocket::from_raw_socket(Box::new(tcp), Role::Client, None),
             id: String::new(),
-        };
-        client.established();
-        client
+        }
     }
 
     fn publish(&self, name: &str, data: &str) {
@@ -218,4 +233,47 @@ fn publishers_are_told_as_soon_as_there_is_room() {
         workers.catch_up();
         tokio::time::timeout(PATIENCE, waiting).await.unwrap();
     });
+}
+
+/// One that floods kept the others waiting for all that it had sent.
+#[test]
+fn clients_whose_messages_take_long_take_turns() {
+    static ORDER: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let workers = Workers::serving(&[], |connection, _, _, _| {
+        tokio::task::spawn_local(async move {
+            // Until both have sent all.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let handle = |_: &Connection, text: &str| {
+                ORDER.lock().unwrap().push(text.to_owned());
+                thread::sleep(Duration::from_millis(2));
+                Handled::Done
+            };
+            while let Ok(received) = connection.receive(handle).await {
+                if received == Received::TurnOver {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+    });
+    let mut clients = [workers.open(), workers.open()];
+    for (client, name) in clients.iter_mut().zip(["a", "b"]) {
+        for n in 0..4 {
+            client
+                .socket
+                .write(Message::text(format!("{name}{n}")))
+                .unwrap();
+        }
+        client.socket.flush().unwrap();
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while ORDER.lock().unwrap().len() < 8 {
+        assert!(Instant::now() < deadline, "{:?}", ORDER.lock().unwrap());
+        thread::sleep(Duration::from_millis(10));
+    }
+    let order = ORDER.lock().unwrap();
+    for (n, turn) in order.chunks(2).enumerate() {
+        let mut turn = turn.to_vec();
+        turn.sort();
+        assert_eq!(turn, [format!("a{n}"), format!("b{n}")], "{order:?}");
+    }
 }
