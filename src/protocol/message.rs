@@ -36,8 +36,9 @@ pub fn connection_established(socket_id: SocketId, activity_timeout: u32) -> Fra
         .finish()
 }
 
-/// `pusher:error`. Its `data` is an object, as Pusher documents it: the clients for
-/// Swift and .NET drop the string that Reverb sends, all others take both.
+/// `pusher:error`. Its `data` is an object, as Pusher documents it: Pusher's clients
+/// for Swift and .NET drop the string that Reverb sends, and Pysher does not find its
+/// code; pusher-js and the clients for Java and Dart read both.
 pub fn error(code: ErrorCode, message: &str) -> Frame {
     #[derive(Serialize)]
     struct Data<'a> {

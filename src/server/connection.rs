@@ -30,7 +30,8 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of hyper's read buffer: most of a request's head.
 pub(super) const HEAD_BYTES: usize = 16 * 1024;
 
-/// Header fields of a request.
+/// Header fields of a request: what hyper takes by itself, and not given to it, since
+/// it would put them on the heap then.
 pub(super) const MAX_HEADERS: usize = 100;
 
 /// How long, and how many bytes, a client whose head is too large may go on sending:
@@ -122,7 +123,6 @@ async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(exchange.shared.keep_alive_timeout)
         .max_buf_size(HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
         .serve_connection(
             TokioIo::new(Deadline::new(
                 stream,

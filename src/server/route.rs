@@ -11,7 +11,6 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::activity::Activity;
@@ -118,8 +117,8 @@ async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
 fn names_one_host(request: &Request<Incoming>) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let is_host = |host: &HeaderValue| {
-        let host = host.as_bytes();
-        host.is_empty() || Authority::try_from(host).is_ok() && !host.contains(&b'@')
+        let mut bytes = host.as_bytes().iter();
+        bytes.all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte))
     };
     match (hosts.next(), hosts.next()) {
         (None, _) => request.version() < Version::HTTP_11,

@@ -8,14 +8,33 @@ import unittest
 from pathlib import Path
 
 import pusher
+import pysher
 from nacl.secret import SecretBox
 from pusher.errors import PusherBadAuth, PusherBadRequest, PusherBadStatus
 from pusher.http import POST, Request
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
-from resound import APP_ID, KEY, SECRET, Server, Subscriber
+from resound import APP_ID, KEY, LIMIT_S, SECRET, Server, Subscriber
 
 MASTER_KEY = base64.b64encode(b"master key".ljust(32)).decode()
+
+
+class ClientTest(unittest.TestCase):
+    """Pysher, which reads the `data` of an error as an object, as Pusher sends it."""
+
+    def test_an_unknown_key_is_told_by_its_code(self):
+        server = Server()
+        self.addCleanup(server.stop)
+        client = pysher.Pusher(
+            "wrong-key",
+            secure=False,
+            custom_host="127.0.0.1",
+            port=server.port,
+        )
+        with self.assertLogs("pysher.connection", "ERROR") as log:
+            client.connect()
+            client.connection.join(LIMIT_S)
+        self.assertIn("Connection: Received error 4001", [line.getMessage() for line in log.records])
 
 
 class SdkTest(unittest.TestCase):
