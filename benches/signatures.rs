@@ -16,7 +16,7 @@ use hyper::http::request::Parts;
 use md5::{Digest, Md5};
 use resound::api::auth::{Rules, Signed};
 use resound::app::App;
-use resound::protocol::signature::{Secret, canonical_query};
+use resound::protocol::signature::{Pair, Secret, canonical_query};
 
 mod support;
 
@@ -69,7 +69,7 @@ fn subscriptions(criterion: &mut Criterion) {
     }
 }
 
-fn pairs(body: &[u8]) -> Vec<(String, String)> {
+fn pairs(body: &[u8]) -> Vec<Pair<'static>> {
     let digest = hex::encode(Md5::digest(body));
     [
         ("auth_key", "key"),
@@ -77,7 +77,7 @@ fn pairs(body: &[u8]) -> Vec<(String, String)> {
         ("auth_version", "1.0"),
         ("body_md5", &digest),
     ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .map(|(name, value)| (name.into(), value.to_owned().into()))
     .into()
 }
 

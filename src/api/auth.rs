@@ -11,23 +11,24 @@ use md5::{Digest, Md5};
 use percent_encoding::percent_decode_str;
 
 use crate::app::App;
-use crate::protocol::signature::{canonical_query, canonical_query_as_sent, joined_lists};
+use crate::protocol::signature::{
+    Pair, canonical_query, canonical_query_as_sent, decode_hex, joined_lists,
+};
 
 /// A request whose signature was checked. There is no other way to get one.
 #[derive(Debug)]
-pub struct Authorized {
+pub struct Authorized<'q> {
     app: Arc<App>,
     body: Bytes,
-    parameters: Vec<(String, String)>,
+    parameters: Vec<Pair<'q>>,
 }
 
 /// A request whose signature was checked before its body was read: nobody gets
 /// megabytes of memory for a body that nobody signed.
 #[derive(Debug)]
-pub struct Signed {
+pub struct Signed<'q> {
     app: Arc<App>,
-    digest: Option<String>,
-    parameters: Vec<(String, String)>,
+    parameters: Vec<Pair<'q>>,
 }
 
 /// What a signature is checked against.
@@ -95,14 +96,11 @@ pub enum AuthError {
     },
 }
 
-impl Signed {
+impl<'q> Signed<'q> {
     /// Checks key, version, clock and signature, in this order.
-    pub fn verify(head: &Parts, app: &Arc<App>, rules: &Rules<'_>) -> Result<Self, AuthError> {
+    pub fn verify(head: &'q Parts, app: &Arc<App>, rules: &Rules<'_>) -> Result<Self, AuthError> {
         let pairs = query_pairs(head.uri.query().unwrap_or_default());
-        let find = |name: &'static str| {
-            let found = pairs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| value.as_str())
-        };
+        let find = |name: &'static str| find(&pairs, name);
         let need = |name: &'static str| {
             find(name)
                 .filter(|value| !value.is_empty())
@@ -139,17 +137,15 @@ impl Signed {
                 });
             }
         }
-        let digest = digest.map(str::to_owned);
         Ok(Self {
             app: Arc::clone(app),
-            digest,
             parameters: joined.unwrap_or(pairs),
         })
     }
 
     /// Checks the body against its digest.
-    pub fn with_body(self, body: Bytes) -> Result<Authorized, AuthError> {
-        match &self.digest {
+    pub fn with_body(self, body: Bytes) -> Result<Authorized<'q>, AuthError> {
+        match find(&self.parameters, "body_md5") {
             Some(digest) => check_digest(digest, &body)?,
             None if body.is_empty() => {}
             None => return Err(AuthError::Missing("body_md5")),
@@ -162,7 +158,7 @@ impl Signed {
     }
 }
 
-impl Authorized {
+impl Authorized<'_> {
     /// The application that signed it.
     pub fn app(&self) -> &App {
         &self.app
@@ -175,14 +171,14 @@ impl Authorized {
 
     /// The pairs of its query, decoded, in the order they came; a list is one pair if
     /// it was signed as one.
-    pub fn parameters(&self) -> &[(String, String)] {
+    pub fn parameters(&self) -> &[Pair<'_>] {
         &self.parameters
     }
 
     /// The value of a query parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         let found = self.parameters.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.as_str())
+        found.map(|(_, value)| &**value)
     }
 
     /// The values of a query parameter that may be a list, with commas between them.
@@ -192,9 +188,16 @@ impl Authorized {
             index.is_some_and(|index| index.is_empty() || index.starts_with('['))
         };
         let pairs = self.parameters.iter().filter(|(key, _)| is_item(key));
-        let values: Vec<&str> = pairs.map(|(_, value)| value.as_str()).collect();
+        let values: Vec<&str> = pairs.map(|(_, value)| &**value).collect();
         (!values.is_empty()).then(|| values.join(","))
     }
+}
+
+/// The value of a parameter whose name is of this server and not of the application, so
+/// that its case does not matter.
+fn find<'a>(pairs: &'a [Pair<'_>], name: &str) -> Option<&'a str> {
+    let found = pairs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| &**value)
 }
 
 /// Whether the path was signed in one of its forms: pusher-http-php signs without
@@ -252,31 +255,84 @@ fn check_clock(text: &str, rules: &Rules<'_>) -> Result<(), AuthError> {
 }
 
 fn check_digest(digest: &str, body: &[u8]) -> Result<(), AuthError> {
-    let mut claimed = [0; 16];
-    let known = hex::decode_to_slice(digest, &mut claimed).is_ok();
-    if known && Md5::digest(body).as_slice() == claimed {
-        Ok(())
-    } else {
-        Err(AuthError::Digest)
+    match decode_hex::<16>(digest) {
+        Some(claimed) if Md5::digest(body).as_slice() == claimed => Ok(()),
+        _ => Err(AuthError::Digest),
     }
 }
 
 /// The query's pairs in the order they came, decoded.
-fn query_pairs(query: &str) -> Vec<(String, String)> {
-    let decode = |text: &str| {
-        let spaced = if text.contains('+') {
-            Cow::Owned(text.replace('+', " "))
+fn query_pairs(query: &str) -> Vec<Pair<'_>> {
+    // Without a way out, so that several bytes are looked at at once.
+    let is_escaped = query
+        .bytes()
+        .fold(false, |found, byte| found | (byte == b'%') | (byte == b'+'));
+    let decode = |text| {
+        if is_escaped {
+            decoded(text)
         } else {
             Cow::Borrowed(text)
-        };
-        percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+        }
     };
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(key), decode(value))
-        })
-        .collect()
+    // As many as a publish has.
+    let mut pairs = Vec::with_capacity(5);
+    for_each_pair(query, |key, value| pairs.push((decode(key), decode(value))));
+    pairs
+}
+
+/// Finds names and values in one pass, since queries are short and their parts shorter.
+fn for_each_pair<'q>(query: &'q str, mut each: impl FnMut(&'q str, &'q str)) {
+    let (mut start, mut equals) = (0, None);
+    let mut end_at = |end: usize, equals: Option<usize>| {
+        match equals {
+            Some(equals) => each(&query[start..equals], &query[equals + 1..end]),
+            None if start < end => each(&query[start..end], ""),
+            None => {}
+        }
+        start = end + 1;
+    };
+    for (at, byte) in query.bytes().enumerate() {
+        if byte == b'&' {
+            end_at(at, equals.take());
+        } else if byte == b'=' && equals.is_none() {
+            equals = Some(at);
+        }
+    }
+    end_at(query.len(), equals);
+}
+
+fn decoded(text: &str) -> Cow<'_, str> {
+    if text.contains('+') {
+        let spaced = text.replace('+', " ");
+        Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
+    } else {
+        percent_decode_str(text).decode_utf8_lossy()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::query_pairs;
+
+    #[test]
+    fn a_query_is_split_at_its_first_equals_signs_and_decoded() {
+        for (query, expected) in [
+            ("", &[][..]),
+            ("&&", &[]),
+            ("a", &[("a", "")]),
+            ("a=", &[("a", "")]),
+            ("=", &[("", "")]),
+            ("=b", &[("", "b")]),
+            ("a=b=c", &[("a", "b=c")]),
+            ("a=b&&c=d&", &[("a", "b"), ("c", "d")]),
+            ("a+b=c%2Bd", &[("a b", "c+d")]),
+            ("%C3%A9=ü", &[("é", "ü")]),
+            ("a=%ff%", &[("a", "\u{fffd}%")]),
+            ("a%3Db=%26", &[("a=b", "&")]),
+        ] {
+            let pairs = query_pairs(query);
+            let pairs: Vec<(&str, &str)> = pairs.iter().map(|(k, v)| (&**k, &**v)).collect();
+            assert_eq!(pairs, expected, "{query}");
+        }
+    }
 }

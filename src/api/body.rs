@@ -1,8 +1,10 @@
 //! Reads a request's body within its limits.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header;
@@ -41,7 +43,12 @@ pub(super) async fn read(
         .headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    timeout(time, collect(body, limit, declared))
+    let mut collecting = pin!(collect(body, limit, declared));
+    // A small body has come with its head, and needs no timer.
+    if let Some(done) = collecting.as_mut().now_or_never() {
+        return done;
+    }
+    timeout(time, collecting)
         .await
         .unwrap_or(Err(ApiError::Timeout))
 }

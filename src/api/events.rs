@@ -17,7 +17,7 @@ use crate::protocol::publish::Publish;
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 impl Api {
-    pub(super) async fn events(&self, request: &Authorized) -> Result<Reply, ApiError> {
+    pub(super) async fn events(&self, request: &Authorized<'_>) -> Result<Reply, ApiError> {
         let body = event_of(request);
         let publish = Publish::parse(&body, &request.app().events)?;
         self.wait_for_room(0).await?;
@@ -40,7 +40,7 @@ impl Api {
         Ok(reply::partly(reply, missing))
     }
 
-    pub(super) async fn batch_events(&self, request: &Authorized) -> Result<Reply, ApiError> {
+    pub(super) async fn batch_events(&self, request: &Authorized<'_>) -> Result<Reply, ApiError> {
         let batch = Publish::parse_batch(request.body(), &request.app().events)?;
         for (published, publish) in batch.iter().enumerate() {
             // Asked for each: a batch may be as big as the room itself.
@@ -74,7 +74,7 @@ impl Api {
     /// `POST /channels/{name}/events?name=…&socket_id=…`, whose body is the data.
     pub(super) async fn channel_events(
         &self,
-        request: &Authorized,
+        request: &Authorized<'_>,
         channel: &str,
     ) -> Result<Reply, ApiError> {
         let data = std::str::from_utf8(request.body())
@@ -105,7 +105,7 @@ impl Api {
 
 /// The event of a request: its body, or, without one, the parameters of its query,
 /// which Pusher allows.
-fn event_of(request: &Authorized) -> Cow<'_, [u8]> {
+fn event_of<'a>(request: &'a Authorized<'_>) -> Cow<'a, [u8]> {
     if !request.body().is_empty() || request.parameter("name").is_none() {
         return Cow::Borrowed(request.body());
     }
@@ -122,7 +122,7 @@ fn event_of(request: &Authorized) -> Cow<'_, [u8]> {
         .parameters()
         .iter()
         .filter(|(key, _)| key == "channels" || key.starts_with("channels["))
-        .map(|(_, value)| value.as_str().into())
+        .map(|(_, value)| (**value).into())
         .collect();
     if !channels.is_empty() {
         event.insert("channels".to_owned(), channels.into());

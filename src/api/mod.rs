@@ -60,9 +60,15 @@ enum Call {
 
 impl Call {
     /// The call that a path names, and the method that it takes.
-    fn parse(path: &[&str]) -> Option<(Self, Method)> {
+    fn parse(path: &str) -> Option<(Self, Method)> {
         let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        Some(match *path {
+        // One more than any call has, for whatever else there is.
+        let (mut parts, mut count) = ([""; 4], 0);
+        for (place, part) in parts.iter_mut().zip(path.splitn(4, '/')) {
+            *place = part;
+            count += 1;
+        }
+        Some(match parts[..count] {
             ["events"] => (Self::Events, Method::POST),
             ["batch_events"] => (Self::BatchEvents, Method::POST),
             ["channels"] => (Self::Channels, Method::GET),
@@ -83,7 +89,7 @@ impl Api {
     pub async fn handle(
         &self,
         request: Request<Incoming>,
-        (id, path): (&str, &[&str]),
+        (id, path): (&str, &str),
         peer: SocketAddr,
         on_refusal: impl FnOnce(),
     ) -> Reply {
@@ -107,7 +113,12 @@ impl Api {
     }
 
     /// Everything that can be checked before the body is read.
-    fn check(&self, head: &Parts, id: &str, path: &[&str]) -> Result<(Call, Signed), ApiError> {
+    fn check<'q>(
+        &self,
+        head: &'q Parts,
+        id: &str,
+        path: &str,
+    ) -> Result<(Call, Signed<'q>), ApiError> {
         let (call, method) = Call::parse(path).ok_or(ApiError::NotFound)?;
         if head.method != method {
             return Err(ApiError::Method(if method == Method::GET {
@@ -128,22 +139,24 @@ impl Api {
         Ok((call, Signed::verify(head, app, &rules)?))
     }
 
-    async fn run(&self, call: Call, request: &Authorized) -> Result<Reply, ApiError> {
+    async fn run(&self, call: Call, request: &Authorized<'_>) -> Result<Reply, ApiError> {
+        // All but the most frequent call are boxed, or else each request would be as big as
+        // the biggest of them.
         match call {
             Call::Events => self.events(request).await,
-            Call::BatchEvents => self.batch_events(request).await,
-            Call::ChannelEvents(channel) => self.channel_events(request, &channel).await,
-            Call::Channels => Ok(self.channels(request).await),
-            Call::Channel(name) => self.channel(request, &name).await,
-            Call::Users(name) => self.users(request, &name).await,
-            Call::Stats(name) => self.stats(request, &name).await,
+            Call::BatchEvents => Box::pin(self.batch_events(request)).await,
+            Call::ChannelEvents(channel) => Box::pin(self.channel_events(request, &channel)).await,
+            Call::Channels => Ok(Box::pin(self.channels(request)).await),
+            Call::Channel(name) => Box::pin(self.channel(request, &name)).await,
+            Call::Users(name) => Box::pin(self.users(request, &name)).await,
+            Call::Stats(name) => Box::pin(self.stats(request, &name)).await,
             Call::Terminate(user) => {
                 let connections = self.broker.terminate(request.app(), &user);
                 let text = "terminated a user's connections";
                 limited!(info, text, Some(&*request.app().id), { user, connections, }, text);
                 Ok(json("{}"))
             }
-            Call::Connections => Ok(self.connections(request).await),
+            Call::Connections => Ok(Box::pin(self.connections(request)).await),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::protocol::{ChannelKind, ChannelName, Frame, message};
 
 impl Api {
     /// `GET /channels?filter_by_prefix=…&info=…`: those with a subscriber.
-    pub(super) async fn channels(&self, request: &Authorized) -> Reply {
+    pub(super) async fn channels(&self, request: &Authorized<'_>) -> Reply {
         let (app, info) = (request.app(), info_of(request));
         let prefix = request.parameter("filter_by_prefix").unwrap_or_default();
         let about = About::Channels {
@@ -44,7 +44,7 @@ impl Api {
     /// `GET /channels/{name}?info=…`.
     pub(super) async fn channel(
         &self,
-        request: &Authorized,
+        request: &Authorized<'_>,
         name: &str,
     ) -> Result<Reply, ApiError> {
         let info = info_of(request);
@@ -59,7 +59,11 @@ impl Api {
     /// any other. As with Pusher, an id is a text whatever it was in `channel_data`,
     /// and a channel that nobody is in has no users: Reverb answers with numbers and
     /// with 404, on both of which Pusher's SDK for Go fails.
-    pub(super) async fn users(&self, request: &Authorized, name: &str) -> Result<Reply, ApiError> {
+    pub(super) async fn users(
+        &self,
+        request: &Authorized<'_>,
+        name: &str,
+    ) -> Result<Reply, ApiError> {
         if !ChannelKind::of(name).is_presence() {
             return Ok(reply::json_with(StatusCode::BAD_REQUEST, "{}"));
         }
@@ -74,7 +78,11 @@ impl Api {
     }
 
     /// `GET /channels/{name}/stats`, deprecated by Pusher.
-    pub(super) async fn stats(&self, request: &Authorized, name: &str) -> Result<Reply, ApiError> {
+    pub(super) async fn stats(
+        &self,
+        request: &Authorized<'_>,
+        name: &str,
+    ) -> Result<Reply, ApiError> {
         let is_presence = ChannelKind::of(name).is_presence();
         let Tally { channels, partial } = self.one(request, name, is_presence).await;
         let tallied = channels.get(name);
@@ -90,13 +98,13 @@ impl Api {
     }
 
     /// `GET /connections`.
-    pub(super) async fn connections(&self, request: &Authorized) -> Reply {
+    pub(super) async fn connections(&self, request: &Authorized<'_>) -> Reply {
         let (connections, partial) = self.broker.connections(request.app()).await;
         let reply = reply::json(format!(r#"{{"connections":{connections}}}"#));
         reply::partly(reply, partial)
     }
 
-    async fn one(&self, request: &Authorized, name: &str, users: bool) -> Tally {
+    async fn one(&self, request: &Authorized<'_>, name: &str, users: bool) -> Tally {
         let about = About::Channel {
             name: name.to_owned(),
             users,
@@ -105,7 +113,7 @@ impl Api {
     }
 }
 
-fn info_of(request: &Authorized) -> Info {
+fn info_of(request: &Authorized<'_>) -> Info {
     request
         .list("info")
         .map(|list| Info::parse(&list))

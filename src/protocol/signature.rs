@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use hmac::{Hmac, KeyInit, Mac};
 use indexmap::IndexMap;
 use sha2::Sha256;
@@ -26,9 +27,8 @@ impl Secret {
 
     /// Whether `signature` (hex, either case) is the HMAC of all `parts`.
     pub fn verify(&self, parts: &[&[u8]], signature: &str) -> bool {
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(signature, &mut bytes).is_ok()
-            && self.mac(parts).verify_slice(&bytes).is_ok()
+        decode_hex::<32>(signature)
+            .is_some_and(|bytes| self.mac(parts).verify_slice(&bytes).is_ok())
     }
 
     /// Whether `signature` allows `socket_id` to join `channel`:
@@ -62,15 +62,31 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The bytes that a text of hexadecimal digits, of either case, stands for; `None` if it is
+/// none or has another length.
+pub fn decode_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != 2 * N {
+        return None;
+    }
+    HEXLOWER_PERMISSIVE
+        .decode_mut(text.as_bytes(), &mut bytes)
+        .ok()?;
+    Some(bytes)
+}
+
 /// Splits a client's `auth`, `KEY:SIGNATURE`.
 pub fn split_auth(auth: &str) -> Option<(&str, &str)> {
     auth.split_once(':')
 }
 
+/// A parameter of a query, decoded: its name and its value.
+pub type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+
 /// The query string in the form that is signed: keys lower-cased and sorted,
 /// values not escaped, `auth_signature` left out
 /// (Pusher's HTTP API, "Authentication").
-pub fn canonical_query(pairs: &[(String, String)]) -> String {
+pub fn canonical_query(pairs: &[Pair<'_>]) -> String {
     canonical(pairs, |key| {
         if key.bytes().any(|byte| byte.is_ascii_uppercase()) {
             Cow::Owned(key.to_ascii_lowercase())
@@ -81,7 +97,7 @@ pub fn canonical_query(pairs: &[(String, String)]) -> String {
 }
 
 /// The same with the keys as they were sent, which is what Reverb checks.
-pub fn canonical_query_as_sent(pairs: &[(String, String)]) -> String {
+pub fn canonical_query_as_sent(pairs: &[Pair<'_>]) -> String {
     canonical(pairs, Cow::Borrowed)
 }
 
@@ -89,7 +105,7 @@ pub fn canonical_query_as_sent(pairs: &[(String, String)]) -> String {
 /// checks, too: `info[0]=a&info[1]=b` is signed as `info=a,b`. `None` if there is no
 /// list. Whoever verifies these pairs has to use them instead of those that came: a
 /// signature of `info=a,b` does not say in how many parts it was sent.
-pub fn joined_lists(pairs: &[(String, String)]) -> Option<Vec<(String, String)>> {
+pub fn joined_lists(pairs: &[Pair<'_>]) -> Option<Vec<Pair<'static>>> {
     // The key of a list, and of nothing that is nested deeper.
     let list = |key: &str| {
         let (name, index) = key.strip_suffix(']')?.split_once('[')?;
@@ -98,24 +114,24 @@ pub fn joined_lists(pairs: &[(String, String)]) -> Option<Vec<(String, String)>>
     pairs.iter().find_map(|(key, _)| list(key))?;
     let mut joined: IndexMap<(&str, Option<usize>), String> = IndexMap::new();
     for (at, (key, value)) in pairs.iter().enumerate() {
-        let name = list(key).map_or((key.as_str(), Some(at)), |end| (&key[..end], None));
+        let name = list(key).map_or((&**key, Some(at)), |end| (&key[..end], None));
         let parts = joined.entry(name);
         parts
-            .and_modify(|text| text.extend([",", value]))
-            .or_insert_with(|| value.clone());
+            .and_modify(|text| text.extend([",", &**value]))
+            .or_insert_with(|| value.clone().into_owned());
     }
     let joined = joined.into_iter();
     Some(
         joined
-            .map(|((name, _), text)| (name.to_owned(), text))
+            .map(|((name, _), text)| (name.to_owned().into(), text.into()))
             .collect(),
     )
 }
 
-fn canonical<'a>(pairs: &'a [(String, String)], name: impl Fn(&'a str) -> Cow<'a, str>) -> String {
+fn canonical<'a>(pairs: &'a [Pair<'_>], name: impl Fn(&'a str) -> Cow<'a, str>) -> String {
     let mut sorted: Vec<(Cow<'a, str>, &str)> = pairs
         .iter()
-        .map(|(key, value)| (name(key), value.as_str()))
+        .map(|(key, value)| (name(key), &**value))
         .filter(|(key, _)| !key.eq_ignore_ascii_case("auth_signature"))
         .collect();
     sorted.sort_by(|a, b| a.0.cmp(&b.0));
@@ -169,14 +185,14 @@ mod tests {
     #[test]
     fn pushers_http_vector() {
         let secret = Secret::new("7ad3773142a6692b25b8");
-        let pairs: Vec<(String, String)> = [
+        let pairs: Vec<Pair<'_>> = [
             ("body_md5", "ec365a775a4cd0599faeb73354201b6f"),
             ("auth_version", "1.0"),
             ("AUTH_KEY", "278d425bdf160c739803"),
             ("auth_signature", "ignored"),
             ("auth_timestamp", "1353088179"),
         ]
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .map(|(k, v)| (k.into(), v.into()))
         .into();
         let query = canonical_query(&pairs);
         assert_eq!(
@@ -192,9 +208,10 @@ mod tests {
 
     #[test]
     fn lists_are_joined_as_phps_sdk_signs_them() {
-        let joined = |query: &[(&str, &str)]| {
-            let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-            let pairs: Vec<(String, String)> = query.iter().map(own).collect();
+        let joined = |query: &[(&'static str, &'static str)]| {
+            let own =
+                |(key, value): &(&'static str, &'static str)| ((*key).into(), (*value).into());
+            let pairs: Vec<Pair<'_>> = query.iter().map(own).collect();
             joined_lists(&pairs).map(|pairs| canonical_query_as_sent(&pairs))
         };
         assert_eq!(joined(&[("info", "a"), ("info", "b")]), None);
@@ -212,6 +229,32 @@ mod tests {
         assert_eq!(joined(&[("info[]", "a")]), Some("info=a".to_owned()));
         for none in ["a[0][1]", "[0]", "a[", "a]", "]a["] {
             assert_eq!(joined(&[(none, "x")]), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn only_hexadecimal_digits_of_the_right_number_are_decoded() {
+        assert_eq!(decode_hex("00fFaB19"), Some([0x00, 0xff, 0xab, 0x19]));
+        for bad in [
+            "",
+            "00fFaB1",
+            "00fFaB199",
+            "00fFaB1g",
+            "0x0f0a0b",
+            "00fF aB1",
+            "\u{e9}0f0a0",
+        ] {
+            assert_eq!(decode_hex::<4>(bad), None, "{bad}");
+        }
+        for byte in 0..=u8::MAX {
+            assert_eq!(decode_hex(&hex::encode([byte])), Some([byte]));
+            let text = String::from_utf8(vec![b'0', byte]);
+            let known = hex::decode(text.clone().unwrap_or_default()).is_ok_and(|b| b.len() == 1);
+            assert_eq!(
+                text.is_ok_and(|text| decode_hex::<1>(&text).is_some()),
+                known,
+                "{byte}"
+            );
         }
     }
 

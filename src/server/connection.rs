@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::activity::Activity;
 use super::route::{self, Exchange};
 use super::stream::{Deadline, Stream};
+use super::timer::HeadTimer;
 use super::{Shared, log};
 use crate::protocol::CloseReason;
 use crate::worker::{Admission, Connection, Incoming, Upgraded, Worker};
@@ -120,7 +121,7 @@ async fn serve(
         })
     };
     let mut http = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(HeadTimer::default())
         .header_read_timeout(exchange.shared.keep_alive_timeout)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(

@@ -8,6 +8,7 @@ mod listener;
 mod log;
 mod route;
 mod stream;
+mod timer;
 mod tls;
 
 use std::io;

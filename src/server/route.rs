@@ -42,7 +42,7 @@ enum Route<'a> {
     /// The WebSocket of the application with this key.
     App(&'a str),
     /// The HTTP API of the application with this id, and the rest of the path.
-    Api(&'a str, Vec<&'a str>),
+    Api(&'a str, &'a str),
     Up,
     Ready,
     Demo(Vec<&'a str>),
@@ -50,15 +50,22 @@ enum Route<'a> {
 
 impl<'a> Route<'a> {
     fn parse(path: &'a str, demo: bool) -> Option<Self> {
-        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
-        match segments[..] {
-            ["app", key] if !key.is_empty() => Some(Self::App(key)),
-            ["apps", id, ref call @ ..] if !call.is_empty() => Some(Self::Api(id, call.to_vec())),
-            ["up"] => Some(Self::Up),
-            ["ready"] => Some(Self::Ready),
-            ["demo", ref rest @ ..] if demo => Some(Self::Demo(rest.to_vec())),
+        let path = path.strip_prefix('/')?;
+        let (first, rest) = match path.split_once('/') {
+            Some((first, rest)) => (first, Some(rest)),
+            None => (path, None),
+        };
+        match (first, rest) {
+            ("app", Some(key)) if !key.is_empty() && !key.contains('/') => Some(Self::App(key)),
+            ("apps", Some(rest)) => rest.split_once('/').map(|(id, call)| Self::Api(id, call)),
+            ("up", None) => Some(Self::Up),
+            ("ready", None) => Some(Self::Ready),
             // It leads to the page, as /demo/ does.
-            [""] if demo => Some(Self::Demo(vec![""])),
+            ("", None) if demo => Some(Self::Demo(vec![""])),
+            ("demo", rest) if demo => {
+                let rest = rest.map(|rest| rest.split('/').collect());
+                Some(Self::Demo(rest.unwrap_or_default()))
+            }
             _ => None,
         }
     }
@@ -82,26 +89,28 @@ async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
         limited!(info, cause, None, { %peer, method = %request.method(), }, cause);
         return text(StatusCode::BAD_REQUEST, WITHOUT_HOST);
     }
-    let full = request.uri().path().to_owned();
+    // It shares its text, which is not copied.
+    let uri = request.uri().clone();
+    let full = uri.path();
     tracing::debug!(%peer, method = %request.method(), path = full, "request");
     let bare = full
         .strip_prefix(&shared.prefix)
         .and_then(|path| Route::parse(path, shared.demo));
-    let reply = match bare.or_else(|| Route::parse(&full, shared.demo)) {
-        Some(Route::App(key)) => open(exchange, &request.into_parts().0, key).await,
+    let reply = match bare.or_else(|| Route::parse(full, shared.demo)) {
+        Some(Route::App(key)) => Box::pin(open(exchange, &request.into_parts().0, key)).await,
         _ if exchange.is_over_limit => text(
             StatusCode::TOO_MANY_REQUESTS,
             "Too many connections from this address (RESOUND_MAX_CONNECTIONS_PER_ADDRESS).",
         ),
         Some(Route::Api(id, call)) => {
             let refused = || exchange.activity.wait();
-            shared.api.handle(request, (id, &call), peer, refused).await
+            shared.api.handle(request, (id, call), peer, refused).await
         }
         Some(Route::Up) => asked(&request, || health(is_down(exchange))),
         Some(Route::Ready) => asked(&request, || {
             ready(is_down(exchange), shared.broker.readiness())
         }),
-        Some(Route::Demo(rest)) => demo::answer(shared, request, &rest).await,
+        Some(Route::Demo(rest)) => Box::pin(demo::answer(shared, request, &rest)).await,
         None => {
             let text = "request refused: no such address (404)";
             limited!(info, text, None, { %peer, method = %request.method(), path = full, }, text);

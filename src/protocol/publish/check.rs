@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use indexmap::IndexSet;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -16,6 +17,10 @@ pub(super) struct Check {
     prefix: String,
     pub(super) fields: Fields,
 }
+
+/// A text of JSON, which is copied only if something in it is escaped.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// `null` counts as absent, as it does for Laravel's `required`.
 pub(super) fn present(value: Option<&RawValue>) -> Option<&RawValue> {
@@ -78,11 +83,11 @@ impl Check {
         value: Option<&'a RawValue>,
         field: &str,
     ) -> Option<Cow<'a, str>> {
-        let parsed = serde_json::from_str(present(value)?.get()).ok();
+        let parsed: Option<Text<'a>> = serde_json::from_str(present(value)?.get()).ok();
         if parsed.is_none() {
             self.fail(field, "must be a string");
         }
-        parsed
+        parsed.map(|Text(text)| text)
     }
 
     fn channels(&mut self, body: &Body<'_>, limits: &EventLimits) -> Option<Vec<ChannelName>> {
@@ -95,11 +100,11 @@ impl Check {
         let names = match (list, present(body.channel)) {
             (Some(list), single) => self.listed(list, single.is_some())?,
             (None, Some(single)) => {
-                let Ok(name) = serde_json::from_str(single.get()) else {
+                let Ok(name) = serde_json::from_str::<Text<'_>>(single.get()) else {
                     self.fail(field, "must be a string");
                     return None;
                 };
-                vec![name]
+                vec![name.0]
             }
             (None, None) => return self.no_channel(),
         };
@@ -112,12 +117,15 @@ impl Check {
             self.fail(field, &text);
             return None;
         }
-        // Each channel gets an event once, however often it is named.
-        let unique: IndexSet<&str> = names.iter().map(String::as_str).collect();
-        let parsed: Result<Vec<ChannelName>, _> = unique
-            .into_iter()
-            .map(|name| ChannelName::parse(name, limits.channel))
-            .collect();
+        let parse = |name: &str| ChannelName::parse(name, limits.channel);
+        let parsed: Result<Vec<ChannelName>, _> = match &names[..] {
+            [name] => parse(name).map(|name| vec![name]),
+            // Each channel gets an event once, however often it is named.
+            names => {
+                let unique: IndexSet<&str> = names.iter().map(|name| &**name).collect();
+                unique.into_iter().map(parse).collect()
+            }
+        };
         parsed
             .map_err(|error| self.fail(field, &format!("is invalid: {error}")))
             .ok()
@@ -125,7 +133,13 @@ impl Check {
 
     /// The names in `channels`: a list, or an object's values, which is what PHP
     /// makes of a list with holes.
-    fn listed(&mut self, list: &RawValue, single: bool) -> Option<Vec<String>> {
+    fn listed<'a>(&mut self, list: &'a RawValue, single: bool) -> Option<Vec<Cow<'a, str>>> {
+        // As it should be; all else is looked at more closely.
+        if let Ok(names) = serde_json::from_str::<Vec<Text<'a>>>(list.get())
+            && !names.is_empty()
+        {
+            return Some(names.into_iter().map(|Text(name)| name).collect());
+        }
         let values: Vec<Value> = if let Ok(values) = serde_json::from_str(list.get()) {
             values
         } else if let Ok(values) = serde_json::from_str::<Map<String, Value>>(list.get()) {
@@ -138,10 +152,10 @@ impl Check {
             return self.no_channel();
         }
         let name = |value| match value {
-            Value::String(name) => Some(name),
+            Value::String(name) => Some(Cow::Owned(name)),
             _ => None,
         };
-        let names: Option<Vec<String>> = values.into_iter().map(name).collect();
+        let names: Option<Vec<Cow<'_, str>>> = values.into_iter().map(name).collect();
         if names.is_none() {
             self.fail("channels", "must be an array of strings");
         }
@@ -160,7 +174,7 @@ impl Check {
 /// What is wrong with an event's name: no text, too long, or one that only the
 /// service itself may send. `name` is a JSON text; escapes are decoded first.
 fn wrong_name(name: &str, limit: usize) -> Option<String> {
-    let Ok(decoded) = serde_json::from_str::<Cow<'_, str>>(name) else {
+    let Ok(Text(decoded)) = serde_json::from_str::<Text<'_>>(name) else {
         return Some("must be a string of Unicode characters".to_owned());
     };
     if decoded.starts_with("pusher:") || decoded.starts_with("pusher_internal:") {

@@ -192,7 +192,12 @@ fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, PublishError> {
         // serde would take a list for the fields in their order.
         Some(b'[') => Err(PublishError::Json("it is a list".to_owned())),
         Some(_) => {
-            serde_json::from_slice(body).map_err(|error| PublishError::Json(error.to_string()))
+            // Each text would be checked for itself if the whole was not before.
+            let parsed = match str::from_utf8(body) {
+                Ok(text) => serde_json::from_str(text),
+                Err(_) => serde_json::from_slice(body),
+            };
+            parsed.map_err(|error| PublishError::Json(error.to_string()))
         }
     }
 }
