@@ -120,18 +120,12 @@ async fn serve(
             })
         })
     };
+    let io = Deadline::new(stream, exchange.shared.write_timeout, activity);
     let mut http = http1::Builder::new()
         .timer(HeadTimer::default())
         .header_read_timeout(exchange.shared.keep_alive_timeout)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(
-            TokioIo::new(Deadline::new(
-                stream,
-                exchange.shared.write_timeout,
-                activity,
-            )),
-            service,
-        );
+        .serve_connection(TokioIo::new(io), service);
     let mut shutdown = worker.shutdown();
     let mut going_down = pin!(shutdown.wait_for(|down| *down));
     let ended = tokio::select! {
