@@ -217,7 +217,7 @@ def print_differences(rival: Rival, differences: list[Difference], reps: int) ->
     worse = [difference.row.name for difference in differences if difference.verdict == "worse"]
     print(f"worse than {rival.label}: {', '.join(worse) or 'none'}")
     if not confident(reps):
-        print(f"{reps} repetitions cannot tell noise: what differs by less than {FEW_DIFFERENCE:.0%} counts as the same")
+        print(f"too few repetitions to tell noise: what differs by less than {FEW_DIFFERENCE:.0%} counts as the same")
 
 
 def write_differences(
