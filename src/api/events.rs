@@ -6,21 +6,21 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::auth::Authorized;
 use super::reply::{self, ApiError, Reply};
 use super::{Api, queries};
 use crate::protocol::publish::Publish;
 
-/// How long a publish waits for the workers to catch up before it is refused.
+/// How long a publish request waits for the workers to catch up before it is refused.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 impl Api {
     pub(super) async fn events(&self, request: &Authorized<'_>) -> Result<Reply, ApiError> {
         let body = event_of(request);
         let publish = Publish::parse(&body, &request.app().events)?;
-        self.wait_for_room(0).await?;
+        self.wait_for_room(0, Instant::now() + MAX_WAIT).await?;
         self.broker.publish(request.app(), &publish);
         let Some(info) = publish.info else {
             return Ok(reply::json("{}"));
@@ -42,9 +42,10 @@ impl Api {
 
     pub(super) async fn batch_events(&self, request: &Authorized<'_>) -> Result<Reply, ApiError> {
         let batch = Publish::parse_batch(request.body(), &request.app().events)?;
+        let deadline = Instant::now() + MAX_WAIT;
         for (published, publish) in batch.iter().enumerate() {
             // Asked for each: a batch may be as big as the room itself.
-            self.wait_for_room(published).await?;
+            self.wait_for_room(published, deadline).await?;
             self.broker.publish(request.app(), publish);
         }
         if batch.iter().all(|publish| publish.info.is_none()) {
@@ -87,17 +88,17 @@ impl Api {
         }
         let body = event.to_string();
         let publish = Publish::parse(body.as_bytes(), &request.app().events)?;
-        self.wait_for_room(0).await?;
+        self.wait_for_room(0, Instant::now() + MAX_WAIT).await?;
         self.broker.publish(request.app(), &publish);
         Ok(reply::text(StatusCode::ACCEPTED, ""))
     }
 
     /// Slows publishers down to what the workers can deliver.
-    async fn wait_for_room(&self, published: usize) -> Result<(), ApiError> {
+    async fn wait_for_room(&self, published: usize, deadline: Instant) -> Result<(), ApiError> {
         if self.broker.has_room() {
             return Ok(());
         }
-        timeout(MAX_WAIT, self.broker.wait_for_room())
+        timeout_at(deadline, self.broker.wait_for_room())
             .await
             .map_err(|_| ApiError::OverCapacity { published })
     }

@@ -182,7 +182,10 @@ impl Inbox {
     /// Letters that cost so many bytes are done with.
     pub fn release(&self, bytes: usize) {
         let before = self.bytes.fetch_sub(bytes, Ordering::SeqCst);
-        if before >= self.capacity && before - bytes < self.capacity {
+        // Not as soon as there is room: all who wait would be woken each time that the
+        // first of them fill it again. It always gets down to half.
+        let half = self.capacity / 2;
+        if before > half && before - bytes <= half {
             self.freed.notify_waiters();
         }
     }

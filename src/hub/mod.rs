@@ -52,7 +52,7 @@ type Shard = Mutex<HashMap<ChannelName, Arc<Channel>>>;
 pub struct Hub {
     apps: Vec<AppState>,
     mail: Arc<Mail>,
-    /// Notified when an inbox that was full has room again.
+    /// Notified when an inbox is down to half of what it may hold.
     freed: Arc<Notify>,
     sockets: Arc<AtomicUsize>,
     capacity: Capacity,
@@ -210,7 +210,7 @@ impl Hub {
         self.mail.inboxes.iter().all(|inbox| inbox.has_room())
     }
 
-    /// Is done when an inbox that was full has room again. Whoever waits enables it
+    /// Is done when an inbox is down to half of what it may hold. Whoever waits enables it
     /// before asking [`Self::has_room`] once more, so that nothing is missed.
     pub fn freed(&self) -> Notified<'_> {
         self.freed.notified()

@@ -68,6 +68,8 @@ async fn serve_unless_idle(worker: Rc<Worker>, incoming: Incoming, shared: Arc<S
     let peer = incoming.peer;
     let time = shared.request_head_timeout;
     tokio::select! {
+        // First what has come, then whether it is too late for it.
+        biased;
         () = serve(worker, incoming, shared, Rc::clone(&activity)) => {}
         () = activity.evicted() => {
             tracing::debug!(%peer, "closed an idle connection: places for connections are short");
@@ -122,7 +124,7 @@ async fn serve(
     };
     let io = Deadline::new(stream, exchange.shared.write_timeout, activity);
     let mut http = http1::Builder::new()
-        .timer(HeadTimer::default())
+        .timer(HeadTimer::new(exchange.shared.request_head_timeout))
         .header_read_timeout(exchange.shared.keep_alive_timeout)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(io), service);

@@ -47,10 +47,7 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>, rest: &[
         return ApiError::NotFound.into_reply();
     };
     let Some(port) = own_port(&request) else {
-        return text(
-            StatusCode::MISDIRECTED_REQUEST,
-            "The demo answers only requests whose Host is 127.0.0.1, localhost or [::1].",
-        );
+        return misdirected();
     };
     let time = shared.api.request_timeout;
     match (request.method(), rest) {
@@ -64,9 +61,18 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>, rest: &[
     }
 }
 
+/// The answer to a request that is for another host: of a page whose name leads here.
+/// The secret is public, so the demo's whole server answers this machine only.
+pub(super) fn misdirected() -> Reply {
+    text(
+        StatusCode::MISDIRECTED_REQUEST,
+        "The demo answers only requests whose Host is 127.0.0.1, localhost or [::1].",
+    )
+}
+
 /// The port under which this machine reaches the server, if it is this machine that was
 /// meant, by each name that the request has for it.
-fn own_port<B>(request: &Request<B>) -> Option<u16> {
+pub(super) fn own_port<B>(request: &Request<B>) -> Option<u16> {
     let hosts = request.headers().get_all(header::HOST).iter();
     let mut named: Vec<Authority> = hosts
         .map(|host| Authority::try_from(host.as_bytes()).ok())

@@ -25,6 +25,8 @@ use crate::ws::log::Caller;
 const WITHOUT_HOST: &str =
     "Bad request. A request of HTTP/1.1 has one header Host, with a host and perhaps a port.";
 
+const MORE_PER_ADDRESS: &str = "raise RESOUND_MAX_CONNECTIONS_PER_ADDRESS";
+
 /// What the requests of one connection share.
 pub(super) struct Exchange {
     pub(super) worker: Rc<Worker>,
@@ -89,6 +91,11 @@ async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
         limited!(info, cause, None, { %peer, method = %request.method(), }, cause);
         return text(StatusCode::BAD_REQUEST, WITHOUT_HOST);
     }
+    if shared.demo && demo::own_port(&request).is_none() {
+        let cause = "request refused: the demo is for this machine only (421)";
+        limited!(info, cause, None, { %peer, method = %request.method(), }, cause);
+        return demo::misdirected();
+    }
     // It shares its text, which is not copied.
     let uri = request.uri().clone();
     let full = uri.path();
@@ -98,10 +105,15 @@ async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
         .and_then(|path| Route::parse(path, shared.demo));
     let reply = match bare.or_else(|| Route::parse(full, shared.demo)) {
         Some(Route::App(key)) => Box::pin(open(exchange, &request.into_parts().0, key)).await,
-        _ if exchange.is_over_limit => text(
-            StatusCode::TOO_MANY_REQUESTS,
-            "Too many connections from this address (RESOUND_MAX_CONNECTIONS_PER_ADDRESS).",
-        ),
+        _ if exchange.is_over_limit => {
+            let cause = "request refused: too many connections from this address (429)";
+            limited!(info, cause, None, { %peer, help = MORE_PER_ADDRESS, }, cause);
+            text(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many connections from this address (max_connections_per_address, \
+                 RESOUND_MAX_CONNECTIONS_PER_ADDRESS).",
+            )
+        }
         Some(Route::Api(id, call)) => {
             let refused = || exchange.activity.wait();
             shared.api.handle(request, (id, call), peer, refused).await
@@ -168,7 +180,11 @@ async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
             {
                 handshake.outcome = Err(reason);
             }
-            if let Err(reason) = handshake.outcome {
+            if exchange.is_over_limit {
+                let cause = "connection refused: too many connections from one address (4100)";
+                let peer = exchange.peer;
+                limited!(info, cause, None, { %peer, help = MORE_PER_ADDRESS, }, cause);
+            } else if let Err(reason) = handshake.outcome {
                 caller.log_refused(reason);
             }
             let reply = switching(&handshake.accept);

@@ -6,6 +6,7 @@
 //! one is meant by now, and is set to that.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -14,8 +15,22 @@ use hyper::rt;
 use tokio::time::{Sleep, sleep_until};
 
 /// The waits of one connection, of which there is one at a time.
-#[derive(Default)]
-pub(super) struct HeadTimer(Arc<Mutex<Option<Pin<Box<Sleep>>>>>);
+pub(super) struct HeadTimer {
+    entry: Arc<Mutex<Option<Pin<Box<Sleep>>>>>,
+    /// What the first wait lasts at least; 0 afterwards.
+    first_ms: AtomicU64,
+}
+
+impl HeadTimer {
+    /// `first` is how long the first request may take, whatever hyper allows the others.
+    pub(super) fn new(first: Duration) -> Self {
+        let first_ms = u64::try_from(first.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            entry: Arc::default(),
+            first_ms: AtomicU64::new(first_ms),
+        }
+    }
+}
 
 struct Wait {
     until: Instant,
@@ -28,9 +43,10 @@ impl rt::Timer for HeadTimer {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
+        let first = Duration::from_millis(self.first_ms.swap(0, Ordering::Relaxed));
         Box::pin(Wait {
-            until: deadline,
-            entry: Arc::clone(&self.0),
+            until: deadline.max(self.now() + first),
+            entry: Arc::clone(&self.entry),
         })
     }
 
@@ -77,7 +93,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_wait_ends_at_its_own_time() {
-        let (timer, began) = (HeadTimer::default(), Instant::now());
+        let (timer, began) = (HeadTimer::new(Duration::ZERO), Instant::now());
         // One that is dropped leaves an entry that is too early for the next.
         assert!(timeout(SECOND, timer.sleep(2 * SECOND)).await.is_err());
         timer.sleep(10 * SECOND).await;
@@ -88,5 +104,14 @@ mod tests {
         assert_eq!(began.elapsed(), 15 * SECOND);
         timer.sleep(Duration::ZERO).await;
         assert_eq!(began.elapsed(), 15 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_wait_has_a_time_of_its_own() {
+        let (timer, began) = (HeadTimer::new(10 * SECOND), Instant::now());
+        timer.sleep(2 * SECOND).await;
+        assert_eq!(began.elapsed(), 10 * SECOND);
+        timer.sleep(2 * SECOND).await;
+        assert_eq!(began.elapsed(), 12 * SECOND);
     }
 }

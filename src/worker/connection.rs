@@ -35,6 +35,10 @@ use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId};
 /// How long a client's messages are handled before others have their turn.
 const TURN: Duration = Duration::from_millis(1);
 
+/// Bytes of answers that may wait for a client before more of what it says is handled.
+/// A subscription can be answered with a thousand times its own bytes.
+const MAX_UNREAD: usize = 64 * 1024;
+
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handled {
@@ -54,6 +58,8 @@ pub enum Received {
     TurnOver,
     /// A message was answered with [`Handled::NoRoom`].
     NoRoom,
+    /// The client has to read its answers before it gets more.
+    Unread,
 }
 
 /// What was read and is not handled yet.
@@ -268,11 +274,12 @@ impl Connection {
 
     /// Handles what came before the first [`Self::receive`].
     pub fn receive_leftover(&self, mut each: impl FnMut(&Self, &str) -> Handled) {
-        self.take_in(&[], &mut each);
+        let began = time::Instant::now();
+        self.take_in(&[], began, &mut each);
         // A TLS session may hold decrypted bytes that no read will announce.
         let decrypted = self
             .socket
-            .decrypt(&[], |plain| self.take_in(plain, &mut each));
+            .decrypt(&[], |plain| self.take_in(plain, began, &mut each));
         if decrypted.is_err() {
             self.socket.end();
         }
@@ -286,16 +293,27 @@ impl Connection {
         poll_fn(|cx| self.socket.poll_write_on(cx)).await;
     }
 
+    /// Goes on writing, and reads nothing, until the client has read its answers or the
+    /// connection begins to close.
+    pub async fn write_until_read(&self) {
+        poll_fn(|cx| match self.socket.poll_write_on(cx) {
+            Poll::Pending if self.socket.unread_answers() <= MAX_UNREAD => Poll::Ready(()),
+            written => written,
+        })
+        .await;
+    }
+
     fn poll_receive(
         &self,
         cx: &mut Context<'_>,
         each: &mut impl FnMut(&Self, &str) -> Handled,
     ) -> Poll<Result<Received, CloseReason>> {
+        let began = time::Instant::now();
         let mut is_turn_over = false;
         let left = self.unhandled.take();
         if let Some(left) = left {
             self.socket.pause_heartbeat(false);
-            self.take_up(&left, each);
+            self.take_up(&left, began, each);
         } else {
             let mut scratch = self.worker.scratch.borrow_mut();
             let read = std::task::ready!(self.socket.poll_read(cx, &mut scratch));
@@ -305,7 +323,7 @@ impl Connection {
                     is_turn_over = count == scratch.len();
                     let decrypted = self
                         .socket
-                        .decrypt(&scratch[..count], |plain| self.take_in(plain, each));
+                        .decrypt(&scratch[..count], |plain| self.take_in(plain, began, each));
                     if decrypted.is_err() {
                         self.socket.end();
                     }
@@ -319,23 +337,34 @@ impl Connection {
         }
         Poll::Ready(Ok(match &*self.unhandled.borrow() {
             Some(left) if left.message.is_some() => Received::NoRoom,
+            Some(_) if self.has_to_read() => Received::Unread,
             None if !is_turn_over => Received::All,
             _ => Received::TurnOver,
         }))
     }
 
     /// Handles bytes, unless earlier ones wait.
-    fn take_in(&self, input: &[u8], each: &mut impl FnMut(&Self, &str) -> Handled) {
+    fn take_in(
+        &self,
+        input: &[u8],
+        began: time::Instant,
+        each: &mut impl FnMut(&Self, &str) -> Handled,
+    ) {
         if let Some(left) = &mut *self.unhandled.borrow_mut() {
             left.input.extend_from_slice(input);
             return;
         }
         self.socket.hear(Instant::now());
-        self.parse(input, each);
+        self.parse(input, began, each);
     }
 
     /// Handles what was left.
-    fn take_up(&self, left: &Unhandled, each: &mut impl FnMut(&Self, &str) -> Handled) {
+    fn take_up(
+        &self,
+        left: &Unhandled,
+        began: time::Instant,
+        each: &mut impl FnMut(&Self, &str) -> Handled,
+    ) {
         let message = left.message.as_deref().filter(|_| self.socket.is_open());
         if let Some(text) = message
             && each(self, text) == Handled::NoRoom
@@ -344,12 +373,17 @@ impl Connection {
             return;
         }
         self.socket.hear(Instant::now());
-        self.parse(&left.input, each);
+        self.parse(&left.input, began, each);
     }
 
-    /// Parses bytes. After our close frame, only the client's is waited for.
-    fn parse(&self, mut input: &[u8], each: &mut impl FnMut(&Self, &str) -> Handled) {
-        let began = time::Instant::now();
+    /// Parses bytes, in a turn that began then. After our close frame, only the client's
+    /// is waited for.
+    fn parse(
+        &self,
+        mut input: &[u8],
+        began: time::Instant,
+        each: &mut impl FnMut(&Self, &str) -> Handled,
+    ) {
         // The message before is kept alive until the parser has asked for more:
         // then it cannot take the message's buffer back for itself, and a
         // connection that once got a big message does not stay big.
@@ -383,8 +417,7 @@ impl Connection {
                 return;
             }
             previous = Some(read);
-            self.close_if_too_slow();
-            if began.elapsed() >= TURN {
+            if began.elapsed() >= TURN || self.has_to_read() {
                 self.leave_unhandled(None, input);
                 break;
             }
@@ -392,21 +425,20 @@ impl Connection {
         drop(previous);
     }
 
+    /// Whether the client has to read what it has asked for before it is listened to.
+    fn has_to_read(&self) -> bool {
+        if self.socket.unread_answers() <= MAX_UNREAD || !self.socket.is_open() {
+            return false;
+        }
+        self.socket.flush();
+        self.socket.unread_answers() > MAX_UNREAD
+    }
+
     fn leave_unhandled(&self, message: Option<&str>, input: &[u8]) {
         *self.unhandled.borrow_mut() = Some(Box::new(Unhandled {
             message: message.map(str::to_owned),
             input: input.to_vec(),
         }));
-    }
-}
-
-impl Connection {
-    /// A client that asks and does not read must not make the answers pile up.
-    fn close_if_too_slow(&self) {
-        let most = self.worker.limits.max_backlog;
-        if self.socket.is_behind(most) {
-            self.close(CloseReason::TooSlow);
-        }
     }
 }
 

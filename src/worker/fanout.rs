@@ -18,7 +18,7 @@ use indexmap::IndexMap;
 use super::Worker;
 use super::backlog::Backlog;
 use super::lanes::Lanes;
-use super::outbox::Outgoing;
+use super::outbox::{Outgoing, is_large};
 use super::socket::Socket;
 use crate::hub::{Address, Audience, Cast, Joined, Letter};
 use crate::protocol::{CloseReason, Frame, Member};
@@ -51,6 +51,8 @@ pub(super) struct FanOut {
     queues: RefCell<Queues>,
     /// Sum of [`Socket::queued`].
     waiting: Cell<usize>,
+    /// Sum of [`Socket::queued_copies`].
+    waiting_copies: Cell<usize>,
 }
 
 /// Sockets that were touched and are to be written. One that a small channel
@@ -235,6 +237,11 @@ impl FanOut {
             queue.add(socket);
             socket.queued.set(socket.queued.get() + frame.len());
             self.waiting.set(self.waiting.get() + frame.len());
+            let copies = &self.waiting_copies;
+            copies.set(copies.get() + frame.cost());
+            socket
+                .queued_copies
+                .set(socket.queued_copies.get() + frame.cost());
         }
         true
     }
@@ -247,6 +254,8 @@ impl FanOut {
                 let next = self.queues.borrow_mut().get(urgent).next();
                 let Some(socket) = next else { break };
                 self.waiting.set(self.waiting.get() - socket.queued.take());
+                let copies = &self.waiting_copies;
+                copies.set(copies.get() - socket.queued_copies.take());
                 socket.flush();
             }
         }
@@ -310,11 +319,18 @@ impl Worker {
     fn turn(&self, letters: &mut VecDeque<Letter>, lanes: &mut Lanes) -> usize {
         let (mut done, mut deliveries, mut in_a_row) = (0, 0, 0);
         let max_waiting = MAX_WAITING.min(self.limits.max_total_backlog / 2 / self.workers);
-        let has_time = |deliveries| deliveries < TURN && self.fanout.waiting.get() <= max_waiting;
+        let has_time = |deliveries, cast: &Cast| {
+            // Small messages do not wait for what large ones have to write.
+            let waiting = match is_large(&cast.frame) {
+                true => &self.fanout.waiting,
+                false => &self.fanout.waiting_copies,
+            };
+            deliveries < TURN && waiting.get() <= max_waiting
+        };
         for letter in letters.drain(..) {
             let cost = letter.cost();
             match letter {
-                Letter::Cast(cast) if lanes.holds(cast.channel) || !has_time(deliveries) => {
+                Letter::Cast(cast) if lanes.holds(cast.channel) || !has_time(deliveries, &cast) => {
                     // It is done, and counted, when its turn comes.
                     lanes.push(cast);
                     continue;
@@ -329,9 +345,19 @@ impl Worker {
             }
             done += cost;
         }
-        while has_time(deliveries)
-            && let Some(cast) = lanes.pop()
+        let mut passed_over = 0;
+        while deliveries < TURN
+            && self.fanout.waiting_copies.get() <= max_waiting
+            && passed_over < lanes.len()
+            && let Some(next) = lanes.peek()
         {
+            if !has_time(deliveries, next) {
+                lanes.rotate();
+                (passed_over, in_a_row) = (passed_over + 1, 0);
+                continue;
+            }
+            let Some(cast) = lanes.pop() else { break };
+            passed_over = 0;
             done += cast.cost();
             let count = self.deliver(&cast);
             deliveries += count;

@@ -140,7 +140,9 @@ impl Door {
             self.places.ask_for_one();
             tokio::time::sleep(Duration::from_millis(1)).await;
             if since.elapsed() > Duration::from_secs(1) {
-                let text = "cannot accept connections: all places are taken; raise the limit of open files";
+                self.full_since = None;
+                let text = "cannot accept connections: for a second all places were taken by connections \
+                            that are in use; raise the limit of open files (ulimit -Hn, LimitNOFILE)";
                 limited!(error, text, None, {}, text);
             }
         }

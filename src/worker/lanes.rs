@@ -31,6 +31,16 @@ impl Lanes {
         lane.push_back(cast);
     }
 
+    /// Channels that have something waiting.
+    pub(super) fn len(&self) -> usize {
+        self.turn.len()
+    }
+
+    /// The message that [`Self::pop`] would return.
+    pub(super) fn peek(&self) -> Option<&Cast> {
+        self.by_channel.get(self.turn.front()?)?.front()
+    }
+
     /// The next message of the channel whose turn it is.
     pub(super) fn pop(&mut self) -> Option<Cast> {
         let channel = *self.turn.front()?;

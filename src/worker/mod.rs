@@ -51,6 +51,9 @@ pub use places::{Idle, Place, Places, Waiter, network};
 /// Bytes read from a socket at a time, into a buffer that all sockets of a worker share.
 const READ_BYTES: usize = 32 * 1024;
 
+/// How long an HTTP connection is left alone while places are short, and not all taken.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
+
 /// How long a connection that was closed may take to go.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -282,12 +285,12 @@ impl Worker {
                 next = intake.next() => {
                     let Some(incoming) = next else { break };
                     if self.places.are_short() {
-                        self.idle.evict_longest();
+                        self.idle.evict_longest(SHORT_WAIT);
                     }
                     serve(Rc::clone(&self), incoming);
                 }
                 () = self.places.asked() => {
-                    self.idle.evict_longest();
+                    self.idle.evict_longest(Duration::ZERO);
                 }
                 _ = shutdown.wait_for(|down| *down) => break,
                 // Neither ends but by a panic, and without them no socket is served.

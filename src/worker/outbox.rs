@@ -43,7 +43,7 @@ pub(super) struct LargeFrame {
 
 impl<'a> Outgoing<'a> {
     pub(super) fn new(frame: &'a Frame, backlog: &Rc<Backlog>) -> Self {
-        if frame.len() < SHARED_BYTES {
+        if !is_large(frame) {
             return Self::Small(frame);
         }
         backlog.change(0, frame.len());
@@ -59,6 +59,19 @@ impl<'a> Outgoing<'a> {
             Self::Large(large) => large.frame.len(),
         }
     }
+
+    /// What it costs each socket alone.
+    pub(super) fn cost(&self) -> usize {
+        match self {
+            Self::Small(frame) => frame.len(),
+            Self::Large(_) => SHARED_OVERHEAD,
+        }
+    }
+}
+
+/// Whether a frame is shared and not copied.
+pub(super) fn is_large(frame: &Frame) -> bool {
+    frame.len() >= SHARED_BYTES
 }
 
 impl Drop for LargeFrame {

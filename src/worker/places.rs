@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use tokio::sync::Notify;
@@ -160,6 +161,7 @@ pub struct Idle {
 pub struct Waiter {
     id: u64,
     is_waiting: Cell<bool>,
+    since: Cell<Instant>,
     evicted: Notify,
 }
 
@@ -178,6 +180,7 @@ impl Idle {
         let waiter = Rc::new(Waiter {
             id,
             is_waiting: Cell::new(true),
+            since: Cell::new(Instant::now()),
             evicted: Notify::new(),
         });
         self.connections.borrow_mut().put(id, Rc::clone(&waiter));
@@ -187,6 +190,7 @@ impl Idle {
     /// It waits from now on.
     pub fn wait(&self, waiter: &Rc<Waiter>) {
         waiter.is_waiting.set(true);
+        waiter.since.set(Instant::now());
         let mut connections = self.connections.borrow_mut();
         if connections.contains(&waiter.id) {
             connections.promote(&waiter.id);
@@ -201,14 +205,20 @@ impl Idle {
         self.connections.borrow_mut().pop(&waiter.id);
     }
 
-    /// Asks the one to go that has waited longest. False if none waits.
-    pub(super) fn evict_longest(&self) -> bool {
+    /// Asks the one to go that has waited longest. False if none has waited for
+    /// `time`.
+    pub(super) fn evict_longest(&self, time: Duration) -> bool {
         let mut connections = self.connections.borrow_mut();
         for _ in 0..connections.len() {
             let Some((id, waiter)) = connections.pop_lru() else {
                 break;
             };
             if waiter.is_waiting.get() {
+                if waiter.since.get().elapsed() < time {
+                    connections.put(id, waiter);
+                    connections.demote(&id);
+                    return false;
+                }
                 waiter.evicted.notify_one();
                 return true;
             }
@@ -228,6 +238,8 @@ impl Waiter {
     pub async fn evicted(&self) {
         loop {
             self.evicted.notified().await;
+            // What it has sent may be there, and not be read yet.
+            tokio::task::yield_now().await;
             if self.is_waiting.get() {
                 return;
             }
@@ -288,19 +300,27 @@ mod tests {
         waiters[0].begin();
         waiters[1].begin();
         idle.wait(&waiters[0]);
-        let mut order = Vec::new();
-        while idle.evict_longest() {
+        let evict = || idle.evict_longest(Duration::ZERO);
+        assert!(
+            !idle.evict_longest(Duration::from_secs(1)),
+            "not for so long"
+        );
+        let asked = |waiter: &&Rc<Waiter>| {
             let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-            let asked =
-                |waiter: &&Rc<Waiter>| std::pin::pin!(waiter.evicted()).poll(&mut cx).is_ready();
+            std::pin::pin!(waiter.evicted.notified())
+                .poll(&mut cx)
+                .is_ready()
+        };
+        let mut order = Vec::new();
+        while evict() {
             order.extend(waiters.iter().filter(asked).map(|waiter| waiter.id));
         }
         assert_eq!(order, [2, 3, 0]);
         idle.wait(&waiters[1]);
         idle.wait(&waiters[2]);
-        assert!(idle.evict_longest() && idle.evict_longest() && !idle.evict_longest());
+        assert!(evict() && evict() && !evict());
         idle.wait(&waiters[3]);
         waiters.iter().for_each(|waiter| idle.leave(waiter));
-        assert!(!idle.evict_longest() && idle.connections.borrow().is_empty());
+        assert!(!evict() && idle.connections.borrow().is_empty());
     }
 }

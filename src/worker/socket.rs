@@ -31,6 +31,9 @@ use crate::protocol::{CloseReason, Frame, SocketId, message};
 /// slow for a moment only.
 const A_LITTLE: usize = 64 * 1024;
 
+/// Bytes that a TLS session takes before they are written: one record's.
+const MAX_ENCRYPTED: usize = 16 * 1024;
+
 pub(super) struct Socket {
     pub(super) id: SocketId,
     /// Its place among the worker's sockets.
@@ -38,6 +41,8 @@ pub(super) struct Socket {
     pub(super) subscriptions: RefCell<Vec<Arc<Channel>>>,
     /// Bytes appended since it was last taken out of a queue of touched sockets.
     pub(super) queued: Cell<usize>,
+    /// Those of them that are its own copies.
+    pub(super) queued_copies: Cell<usize>,
     /// The queues that it is in, as bits.
     pub(super) queues: Cell<u8>,
     pub(super) out: RefCell<Outbox>,
@@ -46,6 +51,8 @@ pub(super) struct Socket {
     is_unreadable: Cell<bool>,
     tcp: RefCell<TcpStream>,
     tls: Option<RefCell<Box<ServerConnection>>>,
+    /// Bytes of answers to its client that were appended since nothing waited.
+    answers: Cell<usize>,
     /// Whether the last write would have blocked.
     blocked: Cell<bool>,
     /// What waits in all out-buffers, and its own part of it.
@@ -96,17 +103,23 @@ impl Socket {
         ping_interval: Duration,
         backlog: Rc<Backlog>,
     ) -> Self {
+        let tls = tls.map(|mut session| {
+            session.set_buffer_limit(Some(MAX_ENCRYPTED));
+            RefCell::new(session)
+        });
         Self {
             id,
             key: Cell::new(usize::MAX),
             subscriptions: RefCell::default(),
             queued: Cell::new(0),
+            queued_copies: Cell::new(0),
             queues: Cell::new(0),
             out: RefCell::default(),
             websocket: RefCell::new(websocket),
             is_unreadable: Cell::new(false),
             tcp: RefCell::new(tcp),
-            tls: tls.map(RefCell::new),
+            tls,
+            answers: Cell::new(0),
             blocked: Cell::new(false),
             backlog,
             held: Cell::new(0),
@@ -145,16 +158,28 @@ impl Socket {
         self.blocked.get() && self.out.borrow().len() > max
     }
 
+    /// Bytes of what its client has asked for and not read, at most.
+    pub(super) fn unread_answers(&self) -> usize {
+        self.answers.get().min(self.out.borrow().len())
+    }
+
     /// Counts what it holds among what waits in the process.
     pub(super) fn settle(&self) {
-        let holds = if self.ended().is_none() {
-            self.out.borrow().cost()
-        } else {
-            0
+        let holds = match self.ended() {
+            None => self.out.borrow().cost() + self.encrypted(),
+            Some(_) => 0,
         };
         let before = self.held.replace(holds);
         if holds != before {
             self.backlog.change(before, holds);
+        }
+    }
+
+    /// Bytes that wait encrypted, at most.
+    fn encrypted(&self) -> usize {
+        match &self.tls {
+            Some(tls) if self.blocked.get() && tls.borrow().wants_write() => MAX_ENCRYPTED,
+            _ => 0,
         }
     }
 
@@ -171,6 +196,7 @@ impl Socket {
         if self.is_open() {
             let frame = Outgoing::new(frame, &self.backlog);
             self.out.borrow_mut().push(&frame);
+            self.answers.set(self.answers.get() + frame.len());
             self.settle();
         }
     }
@@ -194,6 +220,9 @@ impl Socket {
     }
 
     pub(super) fn check(&self, now: Instant, pong_timeout: Duration) -> Health {
+        if self.is_paused.get() && self.is_open() {
+            return Health::Fine(self.ping_interval);
+        }
         let authorize_by = self.authorize_by.get().filter(|_| self.is_open());
         if authorize_by.is_some_and(|by| by <= now) {
             return Health::Over(CloseReason::NotAuthorized);
@@ -204,7 +233,6 @@ impl Socket {
             allowed.saturating_sub(now.saturating_duration_since(since))
         };
         match (self.phase.get(), self.pinged.get()) {
-            (Phase::Open, _) if self.is_paused.get() => fine(self.ping_interval),
             (Phase::Open, None) => match left(self.heard.get(), self.ping_interval) {
                 // The next look would come too late.
                 left if left < BEAT.min(self.ping_interval / 2) => Health::Silent,
@@ -295,12 +323,15 @@ impl Socket {
         if self.is_unreadable.get() {
             return None;
         }
+        let before = self.out.borrow().len();
         let mut stream = Stream {
             input,
             out: &self.out,
         };
         let read = self.websocket.borrow_mut().read(&mut stream);
         *input = stream.input;
+        let pongs = self.out.borrow().len() - before;
+        self.answers.set(self.answers.get() + pongs);
         match read {
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
             other => {
@@ -328,6 +359,12 @@ impl Socket {
     }
 
     fn write_all(&self) -> io::Result<()> {
+        self.write_out()?;
+        self.answers.set(0);
+        Ok(())
+    }
+
+    fn write_out(&self) -> io::Result<()> {
         let mut out = self.out.borrow_mut();
         let tcp = self.tcp.borrow();
         let Some(tls) = &self.tls else {

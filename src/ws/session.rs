@@ -1,11 +1,11 @@
 //! An open connection: one parsed client frame, one `match`.
 
 use std::borrow::Cow;
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use super::subscription;
@@ -19,6 +19,9 @@ use crate::protocol::{
     ChannelName, ClientFrame, CloseReason, ErrorCode, InvalidFrame, User, message,
 };
 use crate::worker::{Connection, Handled, Received};
+
+/// How long a client's message waits for the workers to catch up.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) const UNAUTHORIZED: &str = "Connection is unauthorized";
 
@@ -40,6 +43,8 @@ pub(super) struct Session {
     broker: Broker,
     messages: Option<RefCell<Bucket>>,
     client_events: Option<RefCell<Bucket>>,
+    /// Whether the next message has waited for room long enough.
+    has_waited: Cell<bool>,
 }
 
 /// Serves a connection until it ends.
@@ -65,6 +70,7 @@ pub async fn run(
         broker,
         messages,
         client_events,
+        has_waited: Cell::new(false),
     };
     let connection = &session.connection;
     tracing::debug!(app = session.app.id, socket_id = %connection.id(), %peer, "connected");
@@ -79,6 +85,7 @@ pub async fn run(
             Ok(Received::TurnOver) => tokio::task::yield_now().await,
             // Boxed: it is seldom needed, and every byte is paid per connection.
             Ok(Received::NoRoom) => Box::pin(session.wait_for_room()).await,
+            Ok(Received::Unread) => connection.write_until_read().await,
             Err(reason) => break reason,
         }
     };
@@ -91,28 +98,45 @@ pub async fn run(
 /// Tells a connection why it is not let in.
 pub async fn refuse(connection: Connection, peer: SocketAddr, reason: CloseReason) {
     connection.close(reason);
+    let worker = Rc::clone(connection.worker());
+    // It holds a place for nothing, which others may need.
+    let waiter = worker.idle().enter();
+    tokio::select! {
+        () = waiter.evicted() => {}
+        () = receive_all(&connection) => {}
+    }
+    worker.idle().leave(&waiter);
+    connection.worker().hub().closes().count(reason);
+    tracing::debug!(socket_id = %connection.id(), %peer, ?reason, "refused");
+}
+
+async fn receive_all(connection: &Connection) {
     while let Ok(received) = connection.receive(|_, _| Handled::Done).await {
         if received == Received::TurnOver {
             tokio::task::yield_now().await;
         }
     }
-    connection.worker().hub().closes().count(reason);
-    tracing::debug!(socket_id = %connection.id(), %peer, ?reason, "refused");
 }
 
 impl Session {
-    /// Waits until the workers can take what a client's message causes.
+    /// Waits until the workers can take what a client's message causes, but not for
+    /// long: then this one message is handled all the same.
     async fn wait_for_room(&self) {
         tokio::select! {
             () = self.broker.wait_for_room() => {}
             () = self.connection.write_only() => {}
+            () = tokio::time::sleep(MAX_WAIT) => self.has_waited.set(true),
         }
     }
 
     fn answer(&self, text: &str) -> Handled {
         let frame = ClientFrame::parse(text);
         // What others have to be told of waits until they can be.
-        if frame.as_ref().is_ok_and(ClientFrame::concerns_others) && !self.broker.has_room() {
+        let has_waited = self.has_waited.take();
+        if frame.as_ref().is_ok_and(ClientFrame::concerns_others)
+            && !self.broker.has_room()
+            && !has_waited
+        {
             return Handled::NoRoom;
         }
         tracing::debug!(
@@ -281,6 +305,10 @@ impl Session {
                 ErrorCode::ClientEventRejected,
                 "Rate limit exceeded",
             ));
+        }
+        if !self.broker.has_room() {
+            let text = "The server is over capacity; the event was not sent";
+            return Err(refusal(ErrorCode::OverCapacity, text));
         }
         let user = membership.flatten();
         let user_id = user.as_ref().map(|user| &*user.json);

@@ -125,7 +125,15 @@ fn a_name_of_another_host_gets_neither_the_page_nor_a_signature() {
         "Host: 127.0.0.1.evil.example\r\n",
         "Host: 0.0.0.0\r\n",
     ] {
-        for line in ["GET /demo", "GET /", "POST /demo/sign", "POST /demo/auth"] {
+        for line in [
+            "GET /demo",
+            "GET /",
+            "POST /demo/sign",
+            "POST /demo/auth",
+            "GET /apps/my-app-id/channels",
+            "GET /app/my-app-key",
+            "GET /up",
+        ] {
             let answer = ask(line, host);
             assert_eq!(answer.status, 421, "{line} {host}");
             assert!(answer.body.contains("127.0.0.1"), "{}", answer.body);

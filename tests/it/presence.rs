@@ -374,3 +374,42 @@ fn a_subscription_that_is_repeated_has_one_answer_pending_at_most() {
         "one that comes later is answered"
     );
 }
+
+/// Each time it joins anew it is owed the list: not before it has read the last one.
+#[test]
+fn a_client_that_joins_and_leaves_in_turn_is_answered_as_fast_as_it_reads() {
+    const PAIRS: usize = 300;
+    let server = TestServer::with(&[("RESOUND_WORKERS", "1")]);
+    let bulk = "x".repeat(9000);
+    let _members: Vec<Client> = (0..100)
+        .map(|n| {
+            let data = json!({ "user_id": 100 + n, "user_info": bulk }).to_string();
+            joined(&server, "presence-big", &data)
+        })
+        .collect();
+    let mut client = Client::connect(&server);
+    let auth = format!(
+        "{KEY}:{}",
+        hmac(SECRET, &format!("{}:presence-big:{ANA}", client.id))
+    );
+    let data = json!({ "channel": "presence-big", "auth": auth, "channel_data": ANA });
+    let subscribe = json!({ "event": "pusher:subscribe", "data": data }).to_string();
+    let leave = json!({ "event": "pusher:unsubscribe", "data": { "channel": "presence-big" } });
+    for _ in 0..PAIRS {
+        client.socket.write(Message::text(&subscribe)).unwrap();
+        client
+            .socket
+            .write(Message::text(leave.to_string()))
+            .unwrap();
+    }
+    client.socket.flush().unwrap();
+    // All that the kernel takes is written; the rest is not even asked of the channel.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    Client::connect(&server).expect_alive();
+    for _ in 0..PAIRS {
+        let answer = client.next_json();
+        assert_eq!(answer["event"], "pusher_internal:subscription_succeeded");
+        assert_eq!(block(&answer)["count"], 101);
+    }
+    client.expect_alive();
+}

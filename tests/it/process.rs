@@ -377,6 +377,21 @@ fn connections_that_say_nothing_stop_neither_publishes_nor_handshakes() {
     member.expect(event);
 }
 
+/// A client that is refused and stays kept its place for seconds.
+#[test]
+fn connections_that_are_refused_stop_no_publishes() {
+    let server = Process::start("ulimit -n 400;");
+    let _refused: Vec<Client> = (0..450)
+        .map(|_| Client::open(&server, "/app/unknown-key", &[]))
+        .collect();
+    let begin = Instant::now();
+    for _ in 0..20 {
+        Http::connect(&server).publish(&["lobby"], "ev", "x");
+        Client::connect(&server).expect_alive();
+    }
+    assert!(begin.elapsed() < Duration::from_secs(3), "they had to wait");
+}
+
 /// One of 100 kB for 2000 took 200 MB more.
 #[test]
 fn a_large_event_is_not_copied_for_each_subscriber() {
