@@ -72,7 +72,9 @@ pub fn relayed(text: &str) -> Frame {
     TextFrame::with_capacity(text.len()).raw(text).finish()
 }
 
-/// `pusher:ping`, which the client answers with `pusher:pong`.
+/// `pusher:ping`, which the client answers with `pusher:pong`. Neither has `data`, as
+/// with Reverb: no client reads any of an event of the connection (in the sources of
+/// Pusher's for Java, Swift and .NET, and of Pysher).
 pub fn ping() -> Frame {
     TextFrame::with_capacity(32)
         .raw(r#"{"event":"pusher:ping"}"#)

@@ -1,8 +1,8 @@
 //! Outages of Redis of any length: whoever had joined a channel before goes on hearing
 //! what other nodes publish, and a node that does not listen to what it has to says so.
 //!
-//! `RESOUND_OUTAGES=20 cargo test --test cluster outages` goes on for longer (nextest would
-//! end it after two minutes), and `RESOUND_SEED=7 …` repeats the same outages.
+//! `RESOUND_OUTAGES=200 cargo test --test cluster outages` goes on for longer (nextest would
+//! end it after some minutes), and `RESOUND_SEED=7 …` repeats the same outages.
 
 use std::time::{Duration, Instant};
 
@@ -100,7 +100,7 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn no_outage_of_any_length_leaves_a_node_deaf() {
     let seed = number("RESOUND_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    let outages = number("RESOUND_OUTAGES").unwrap_or(6);
+    let outages = number("RESOUND_OUTAGES").unwrap_or(20);
     eprintln!("RESOUND_SEED={seed}");
     let mut random = Random::new(seed);
     let mut redis = Redis::start();
