@@ -48,11 +48,16 @@ const IN_A_ROW: usize = 1024;
 #[derive(Default)]
 pub(super) struct FanOut {
     channels: RefCell<HashMap<u64, Subscribers>>,
+    /// By channel and [`Socket::key`]; not with the subscribers, whom every message
+    /// walks.
+    further_answers: RefCell<HashMap<(u64, usize), FurtherAnswer>>,
     queues: RefCell<Queues>,
     /// Sum of [`Socket::queued`].
     waiting: Cell<usize>,
-    /// Sum of [`Socket::queued_copies`].
-    waiting_copies: Cell<usize>,
+    /// Sum of [`Socket::queued_large`].
+    waiting_large: Cell<usize>,
+    /// What of [`Self::waiting`] the backlog knows.
+    settled: Cell<usize>,
 }
 
 /// Sockets that were touched and are to be written. One that a small channel
@@ -91,14 +96,12 @@ pub(super) struct Subscriber {
     after: Cell<u64>,
     /// Who it is in a presence channel: the identity, and the id as JSON.
     pub(super) user: Option<Rc<UserId>>,
-    further_answer: Cell<FurtherAnswer>,
 }
 
 /// How the answer to a repeated subscription stands. There is one at a time: the list
 /// of a presence channel can be a thousand times as long as the request for it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum FurtherAnswer {
-    None,
     /// It is on its way through the inbox.
     Requested,
     /// It is in the out-buffer, and pending until that is empty.
@@ -124,7 +127,6 @@ impl FanOut {
             socket: Rc::clone(socket),
             after: Cell::new(joined.after),
             user: user.map(Rc::new),
-            further_answer: Cell::new(FurtherAnswer::None),
         };
         let mut channels = self.channels.borrow_mut();
         channels
@@ -147,25 +149,26 @@ impl FanOut {
         socket: &Socket,
         request: impl FnOnce() -> bool,
     ) -> bool {
-        let channels = self.channels.borrow();
-        let subscriber = channels
-            .get(&channel)
-            .and_then(|subscribers| subscribers.get(&socket.key.get()));
-        let Some(subscriber) = subscriber else {
+        if self.find(channel, socket).is_none() {
             return false;
-        };
-        let is_pending = match subscriber.further_answer.get() {
-            FurtherAnswer::None => false,
-            FurtherAnswer::Requested => true,
-            FurtherAnswer::Appended => socket.out.borrow().len() > 0,
+        }
+        let subscriber = (channel, socket.key.get());
+        let mut answers = self.further_answers.borrow_mut();
+        let is_pending = match answers.get(&subscriber) {
+            None => false,
+            Some(FurtherAnswer::Requested) => true,
+            Some(FurtherAnswer::Appended) => socket.out.borrow().len() > 0,
         };
         if !is_pending && request() {
-            subscriber.further_answer.set(FurtherAnswer::Requested);
+            answers.insert(subscriber, FurtherAnswer::Requested);
         }
         true
     }
 
     pub(super) fn remove(&self, channel: u64, socket: &Socket) -> Option<Subscriber> {
+        self.further_answers
+            .borrow_mut()
+            .remove(&(channel, socket.key.get()));
         let mut channels = self.channels.borrow_mut();
         let subscribers = channels.get_mut(&channel)?;
         let removed = subscribers.swap_remove(&socket.key.get());
@@ -199,7 +202,13 @@ impl FanOut {
                 .filter(|to| to.socket.id == address.id);
             match (to, cast.to) {
                 (Some(to), Audience::Welcome(_)) => to.after.set(to.after.get().min(cast.seq)),
-                (Some(to), _) => to.further_answer.set(FurtherAnswer::Appended),
+                (Some(to), _) => {
+                    let subscriber = (cast.channel, to.socket.key.get());
+                    let mut answers = self.further_answers.borrow_mut();
+                    if let Some(answer) = answers.get_mut(&subscriber) {
+                        *answer = FurtherAnswer::Appended;
+                    }
+                }
                 (None, _) => {}
             }
             return (
@@ -231,17 +240,18 @@ impl FanOut {
             return false;
         }
         socket.out.borrow_mut().push(frame);
-        socket.settle();
         // A blocked socket is written when its client reads, not before.
-        if !socket.is_blocked() {
-            queue.add(socket);
-            socket.queued.set(socket.queued.get() + frame.len());
-            self.waiting.set(self.waiting.get() + frame.len());
-            let copies = &self.waiting_copies;
-            copies.set(copies.get() + frame.cost());
-            socket
-                .queued_copies
-                .set(socket.queued_copies.get() + frame.cost());
+        if socket.is_blocked() {
+            socket.settle();
+            return true;
+        }
+        queue.add(socket);
+        socket.queued.set(socket.queued.get() + frame.cost());
+        self.waiting.set(self.waiting.get() + frame.cost());
+        if let Outgoing::Large(_) = frame {
+            let (own, all) = (&socket.queued_large, &self.waiting_large);
+            own.set(own.get() + frame.len());
+            all.set(all.get() + frame.len());
         }
         true
     }
@@ -254,12 +264,18 @@ impl FanOut {
                 let next = self.queues.borrow_mut().get(urgent).next();
                 let Some(socket) = next else { break };
                 self.waiting.set(self.waiting.get() - socket.queued.take());
-                let copies = &self.waiting_copies;
-                copies.set(copies.get() - socket.queued_copies.take());
+                let large = &self.waiting_large;
+                large.set(large.get() - socket.queued_large.take());
                 socket.flush();
             }
         }
         !self.queues.borrow().are_empty()
+    }
+
+    /// Counts what it holds among what waits in the process.
+    fn settle(&self, backlog: &Backlog) {
+        let waiting = self.waiting.get();
+        backlog.change(self.settled.replace(waiting), waiting);
     }
 }
 
@@ -306,7 +322,10 @@ impl Worker {
             letters.extend(inbox.take());
             let done = self.turn(&mut letters, &mut lanes);
             inbox.release(done);
-            if self.fanout.flush_slice() || !lanes.is_empty() {
+            self.fanout.settle(&self.backlog);
+            let is_more = self.fanout.flush_slice();
+            self.fanout.settle(&self.backlog);
+            if is_more || !lanes.is_empty() {
                 tokio::task::yield_now().await;
             } else {
                 letters = poll_fn(|cx| inbox.poll_take(cx)).await;
@@ -321,11 +340,11 @@ impl Worker {
         let max_waiting = MAX_WAITING.min(self.limits.max_total_backlog / 2 / self.workers);
         let has_time = |deliveries, cast: &Cast| {
             // Small messages do not wait for what large ones have to write.
-            let waiting = match is_large(&cast.frame) {
-                true => &self.fanout.waiting,
-                false => &self.fanout.waiting_copies,
+            let large = match is_large(&cast.frame) {
+                true => self.fanout.waiting_large.get(),
+                false => 0,
             };
-            deliveries < TURN && waiting.get() <= max_waiting
+            deliveries < TURN && self.fanout.waiting.get() + large <= max_waiting
         };
         for letter in letters.drain(..) {
             let cost = letter.cost();
@@ -347,7 +366,7 @@ impl Worker {
         }
         let mut passed_over = 0;
         while deliveries < TURN
-            && self.fanout.waiting_copies.get() <= max_waiting
+            && self.fanout.waiting.get() <= max_waiting
             && passed_over < lanes.len()
             && let Some(next) = lanes.peek()
         {

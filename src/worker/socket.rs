@@ -31,43 +31,48 @@ use crate::protocol::{CloseReason, Frame, SocketId, message};
 /// slow for a moment only.
 const A_LITTLE: usize = 64 * 1024;
 
-/// Bytes that a TLS session takes before they are written: one record's.
-const MAX_ENCRYPTED: usize = 16 * 1024;
+/// Bytes that a TLS session takes before they are written: two records.
+const MAX_ENCRYPTED: usize = 32 * 1024;
 
+/// `repr(C)`: in this order, what every message touches lies together. (With 10 000
+/// sockets, whose state does not fit into the processor's caches, that is a tenth of
+/// the time.)
+#[repr(C)]
 pub(super) struct Socket {
     pub(super) id: SocketId,
-    /// Its place among the worker's sockets.
-    pub(super) key: Cell<usize>,
-    pub(super) subscriptions: RefCell<Vec<Arc<Channel>>>,
-    /// Bytes appended since it was last taken out of a queue of touched sockets.
+    /// What frames cost it that were appended since it was last taken out of a queue of
+    /// touched sockets.
     pub(super) queued: Cell<usize>,
-    /// Those of them that are its own copies.
-    pub(super) queued_copies: Cell<usize>,
     /// The queues that it is in, as bits.
     pub(super) queues: Cell<u8>,
-    pub(super) out: RefCell<Outbox>,
-    websocket: RefCell<WebSocketContext>,
-    /// Whether a frame could not be read: where the next one begins is not known.
-    is_unreadable: Cell<bool>,
-    tcp: RefCell<TcpStream>,
-    tls: Option<RefCell<Box<ServerConnection>>>,
-    /// Bytes of answers to its client that were appended since nothing waited.
-    answers: Cell<usize>,
     /// Whether the last write would have blocked.
     blocked: Cell<bool>,
-    /// What waits in all out-buffers, and its own part of it.
-    backlog: Rc<Backlog>,
-    held: Cell<usize>,
-    phase: Cell<Phase>,
-    /// Of the task that reads.
-    waker: RefCell<Option<Waker>>,
-    ping_interval: Duration,
-    heard: Cell<Instant>,
-    pinged: Cell<Option<Instant>>,
     /// Whether nobody listens to the client, so that it cannot be taken for silent.
     is_paused: Cell<bool>,
+    /// Whether a frame could not be read: where the next one begins is not known.
+    is_unreadable: Cell<bool>,
+    pub(super) out: RefCell<Outbox>,
+    /// Bytes of large frames in what is [`Self::queued`], which cost it next to nothing.
+    pub(super) queued_large: Cell<usize>,
+    /// Bytes of answers to its client that were appended since nothing waited.
+    answers: Cell<usize>,
+    /// Its part of what waits in all out-buffers.
+    held: Cell<usize>,
+    backlog: Rc<Backlog>,
+    phase: Cell<Phase>,
+    tcp: RefCell<TcpStream>,
+    tls: Option<RefCell<Box<ServerConnection>>>,
+    /// Its place among the worker's sockets.
+    pub(super) key: Cell<usize>,
+    /// Of the task that reads.
+    waker: RefCell<Option<Waker>>,
+    heard: Cell<Instant>,
+    pinged: Cell<Option<Instant>>,
+    ping_interval: Duration,
     /// Until when it has to have authorised itself, if it has to.
     authorize_by: Cell<Option<Instant>>,
+    pub(super) subscriptions: RefCell<Vec<Arc<Channel>>>,
+    websocket: RefCell<WebSocketContext>,
 }
 
 #[derive(Clone, Copy)]
@@ -112,7 +117,7 @@ impl Socket {
             key: Cell::new(usize::MAX),
             subscriptions: RefCell::default(),
             queued: Cell::new(0),
-            queued_copies: Cell::new(0),
+            queued_large: Cell::new(0),
             queues: Cell::new(0),
             out: RefCell::default(),
             websocket: RefCell::new(websocket),
@@ -163,11 +168,12 @@ impl Socket {
         self.answers.get().min(self.out.borrow().len())
     }
 
-    /// Counts what it holds among what waits in the process.
+    /// Counts what it holds among what waits in the process, if writing waits for the
+    /// client; what was not tried to be written is counted by the fan-out.
     pub(super) fn settle(&self) {
         let holds = match self.ended() {
-            None => self.out.borrow().cost() + self.encrypted(),
-            Some(_) => 0,
+            None if self.blocked.get() => self.out.borrow().cost() + self.encrypted(),
+            _ => 0,
         };
         let before = self.held.replace(holds);
         if holds != before {
