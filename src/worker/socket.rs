@@ -34,9 +34,8 @@ const A_LITTLE: usize = 64 * 1024;
 /// Bytes that a TLS session takes before they are written: two records.
 const MAX_ENCRYPTED: usize = 32 * 1024;
 
-/// `repr(C)`: in this order, what every message touches lies together. (With 10 000
-/// sockets, whose state does not fit into the processor's caches, that is a tenth of
-/// the time.)
+/// `repr(C)`: in this order, what every message touches lies together. The state of
+/// thousands of sockets does not fit into the processor's caches.
 #[repr(C)]
 pub(super) struct Socket {
     pub(super) id: SocketId,
