@@ -47,14 +47,15 @@ pub(super) struct Session {
     has_waited: Cell<bool>,
 }
 
-/// Serves a connection until it ends.
-pub async fn run(
+/// Serves a connection until it ends. Not an `async fn`: one keeps its arguments beside
+/// what is made of them, which every connection would pay for.
+pub fn run(
     connection: Connection,
     app: Arc<App>,
     peer: SocketAddr,
     hub: Arc<Hub>,
     broker: Broker,
-) {
+) -> impl Future<Output = ()> {
     let now = Instant::now();
     let bucket = |rate| RefCell::new(Bucket::new(rate, now));
     let (messages, client_events) = (
@@ -72,27 +73,29 @@ pub async fn run(
         client_events,
         has_waited: Cell::new(false),
     };
-    let connection = &session.connection;
-    tracing::debug!(app = session.app.id, socket_id = %connection.id(), %peer, "connected");
-    connection.send(&message::connection_established(
-        connection.id(),
-        session.app.activity_timeout,
-    ));
-    connection.receive_leftover(|_, text| session.answer(text));
-    let reason = loop {
-        match connection.receive(|_, text| session.answer(text)).await {
-            Ok(Received::All) => {}
-            Ok(Received::TurnOver) => tokio::task::yield_now().await,
-            // Boxed: it is seldom needed, and every byte is paid per connection.
-            Ok(Received::NoRoom) => Box::pin(session.wait_for_room()).await,
-            Ok(Received::Unread) => connection.write_until_read().await,
-            Err(reason) => break reason,
-        }
-    };
-    session.log_end(reason);
-    session.hub.closes().count(reason);
-    let worker = Rc::clone(connection.worker());
-    worker.bury(session);
+    async move {
+        let connection = &session.connection;
+        tracing::debug!(app = session.app.id, socket_id = %connection.id(), peer = %session.peer, "connected");
+        connection.send(&message::connection_established(
+            connection.id(),
+            session.app.activity_timeout,
+        ));
+        connection.receive_leftover(|_, text| session.answer(text));
+        let reason = loop {
+            match connection.receive(|_, text| session.answer(text)).await {
+                Ok(Received::All) => {}
+                Ok(Received::TurnOver) => tokio::task::yield_now().await,
+                // Boxed: it is seldom needed, and every byte is paid per connection.
+                Ok(Received::NoRoom) => Box::pin(session.wait_for_room()).await,
+                Ok(Received::Unread) => connection.write_until_read().await,
+                Err(reason) => break reason,
+            }
+        };
+        session.log_end(reason);
+        session.hub.closes().count(reason);
+        let worker = Rc::clone(connection.worker());
+        worker.bury(session);
+    }
 }
 
 /// Tells a connection why it is not let in.
