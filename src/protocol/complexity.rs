@@ -29,14 +29,9 @@ pub fn check_complexity(json: &str) -> Result<(), TooComplex> {
     if json.len() <= MAX_NUMBER_LENGTH {
         return Ok(());
     }
-    let (mut depth, mut number) = (0_usize, 0);
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in json.bytes() {
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-            continue;
-        }
+    let (mut depth, mut number, mut at) = (0_usize, 0, 0);
+    while let Some(byte) = json.as_bytes().get(at) {
+        at += 1;
         match byte {
             // An `e` of a word, such as `true`, counts for one until the next character.
             b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E' => {
@@ -46,7 +41,7 @@ pub fn check_complexity(json: &str) -> Result<(), TooComplex> {
                 }
                 continue;
             }
-            b'"' => in_string = true,
+            b'"' => at = end_of_string(json, at),
             b'[' | b'{' => {
                 depth += 1;
                 if depth > MAX_DEPTH {
@@ -59,6 +54,21 @@ pub fn check_complexity(json: &str) -> Result<(), TooComplex> {
         number = 0;
     }
     Ok(())
+}
+
+/// What follows the string whose content begins at `start`. It looks for quotes only,
+/// which is several times as fast as looking at each byte.
+fn end_of_string(json: &str, start: usize) -> usize {
+    let mut from = start;
+    while let Some(quote) = json[from..].find('"').map(|found| from + found) {
+        let before = json.as_bytes()[start..quote].iter().rev();
+        let backslashes = before.take_while(|byte| **byte == b'\\').count();
+        from = quote + 1;
+        if backslashes.is_multiple_of(2) {
+            return from;
+        }
+    }
+    json.len()
 }
 
 #[cfg(test)]
