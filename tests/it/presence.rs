@@ -11,12 +11,17 @@ fn join(client: &mut Client, channel: &str, data: &str) -> Value {
 }
 
 fn ask(client: &mut Client, channel: &str, data: &str) {
+    let request = request(client, channel, data);
+    client.send(&request);
+}
+
+fn request(client: &Client, channel: &str, data: &str) -> String {
     let auth = format!(
         "{KEY}:{}",
         hmac(SECRET, &format!("{}:{channel}:{data}", client.id))
     );
     let data = json!({ "channel": channel, "auth": auth, "channel_data": data });
-    client.send(&json!({ "event": "pusher:subscribe", "data": data }).to_string());
+    json!({ "event": "pusher:subscribe", "data": data }).to_string()
 }
 
 fn joined(server: &TestServer, channel: &str, data: &str) -> Client {
@@ -342,12 +347,7 @@ fn a_subscription_that_is_repeated_has_one_answer_pending_at_most() {
         })
         .collect();
     let mut client = joined(&server, "presence-big", ANA);
-    let auth = format!(
-        "{KEY}:{}",
-        hmac(SECRET, &format!("{}:presence-big:{ANA}", client.id))
-    );
-    let data = json!({ "channel": "presence-big", "auth": auth, "channel_data": ANA });
-    let request = json!({ "event": "pusher:subscribe", "data": data }).to_string();
+    let request = request(&client, "presence-big", ANA);
     for _ in 0..REQUESTS {
         client.socket.write(Message::text(&request)).unwrap();
     }
@@ -388,12 +388,7 @@ fn a_client_that_joins_and_leaves_in_turn_is_answered_as_fast_as_it_reads() {
         })
         .collect();
     let mut client = Client::connect(&server);
-    let auth = format!(
-        "{KEY}:{}",
-        hmac(SECRET, &format!("{}:presence-big:{ANA}", client.id))
-    );
-    let data = json!({ "channel": "presence-big", "auth": auth, "channel_data": ANA });
-    let subscribe = json!({ "event": "pusher:subscribe", "data": data }).to_string();
+    let subscribe = request(&client, "presence-big", ANA);
     let leave = json!({ "event": "pusher:unsubscribe", "data": { "channel": "presence-big" } });
     for _ in 0..PAIRS {
         client.socket.write(Message::text(&subscribe)).unwrap();
