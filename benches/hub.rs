@@ -109,7 +109,8 @@ fn joining(criterion: &mut Criterion) {
         group.bench_function(case, |b| {
             b.iter(|| {
                 let joined = room.join(others + 1, member.as_ref());
-                room.hub.leave(&joined.channel, room.seat(others + 1), user);
+                room.hub
+                    .leave(&joined.channel, room.connection_ref(others + 1), user);
                 room.drain();
                 joined
             });
@@ -130,10 +131,12 @@ fn signing_in(criterion: &mut Criterion) {
         let user = User::parse(data, 10_000).expect("the user is valid");
         group.bench_function(case, |b| {
             b.iter(|| {
-                drop(
-                    room.hub
-                        .sign_in(room.app(), room.seat(1), user.clone(), message::pong()),
-                );
+                drop(room.hub.sign_in(
+                    room.app(),
+                    room.connection_ref(1),
+                    user.clone(),
+                    message::pong(),
+                ));
                 room.drain();
             });
         });

@@ -7,8 +7,8 @@ use std::time::Duration;
 use indexmap::{IndexMap, IndexSet};
 
 use crate::app::App;
-pub use crate::cluster::wire::About;
-use crate::cluster::wire::{Row, Rows};
+pub use crate::cluster::codec::Query;
+use crate::cluster::codec::{Row, Rows};
 use crate::cluster::{Cluster, rows_of};
 use crate::hub::{Hub, Slot};
 use crate::protocol::member::identity;
@@ -24,16 +24,16 @@ pub struct Broker {
 
 /// Channels with what all nodes know of them.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct ChannelSummaries {
     /// By name.
-    pub channels: IndexMap<String, Tallied>,
+    pub channels: IndexMap<String, ChannelSummary>,
     /// What is missing, if something is.
     pub partial: Option<Partial>,
 }
 
 /// One channel.
 #[derive(Debug, Default)]
-pub struct Tallied {
+pub struct ChannelSummary {
     /// Its subscribers.
     pub subscriptions: u64,
     /// The ids of its members, each once, as text.
@@ -56,13 +56,13 @@ pub enum Partial {
     },
 }
 
-impl Tally {
+impl ChannelSummaries {
     fn add(&mut self, row: Row) {
-        let tallied = self.channels.entry(row.name).or_default();
-        tallied.subscriptions += row.subscriptions;
+        let summary = self.channels.entry(row.name).or_default();
+        summary.subscriptions += row.subscriptions;
         for id in row.users {
             if let Some(text) = identity(&id) {
-                tallied.users.insert(Box::from(&*text));
+                summary.users.insert(Box::from(&*text));
             }
         }
     }
@@ -137,21 +137,21 @@ impl Broker {
 
     /// Connections of an application, on all nodes.
     pub async fn connections(&self, app: &App) -> (u64, Option<Partial>) {
-        let (rows, partial) = self.others(app, About::Connections).await;
+        let (rows, partial) = self.others(app, Query::Connections).await;
         (self.hub.connections(app) as u64 + rows.connections, partial)
     }
 
     /// Occupied channels, on all nodes.
-    pub async fn channels(&self, app: &App, about: About) -> Tally {
+    pub async fn channels(&self, app: &App, about: Query) -> ChannelSummaries {
         let (others, partial) = self.others(app, about.clone()).await;
         let (here, users) = match &about {
-            About::Connections => (Vec::new(), false),
-            About::Channel { name, users } => {
+            Query::Connections => (Vec::new(), false),
+            Query::Channel { name, users } => {
                 (self.hub.find(app, name).into_iter().collect(), *users)
             }
-            About::Channels { prefix, users } => (self.hub.channels(app, prefix), *users),
+            Query::Channels { prefix, users } => (self.hub.channels(app, prefix), *users),
         };
-        let mut tally = Tally {
+        let mut summaries = ChannelSummaries {
             channels: IndexMap::new(),
             partial,
         };
@@ -159,18 +159,21 @@ impl Broker {
             let users = users && channel.name().kind().is_presence();
             rows_of(channel, users)
                 .into_iter()
-                .for_each(|row| tally.add(row));
+                .for_each(|row| summaries.add(row));
             // With thousands of channels nobody else is to wait for the whole list.
             if at % 256 == 255 {
                 tokio::task::yield_now().await;
             }
         }
-        others.channels.into_iter().for_each(|row| tally.add(row));
-        tally
+        others
+            .channels
+            .into_iter()
+            .for_each(|row| summaries.add(row));
+        summaries
     }
 
     /// What other nodes know, and what is missing of it.
-    async fn others(&self, app: &App, about: About) -> (Rows, Option<Partial>) {
+    async fn others(&self, app: &App, about: Query) -> (Rows, Option<Partial>) {
         let Some(cluster) = &self.cluster else {
             return (Rows::default(), None);
         };
@@ -189,7 +192,7 @@ impl Broker {
         let Some(cluster) = &self.cluster else {
             return self.hub.cached(app, channel);
         };
-        if let Some(last) = self.hub.heard_last(app, channel) {
+        if let Some(last) = self.hub.last_known(app, channel) {
             return last;
         }
         match cluster.last(app, channel).await {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use resound::app::{App, Apps};
-use resound::hub::{Address, Capacity, Hub, Joined};
+use resound::hub::{Capacity, ConnectionRef, Hub, Joined};
 use resound::protocol::{ChannelName, Member, SocketId};
 
 use crate::support;
@@ -43,8 +43,8 @@ impl Room {
     }
 
     /// Where a subscriber lives.
-    pub(crate) fn seat(&self, key: usize) -> Address {
-        Address {
+    pub(crate) fn connection_ref(&self, key: usize) -> ConnectionRef {
+        ConnectionRef {
             worker: key % self.workers,
             key,
             id: SocketId::from_random(key as u64),
@@ -63,7 +63,7 @@ impl Room {
     /// Subscribes one more.
     pub(crate) fn join(&self, key: usize, member: Option<&Member>) -> Joined {
         self.hub
-            .subscribe(self.app(), &self.channel, self.seat(key), member)
+            .subscribe(self.app(), &self.channel, self.connection_ref(key), member)
             .expect("nothing limits the members")
     }
 

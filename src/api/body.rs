@@ -15,7 +15,7 @@ use super::ApiError;
 
 /// Bytes over the limit that are read and thrown away, so that a client that is
 /// still sending gets to read why its request is refused.
-const MOST_DISCARDED: usize = 8 << 20;
+const MAX_DISCARDED: usize = 8 << 20;
 
 /// Reads a body that nobody wants, so that its sender gets to read why.
 pub(super) async fn discard(mut body: Incoming, time: Duration) {
@@ -23,7 +23,7 @@ pub(super) async fn discard(mut body: Incoming, time: Duration) {
         let mut size = 0;
         while let Some(Ok(frame)) = body.frame().await {
             size += frame.data_ref().map_or(0, Bytes::len);
-            if size > MOST_DISCARDED {
+            if size > MAX_DISCARDED {
                 return;
             }
         }
@@ -58,7 +58,7 @@ async fn collect(
     limit: usize,
     declared: Option<usize>,
 ) -> Result<Bytes, ApiError> {
-    if declared.is_some_and(|size| size > limit.saturating_add(MOST_DISCARDED)) {
+    if declared.is_some_and(|size| size > limit.saturating_add(MAX_DISCARDED)) {
         return Err(ApiError::TooLarge {
             size: declared.unwrap_or_default(),
             limit,
@@ -72,7 +72,7 @@ async fn collect(
             continue;
         };
         size += data.len();
-        if size > limit.saturating_add(MOST_DISCARDED) {
+        if size > limit.saturating_add(MAX_DISCARDED) {
             break;
         }
         if size > limit {

@@ -11,7 +11,7 @@ use super::Api;
 use super::auth::Authorized;
 use super::reply::{self, ApiError, Reply};
 use crate::app::App;
-use crate::broker::{About, Broker, Partial, Tallied, Tally};
+use crate::broker::{Broker, ChannelSummaries, ChannelSummary, Partial, Query};
 use crate::protocol::publish::Info;
 use crate::protocol::{ChannelKind, ChannelName, Frame, message};
 
@@ -20,17 +20,17 @@ impl Api {
     pub(super) async fn channels(&self, request: &Authorized<'_>) -> Reply {
         let (app, info) = (request.app(), info_of(request));
         let prefix = request.parameter("filter_by_prefix").unwrap_or_default();
-        let about = About::Channels {
+        let about = Query::Channels {
             prefix: prefix.to_owned(),
             users: info.user_count,
         };
-        let tally = self.broker.channels(app, about).await;
+        let summaries = self.broker.channels(app, about).await;
         let mut channels = Map::new();
-        for (name, tallied) in &tally.channels {
+        for (name, summary) in &summaries.channels {
             let Ok(name) = ChannelName::parse(name, app.events.channel) else {
                 continue;
             };
-            let told = told_of(&self.broker, app, &name, Some(tallied), info).await;
+            let told = told_of(&self.broker, app, &name, Some(summary), info).await;
             channels.insert(name.as_str().to_owned(), told.into());
             // With thousands of channels nobody else is to wait for the whole list.
             if channels.len().is_multiple_of(256) {
@@ -38,7 +38,7 @@ impl Api {
             }
         }
         let reply = reply::json(json!({ "channels": channels }).to_string());
-        reply::partly(reply, tally.partial)
+        reply::partly(reply, summaries.partial)
     }
 
     /// `GET /channels/{name}?info=…`.
@@ -67,10 +67,10 @@ impl Api {
         if !ChannelKind::of(name).is_presence() {
             return Ok(reply::json_with(StatusCode::BAD_REQUEST, "{}"));
         }
-        let Tally { channels, partial } = self.one(request, name, true).await;
+        let ChannelSummaries { channels, partial } = self.one(request, name, true).await;
         let here = channels.get(name).into_iter();
         let users: Vec<Value> = here
-            .flat_map(|tallied| &tallied.users)
+            .flat_map(|summary| &summary.users)
             .map(|id| json!({ "id": id }))
             .collect();
         let reply = reply::json(json!({ "users": users }).to_string());
@@ -84,14 +84,14 @@ impl Api {
         name: &str,
     ) -> Result<Reply, ApiError> {
         let is_presence = ChannelKind::of(name).is_presence();
-        let Tally { channels, partial } = self.one(request, name, is_presence).await;
-        let tallied = channels.get(name);
+        let ChannelSummaries { channels, partial } = self.one(request, name, is_presence).await;
+        let summary = channels.get(name);
         let mut told = json!({
-            "occupied": tallied.is_some(),
-            "connection_count": tallied.map_or(0, |tallied| tallied.subscriptions),
+            "occupied": summary.is_some(),
+            "connection_count": summary.map_or(0, |summary| summary.subscriptions),
         });
         if is_presence {
-            told["user_count"] = tallied.map_or(0, |tallied| tallied.users.len()).into();
+            told["user_count"] = summary.map_or(0, |summary| summary.users.len()).into();
         }
         let reply = reply::json(told.to_string());
         Ok(reply::partly(reply, partial))
@@ -104,8 +104,8 @@ impl Api {
         reply::partly(reply, partial)
     }
 
-    async fn one(&self, request: &Authorized<'_>, name: &str, users: bool) -> Tally {
-        let about = About::Channel {
+    async fn one(&self, request: &Authorized<'_>, name: &str, users: bool) -> ChannelSummaries {
+        let about = Query::Channel {
             name: name.to_owned(),
             users,
         };
@@ -132,33 +132,33 @@ pub(super) async fn attributes(
     let Ok(name) = ChannelName::parse(name, app.events.channel) else {
         return (Map::new(), false, None);
     };
-    let about = About::Channel {
+    let about = Query::Channel {
         name: name.as_str().to_owned(),
         users: info.user_count && name.kind().is_presence(),
     };
-    let Tally { channels, partial } = broker.channels(app, about).await;
-    let tallied = channels.get(name.as_str());
-    let told = told_of(broker, app, &name, tallied, info).await;
-    (told, tallied.is_some(), partial)
+    let ChannelSummaries { channels, partial } = broker.channels(app, about).await;
+    let summary = channels.get(name.as_str());
+    let told = told_of(broker, app, &name, summary, info).await;
+    (told, summary.is_some(), partial)
 }
 
 async fn told_of(
     broker: &Broker,
     app: &App,
     name: &ChannelName,
-    tallied: Option<&Tallied>,
+    summary: Option<&ChannelSummary>,
     info: Info,
 ) -> Map<String, Value> {
     let kind = name.kind();
     let mut told = Map::new();
-    if let Some(tallied) = tallied {
+    if let Some(summary) = summary {
         if info.user_count && kind.is_presence() {
-            told.insert("user_count".to_owned(), tallied.users.len().into());
+            told.insert("user_count".to_owned(), summary.users.len().into());
         }
         if info.subscription_count && !kind.is_presence() {
             told.insert(
                 "subscription_count".to_owned(),
-                tallied.subscriptions.into(),
+                summary.subscriptions.into(),
             );
         }
     }

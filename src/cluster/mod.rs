@@ -26,7 +26,7 @@
 //! # How a topic is heard
 //!
 //! 1. The first local subscriber: `SUBSCRIBE`, and in the same pipeline the script
-//!    that enters this node's facts and gives back all of them (`scripts`). Its
+//!    that enters this node's facts and returns all of them (`scripts`). Its
 //!    answer is sent when Redis has confirmed both, so that nothing published later
 //!    is missed and the first list of members is complete.
 //! 2. Changes of facts carry the topic's version, which the script counts. One that
@@ -53,22 +53,22 @@
 //! Messages between nodes are defined in [`wire`]: versioned, bounded, parsed strictly;
 //! whatever cannot be read is ignored and counted.
 
-mod batch;
-mod dial;
-mod hearing;
-mod link;
-mod names;
-mod nodes;
-mod numbers;
-mod queries;
+pub mod codec;
+mod connect;
+mod keys;
+mod membership;
+mod pipeline;
+mod receive;
 mod scripts;
+mod sequence;
 mod session;
 pub mod snapshot;
 mod status;
-mod telling;
+mod supervisor;
+mod survey;
+mod sync;
 mod topics;
 mod watchdog;
-pub mod wire;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -79,24 +79,24 @@ use tokio::task::JoinHandle;
 
 use crate::app::{App, Apps};
 use crate::config::Scaling;
-use crate::hub::{Hub, Kept, NodeId, Relay};
+use crate::hub::{BufferLimits, ClusterQueue, Hub, NodeId};
 use crate::protocol::{ChannelName, Frame};
-use dial::Dialer;
-use link::{Ask, Link};
-use names::Names;
-use nodes::Nodes;
-use numbers::Counting;
-use queries::Queries;
+use codec::{Query, Question};
+use connect::Connector;
+use keys::Keys;
+use membership::Membership;
 use scripts::Scripts;
+use sequence::SequenceCounter;
+use supervisor::{Ask, Supervisor};
+use survey::Surveys;
 use topics::Topics;
-use wire::{About, Question};
 
-pub use dial::DialError;
-pub use queries::{Others, rows_of};
+pub use connect::ConnectError;
 pub use status::Status;
+pub use survey::{SurveyResult, rows_of};
 
 /// Questions to the link that may wait.
-const MOST_ASKS: usize = 1024;
+const MAX_ASKS: usize = 1024;
 
 /// How long the first attempt to connect may hold up the start.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(3);
@@ -111,8 +111,8 @@ pub struct Cluster {
 /// A node that is not linked to the others yet.
 pub struct Node {
     status: Arc<Status>,
-    relay: Arc<Relay>,
-    dialer: Dialer,
+    queue: Arc<ClusterQueue>,
+    dialer: Connector,
     asks: (mpsc::Sender<Ask>, mpsc::Receiver<Ask>),
     settings: Scaling,
 }
@@ -128,27 +128,27 @@ impl Node {
     ///
     /// # Errors
     /// If a certificate cannot be used.
-    pub fn new(settings: &Scaling) -> Result<Self, DialError> {
+    pub fn new(settings: &Scaling) -> Result<Self, ConnectError> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).expect("the system has random numbers");
-        let kept = Kept {
+        let kept = BufferLimits {
             bytes: settings.buffer_bytes,
             time: settings.buffer_time,
         };
-        let relay = Arc::new(Relay::new(kept));
+        let queue = Arc::new(ClusterQueue::new(kept));
         let node = NodeId(u64::from_ne_bytes(random));
         Ok(Self {
-            status: Arc::new(Status::new(node, Arc::clone(&relay))),
-            relay,
-            dialer: Dialer::new(&settings.redis)?,
-            asks: mpsc::channel(MOST_ASKS),
+            status: Arc::new(Status::new(node, Arc::clone(&queue))),
+            queue,
+            dialer: Connector::new(&settings.redis)?,
+            asks: mpsc::channel(MAX_ASKS),
             settings: settings.clone(),
         })
     }
 
     /// Where the hub has to put what others must know.
-    pub fn relay(&self) -> &Arc<Relay> {
-        &self.relay
+    pub fn queue(&self) -> &Arc<ClusterQueue> {
+        &self.queue
     }
 
     /// For whoever has to ask other nodes.
@@ -163,13 +163,13 @@ impl Node {
     ///
     /// # Errors
     /// If Redis is required and cannot be used.
-    pub async fn start(self, hub: &Arc<Hub>, apps: &Apps) -> Result<Running, DialError> {
+    pub async fn start(self, hub: &Arc<Hub>, apps: &Apps) -> Result<Running, ConnectError> {
         let first = tokio::time::timeout(FIRST_ATTEMPT, self.dialer.dial()).await;
         let shards = match first {
             Ok(Ok(shards)) => Some(shards),
             Ok(Err(error)) if self.settings.require_redis => return Err(error),
             Err(_) if self.settings.require_redis => {
-                return Err(DialError::Unusable {
+                return Err(ConnectError::Unusable {
                     redis: self.settings.redis.to_string(),
                     error: "it does not answer".to_owned(),
                 });
@@ -181,24 +181,24 @@ impl Node {
             Err(_) => None,
         };
         let (stop, stopped) = watch::channel(false);
-        let link = Link {
+        let link = Supervisor {
             hub: Arc::clone(hub),
-            relay: self.relay,
+            queue: self.queue,
             apps: apps.clone(),
             node: self.status.node,
-            names: Names::new(&self.settings.namespace, apps),
+            names: Keys::new(&self.settings.namespace, apps),
             scripts: Scripts::new(self.dialer.is_sharded()),
             status: self.status,
             asks: self.asks.1,
             stop: stopped,
             topics: Topics::new(),
-            serial: 0,
+            entry_generation: 0,
             left: HashMap::new(),
             suspects: HashMap::new(),
             told_dropped: 0,
-            nodes: Nodes::new(Link::lease(&self.settings)),
-            counting: Counting::new(),
-            queries: Queries::default(),
+            nodes: Membership::new(Supervisor::lease(&self.settings)),
+            counting: SequenceCounter::new(),
+            queries: Surveys::default(),
             unsure: VecDeque::new(),
             settings: self.settings,
         };
@@ -231,13 +231,13 @@ impl Cluster {
     }
 
     /// What other nodes know; `None` without a link to them.
-    pub async fn others(&self, app: &App, about: About) -> Option<Others> {
+    pub async fn others(&self, app: &App, about: Query) -> Option<SurveyResult> {
         let (reply, answer) = oneshot::channel();
         let question = Question {
             app: app.id.clone(),
             about,
         };
-        self.ask(Ask::Others(question, reply)).await?;
+        self.ask(Ask::SurveyResult(question, reply)).await?;
         answer.await.ok()
     }
 

@@ -2,8 +2,8 @@
 
 use redis::{Cmd, Script};
 
-use super::names::TopicNames;
-use super::wire::letter_and_value;
+use super::codec::letter_and_value;
+use super::keys::TopicKeys;
 use crate::hub::{Fact, NodeId};
 
 /// How long facts outlive the last who changed or refreshed them, in milliseconds.
@@ -14,7 +14,7 @@ const FACTS_TTL: u64 = 3_600_000;
 ///
 /// KEYS: facts, Redis channel. ARGV: node, epoch, time to live, fields and values.
 /// Makes the node's facts exactly these, tells others to read them if they differ from
-/// what was there, and gives back everybody's.
+/// what was there, and returns everybody's.
 const ENTER: &str = r"
 local key, node = KEYS[1], ARGV[1]
 redis.call('HSETNX', key, 'e', ARGV[2])
@@ -46,7 +46,7 @@ return redis.call('HGETALL', key)
 ";
 
 /// KEYS: facts, Redis channel. ARGV: node, epoch, time to live, field, value, fact;
-/// an empty field's value takes the field out. Gives back whether the node's other
+/// an empty field's value takes the field out. Returns whether the node's other
 /// facts are there.
 const CHANGE: &str = r"
 local key = KEYS[1]
@@ -87,13 +87,13 @@ redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return redis.call('@PUBLISH', KEYS[2], ARGV[1] .. ARGV[2])
 ";
 
-/// KEYS: last event. Gives back the event and the milliseconds that it has left.
+/// KEYS: last event. Returns the event and the milliseconds that it has left.
 const LAST: &str = r"
 return { redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1]) }
 ";
 
 /// KEYS: nodes. ARGV: node, milliseconds after which a node is forgotten.
-/// Gives back how long ago this one's last heartbeat was (-1: never), and for each
+/// Returns how long ago this one's last heartbeat was (-1: never), and for each
 /// node its id and how long ago its was.
 const HEARTBEAT: &str = r"
 local time = redis.call('TIME')
@@ -188,7 +188,7 @@ impl Scripts {
 
     pub(super) fn enter(
         &self,
-        names: &TopicNames,
+        names: &TopicKeys,
         node: NodeId,
         epoch: &str,
         facts: &[Fact],
@@ -202,7 +202,7 @@ impl Scripts {
         command
     }
 
-    pub(super) fn change(&self, names: &TopicNames, node: NodeId, epoch: &str, fact: &Fact) -> Cmd {
+    pub(super) fn change(&self, names: &TopicKeys, node: NodeId, epoch: &str, fact: &Fact) -> Cmd {
         let (field, value) = field_and_value(node, fact);
         let (letter, told) = letter_and_value(fact);
         let mut command = self.change.on(&[&names.facts, &names.bus]);
@@ -212,14 +212,14 @@ impl Scripts {
     }
 
     /// Takes out what this node no longer has a part in, and tells others.
-    pub(super) fn leave(&self, names: &TopicNames, node: NodeId) -> Cmd {
+    pub(super) fn leave(&self, names: &TopicKeys, node: NodeId) -> Cmd {
         let mut command = self.remove.on(&[&names.facts, &names.bus]);
         command.arg(node.to_string()).arg(node.to_string());
         command
     }
 
     /// Takes out the facts of nodes that are gone, which all know of themselves.
-    pub(super) fn reap(&self, names: &TopicNames, gone: &[NodeId]) -> Cmd {
+    pub(super) fn reap(&self, names: &TopicKeys, gone: &[NodeId]) -> Cmd {
         let mut command = self.remove.on(&[&names.facts, &names.bus]);
         command.arg("");
         for node in gone {
@@ -228,13 +228,13 @@ impl Scripts {
         command
     }
 
-    pub(super) fn keep(&self, names: &TopicNames, head: &str, text: &str, ttl_ms: u64) -> Cmd {
+    pub(super) fn keep(&self, names: &TopicKeys, head: &str, text: &str, ttl_ms: u64) -> Cmd {
         let mut command = self.keep.on(&[&names.last, &names.bus]);
         command.arg(head).arg(text).arg(ttl_ms);
         command
     }
 
-    pub(super) fn last(&self, names: &TopicNames) -> Cmd {
+    pub(super) fn last(&self, names: &TopicKeys) -> Cmd {
         self.last.on(&[&names.last])
     }
 
@@ -248,11 +248,11 @@ impl Scripts {
         &self,
         key: &str,
         node: NodeId,
-        most: usize,
+        max: usize,
         alive: impl Iterator<Item = NodeId>,
     ) -> Cmd {
         let mut command = self.admit.on(&[key]);
-        command.arg(node.to_string()).arg(most).arg(FACTS_TTL);
+        command.arg(node.to_string()).arg(max).arg(FACTS_TTL);
         command.arg(node.to_string());
         for node in alive {
             command.arg(node.to_string());

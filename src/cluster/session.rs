@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, RedisResult, Value};
 use tokio::time::MissedTickBehavior;
 
-use super::batch::{Answers, Batch, Expect, Flight, Outgoing};
-use super::dial::{Pushed, Shards};
-use super::link::{Ask, End, Link, TICK, stopped};
+use super::codec::Message;
+use super::connect::{Pushed, Shards};
+use super::pipeline::{Answers, Batch, Expect, InFlight, Outgoing};
 use super::status::add;
+use super::supervisor::{Ask, End, Supervisor, TICK, stopped};
 use super::watchdog::{self, Verdict, Watchdog};
-use super::wire::Message;
 use crate::hub::{NodeId, Topic};
 
 /// Notes that are taken from the relay at a time, and their bytes: what one round trip
@@ -37,12 +37,12 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A session.
 pub(super) struct Session<'a> {
-    pub(super) link: &'a mut Link,
+    pub(super) supervisor: &'a mut Supervisor,
     pub(super) shards: Shards,
     /// What is sent next.
     pub(super) batch: Batch,
     /// What was sent and is not answered.
-    flight: Option<Flight>,
+    flight: Option<InFlight>,
     /// Events that wait until other nodes listen again.
     pub(super) held: VecDeque<Outgoing>,
     /// Their bytes.
@@ -76,9 +76,9 @@ pub(super) struct Session<'a> {
 pub(super) type Broken = String;
 
 impl<'a> Session<'a> {
-    pub(super) async fn run(link: &'a mut Link, shards: Shards) -> End {
-        link.begin();
-        let apps = link.apps.iter().len();
+    pub(super) async fn run(supervisor: &'a mut Supervisor, shards: Shards) -> End {
+        supervisor.begin();
+        let apps = supervisor.apps.iter().len();
         let mut session = Self {
             batch: Batch::new(shards.servers.len()),
             flight: None,
@@ -97,7 +97,7 @@ impl<'a> Session<'a> {
             beat: Instant::now(),
             admitted: vec![-1; apps],
             admitting: vec![0; apps],
-            link,
+            supervisor,
         };
         let served = session.serve().await;
         // Of events in flight it is not known whether Redis has them; whoever got them
@@ -107,9 +107,9 @@ impl<'a> Session<'a> {
         let unsent = std::mem::take(&mut session.batch.events);
         let held = std::mem::take(&mut session.held);
         // If it broke before they were taken over, those of the session before are there.
-        let before = std::mem::take(&mut session.link.unsure);
+        let before = std::mem::take(&mut session.supervisor.unsure);
         let all = before.into_iter().chain(unsure).chain(unsent).chain(held);
-        session.link.unsure = all.collect();
+        session.supervisor.unsure = all.collect();
         match served {
             Ok(()) => End::Stopped,
             Err(problem) => End::Broken(problem),
@@ -120,10 +120,10 @@ impl<'a> Session<'a> {
         self.greet();
         self.depart();
         self.land().await?;
-        self.link.relay.go_up();
-        self.link.status.is_up.store(true, Ordering::Release);
+        self.supervisor.queue.go_up();
+        self.supervisor.status.is_up.store(true, Ordering::Release);
         // Whatever was not known to be sent goes first, once the others listen again.
-        self.held = std::mem::take(&mut self.link.unsure);
+        self.held = std::mem::take(&mut self.supervisor.unsure);
         self.held_bytes = self.held.iter().map(|event| event.bytes).sum();
         self.hold_until = Some(Instant::now() + HOLD);
         self.tell_all();
@@ -133,8 +133,8 @@ impl<'a> Session<'a> {
 
     /// Until the server stops.
     async fn turn(&mut self) -> Result<(), Broken> {
-        let relay = Arc::clone(&self.link.relay);
-        let mut stop = self.link.stop.clone();
+        let queue = Arc::clone(&self.supervisor.queue);
+        let mut stop = self.supervisor.stop.clone();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pushed = Vec::new();
@@ -151,11 +151,11 @@ impl<'a> Session<'a> {
             tokio::select! {
                 count = self.shards.pushed.recv_many(&mut pushed, PUSHES) => {
                     if count == 0 { return Err("the connection is closed".to_owned()) }
-                    for pushed in pushed.drain(..) { self.hear(pushed)? }
+                    for pushed in pushed.drain(..) { self.receive(pushed)? }
                 }
                 answers = landing(&mut self.flight) => self.settle(answers)?,
-                () = poll_fn(|cx| relay.poll_ready(cx)), if is_idle => {}
-                Some(ask) = self.link.asks.recv() => self.ask(ask),
+                () = poll_fn(|cx| queue.poll_ready(cx)), if is_idle => {}
+                Some(ask) = self.supervisor.asks.recv() => self.ask(ask),
                 _ = ticks.tick() => self.look_around()?,
                 () = stopped(&mut stop) => return self.land().await,
             }
@@ -166,18 +166,21 @@ impl<'a> Session<'a> {
     /// nodes and of this one.
     fn greet(&mut self) {
         for server in 0..self.shards.servers.len() {
-            for script in self.link.scripts.load() {
+            for script in self.supervisor.scripts.load() {
                 self.batch
                     .add_to(server, Arc::new(script), Expect::Anything);
             }
         }
-        let (all, own) = (self.link.names.all(), self.link.names.node(self.link.node));
+        let (all, own) = (
+            self.supervisor.names.all(),
+            self.supervisor.names.node(self.supervisor.node),
+        );
         for bus in [&all, &own] {
             let command = self.subscription("SUBSCRIBE", bus);
             self.add(bus, command, Expect::Confirmed);
         }
         self.heartbeat();
-        self.tell_all_nodes(&Message::Hello(self.link.node));
+        self.tell_all_nodes(&Message::Hello(self.supervisor.node));
     }
 
     /// Says goodbye: tells what has ended meanwhile, and goes off the list.
@@ -199,11 +202,11 @@ impl<'a> Session<'a> {
             return Err(problem);
         }
         let farewell = async {
-            let nodes = self.link.names.nodes();
+            let nodes = self.supervisor.names.nodes();
             let mut command = redis::cmd("ZREM");
-            command.arg(&nodes).arg(self.link.node.to_string());
+            command.arg(&nodes).arg(self.supervisor.node.to_string());
             self.add(&nodes, command, Expect::Anything);
-            self.tell_all_nodes(&Message::Bye(self.link.node));
+            self.tell_all_nodes(&Message::Bye(self.supervisor.node));
             self.depart();
             self.land().await
         };
@@ -215,10 +218,10 @@ impl<'a> Session<'a> {
     }
 
     fn take_notes(&mut self) {
-        let notes = self.link.relay.take(NOTES, NOTE_BYTES);
+        let notes = self.supervisor.queue.take(NOTES, NOTE_BYTES);
         let wanted = self.wanted_topics();
         for (since, note) in notes {
-            self.note(since, note);
+            self.apply_update(since, note);
         }
         self.take_leave(LEAVES);
         if let Some(wanted) = wanted {
@@ -233,11 +236,11 @@ impl<'a> Session<'a> {
         if now < self.watch {
             return None;
         }
-        let wanted = self.link.hub.wanted_topics();
-        let status = &self.link.status;
+        let wanted = self.supervisor.hub.wanted_topics();
+        let status = &self.supervisor.status;
         status.wanted.store(wanted, Ordering::Relaxed);
         // As long as not all was told in this session, it counts how long that takes.
-        if self.is_linked && !self.link.relay.has_told_topics() {
+        if self.is_linked && !self.supervisor.queue.has_told_topics() {
             self.watch = now + TICK;
             return None;
         }
@@ -247,7 +250,7 @@ impl<'a> Session<'a> {
 
     /// Looks whether this node listens to as many topics as it needs.
     fn compare(&mut self, wanted: usize) {
-        let status = &self.link.status;
+        let status = &self.supervisor.status;
         let listening = status.listening.load(Ordering::Relaxed);
         match self.watchdog.compare(wanted, listening, Instant::now()) {
             Verdict::Complete => status.is_incomplete.store(false, Ordering::Relaxed),
@@ -255,7 +258,7 @@ impl<'a> Session<'a> {
             Verdict::Incomplete => {
                 status.is_incomplete.store(true, Ordering::Relaxed);
                 tracing::warn!(
-                    node = %self.link.node,
+                    node = %self.supervisor.node,
                     wanted,
                     listening,
                     "this node does not listen to just what its sockets need; all is told again"
@@ -271,7 +274,7 @@ impl<'a> Session<'a> {
 
     /// `SUBSCRIBE` or `UNSUBSCRIBE`, or what they are in a Redis Cluster.
     pub(super) fn subscription(&self, name: &str, bus: &str) -> Cmd {
-        let sharded = if self.link.scripts.is_sharded {
+        let sharded = if self.supervisor.scripts.is_sharded {
             "S"
         } else {
             ""
@@ -282,7 +285,7 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn publication(&self, bus: &str, message: &str) -> Cmd {
-        let name = if self.link.scripts.is_sharded {
+        let name = if self.supervisor.scripts.is_sharded {
             "SPUBLISH"
         } else {
             "PUBLISH"
@@ -293,7 +296,7 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn tell_all_nodes(&mut self, message: &Message<'_>) {
-        let all = self.link.names.all();
+        let all = self.supervisor.names.all();
         let command = self.publication(&all, &message.encode());
         self.add(&all, command, Expect::Anything);
     }
@@ -321,7 +324,7 @@ impl<'a> Session<'a> {
     /// handled first: a topic then has heard all that the answer does not tell.
     fn settle(&mut self, answers: Answers) -> Result<(), Broken> {
         while let Ok(pushed) = self.shards.pushed.try_recv() {
-            self.hear(pushed)?;
+            self.receive(pushed)?;
         }
         let Some(flight) = &mut self.flight else {
             return Ok(());
@@ -331,7 +334,10 @@ impl<'a> Session<'a> {
             self.settle_server(answers, expects)?;
         }
         if let Some(flight) = self.flight.take() {
-            add(&self.link.status.published, flight.events.len() as u64);
+            add(
+                &self.supervisor.status.published,
+                flight.events.len() as u64,
+            );
         }
         Ok(())
     }
@@ -364,11 +370,11 @@ impl<'a> Session<'a> {
         if self.shards.flood.is_over() {
             return Err("more came than could be handled".to_owned());
         }
-        if self.link.relay.is_swamped() {
+        if self.supervisor.queue.is_swamped() {
             return Err("Redis is too slow for what is published".to_owned());
         }
-        self.link.queries.close_late(now);
-        self.link.tell_dropped();
+        self.supervisor.queries.close_late(now);
+        self.supervisor.tell_dropped();
         self.hold(now);
         if now >= self.beat {
             self.heartbeat();
@@ -385,32 +391,32 @@ impl<'a> Session<'a> {
         }
         self.held_bytes += event.bytes;
         self.held.push_back(event);
-        while self.held_bytes > self.link.settings.buffer_bytes
+        while self.held_bytes > self.supervisor.settings.buffer_bytes
             && let Some(oldest) = self.held.pop_front()
         {
             self.held_bytes -= oldest.bytes;
-            self.link.relay.count_dropped(1);
+            self.supervisor.queue.count_dropped(1);
         }
     }
 
     /// Asks whether all nodes that were known listen again, if that is waited for.
     fn hold(&mut self, now: Instant) {
         let Some(until) = self.hold_until else { return };
-        let nodes: Vec<NodeId> = self.link.nodes.iter().collect();
+        let nodes: Vec<NodeId> = self.supervisor.nodes.iter().collect();
         if now >= until || nodes.is_empty() {
             return self.release();
         }
         if !self.listeners.is_empty() {
             return;
         }
-        let name = if self.link.scripts.is_sharded {
+        let name = if self.supervisor.scripts.is_sharded {
             "SHARDNUMSUB"
         } else {
             "NUMSUB"
         };
         self.listeners = nodes.iter().map(|node| (*node, None)).collect();
         for node in nodes {
-            let bus = self.link.names.listens(node);
+            let bus = self.supervisor.names.listens(node);
             let mut command = redis::cmd("PUBSUB");
             command.arg(name).arg(&bus);
             self.add(&bus, command, Expect::Listens(node));
@@ -443,30 +449,41 @@ impl<'a> Session<'a> {
 
     fn ask(&mut self, ask: Ask) {
         match ask {
-            Ask::Others(question, reply) => {
+            Ask::SurveyResult(question, reply) => {
                 let now = Instant::now();
-                if let Some(id) = self.link.queries.open(self.link.nodes.iter(), reply, now) {
-                    self.tell_all_nodes(&Message::Ask(self.link.node, id, question));
+                if let Some(id) =
+                    self.supervisor
+                        .queries
+                        .open(self.supervisor.nodes.iter(), reply, now)
+                {
+                    self.tell_all_nodes(&Message::Ask(self.supervisor.node, id, question));
                 }
             }
             Ask::Admit(app, reply) => {
-                let Some(most) = self.link.apps.at(app).and_then(|app| app.max_connections) else {
+                let Some(max) = self
+                    .supervisor
+                    .apps
+                    .at(app)
+                    .and_then(|app| app.max_connections)
+                else {
                     // Whoever asked may have gone.
                     let _ = reply.send(true);
                     return;
                 };
-                let key = self.link.names.connections(app);
-                let command =
-                    self.link
-                        .scripts
-                        .admit(&key, self.link.node, most, self.link.nodes.iter());
+                let key = self.supervisor.names.connections(app);
+                let command = self.supervisor.scripts.admit(
+                    &key,
+                    self.supervisor.node,
+                    max,
+                    self.supervisor.nodes.iter(),
+                );
                 self.admitting[app] += 1;
                 self.add(&key, command, Expect::Admitted(app, reply));
             }
             Ask::Last(app, channel, reply) => {
                 let topic = Topic::Channel(app, channel);
-                let names = self.link.names.of(&topic);
-                let command = self.link.scripts.last(&names);
+                let names = self.supervisor.names.of(&topic);
+                let command = self.supervisor.scripts.last(&names);
                 self.add(&names.last, command, Expect::Wanted(reply));
             }
         }
@@ -484,14 +501,14 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn hear(&mut self, pushed: Pushed) -> Result<(), Broken> {
+    fn receive(&mut self, pushed: Pushed) -> Result<(), Broken> {
         match pushed {
             Pushed::Gone => Err("the connection is closed".to_owned()),
             Pushed::Ended(bus) => self.ended(&bus),
             Pushed::Message(bus, message) => {
                 self.shards.flood.ebb(message.len());
-                add(&self.link.status.received, 1);
-                self.heard(&bus, &message);
+                add(&self.supervisor.status.received, 1);
+                self.receive_message(&bus, &message);
                 Ok(())
             }
         }
@@ -499,7 +516,7 @@ impl<'a> Session<'a> {
 }
 
 /// Waits for the answers to what was sent; for ever, if nothing was.
-async fn landing(flight: &mut Option<Flight>) -> Answers {
+async fn landing(flight: &mut Option<InFlight>) -> Answers {
     match flight {
         Some(flight) => flight.answers.as_mut().await,
         None => std::future::pending().await,

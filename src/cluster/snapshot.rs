@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use redis::Value;
 
-use super::wire;
+use super::codec;
 use crate::hub::{Fact, NodeFacts, NodeId};
 
 /// All facts of a topic.
@@ -84,12 +84,12 @@ impl Snapshot {
 
 /// Whose field it is, and its fact; none for the mark that it has entered all.
 fn node_and_fact(field: &str, value: &str) -> Option<(NodeId, Option<Fact>)> {
-    let node = wire::node_id(field.get(..16)?)?;
+    let node = codec::node_id(field.get(..16)?)?;
     let mut kind = field[16..].chars();
     let fact = match (kind.next(), kind.as_str()) {
         (None, _) => None,
         (Some('m'), id) => {
-            let member = wire::read_member(value)?;
+            let member = codec::read_member(value)?;
             (&*member.id == id).then_some(())?;
             Some(Fact::Member(member))
         }

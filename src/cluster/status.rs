@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::hub::{NodeId, Relay};
+use crate::hub::{ClusterQueue, NodeId};
 
 /// Counters since the start. Only one thread writes them.
 #[derive(Debug)]
 pub struct Status {
     pub(super) node: NodeId,
-    pub(super) relay: Arc<Relay>,
+    pub(super) queue: Arc<ClusterQueue>,
     pub(super) is_up: AtomicBool,
     /// Nodes that are alive, this one included.
     pub(super) nodes: AtomicUsize,
@@ -38,10 +38,10 @@ pub struct Status {
 }
 
 impl Status {
-    pub(super) fn new(node: NodeId, relay: Arc<Relay>) -> Self {
+    pub(super) fn new(node: NodeId, queue: Arc<ClusterQueue>) -> Self {
         Self {
             node,
-            relay,
+            queue,
             is_up: AtomicBool::new(false),
             nodes: AtomicUsize::new(1),
             wanted: AtomicUsize::new(0),
@@ -82,8 +82,8 @@ impl Status {
             "ignored": count(&self.ignored),
             "missed": count(&self.missed),
             "given_up": count(&self.given_up),
-            "dropped": self.relay.dropped(),
-            "queued": self.relay.bytes(),
+            "dropped": self.queue.dropped(),
+            "queued": self.queue.bytes(),
             "links": count(&self.links),
         })
     }

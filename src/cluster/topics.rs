@@ -6,10 +6,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::nodes::Nodes;
-use super::numbers::Heard;
+use super::membership::Membership;
+use super::sequence::SequenceTracker;
 use super::snapshot::Snapshot;
-use crate::hub::{Fact, NodeFacts, NodeId, Standing, Topic};
+use crate::hub::{Fact, NodeFacts, NodeId, RemoteState, Topic};
 use crate::protocol::Frame;
 
 /// The last event of a cache channel and how long it will be kept.
@@ -22,9 +22,9 @@ pub(super) type Topics = HashMap<Arc<str>, Entry>;
 pub(super) struct Entry {
     pub(super) topic: Topic,
     /// Tells it from an earlier entry of the same topic, whose answers are not for it.
-    pub(super) serial: u64,
-    /// That of the last [`crate::hub::Note::Listen`].
-    pub(super) life: u64,
+    pub(super) entry_generation: u64,
+    /// That of the last [`crate::hub::ClusterUpdate::Listen`].
+    pub(super) generation: u64,
     /// Whether nodes have facts in it.
     pub(super) has_facts: bool,
     /// Whether its last event is kept.
@@ -35,7 +35,7 @@ pub(super) struct Entry {
     pub(super) is_stale: bool,
     /// When its facts were last kept from expiring.
     pub(super) refreshed: Instant,
-    pub(super) heard: Heard,
+    pub(super) sequences: SequenceTracker,
     /// Times that it was asked how things stand, without an answer so far.
     pub(super) asked: usize,
     /// The answer as it comes in.
@@ -53,7 +53,7 @@ pub(super) struct Entry {
 
 /// What has to be done about a change.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Deed {
+pub(super) enum Action {
     /// This has changed.
     Apply(NodeId, Fact),
     /// More has changed than was told: ask how things stand.
@@ -63,17 +63,22 @@ pub(super) enum Deed {
 }
 
 impl Entry {
-    pub(super) fn new(topic: Topic, serial: u64, has_facts: bool, has_last: bool) -> Self {
+    pub(super) fn new(
+        topic: Topic,
+        entry_generation: u64,
+        has_facts: bool,
+        has_last: bool,
+    ) -> Self {
         Self {
             topic,
-            serial,
-            life: 0,
+            entry_generation,
+            generation: 0,
             has_facts,
             has_last,
             is_subscribed: false,
             is_stale: false,
             refreshed: Instant::now(),
-            heard: Heard::default(),
+            sequences: SequenceTracker::default(),
             asked: 0,
             snapshot: None,
             last: None,
@@ -103,26 +108,26 @@ impl Entry {
         node: NodeId,
         fact: Option<Fact>,
         own: NodeId,
-    ) -> Deed {
+    ) -> Action {
         if self.asked > 0 || self.rereading {
             self.early.push((version, node, fact));
-            return Deed::Nothing;
+            return Action::Nothing;
         }
         let follows = version == self.version + 1;
         self.version = version;
         match fact {
-            _ if follows && node == own => Deed::Nothing,
-            Some(fact) if follows => Deed::Apply(node, fact),
+            _ if follows && node == own => Action::Nothing,
+            Some(fact) if follows => Action::Apply(node, fact),
             _ => self.read_again(),
         }
     }
 
     /// Once, however many changes say that it is needed, until it is asked.
-    pub(super) fn read_again(&mut self) -> Deed {
+    pub(super) fn read_again(&mut self) -> Action {
         if std::mem::replace(&mut self.rereading, true) {
-            Deed::Nothing
+            Action::Nothing
         } else {
-            Deed::ReadAgain
+            Action::ReadAgain
         }
     }
 
@@ -132,16 +137,16 @@ impl Entry {
         self.rereading = false;
     }
 
-    /// The answer to how things stand is complete. Gives back how they do, and the
+    /// The answer to how things stand is complete. Returns how they do, and the
     /// changes that came meanwhile and are not in it; and nodes that are not alive and
     /// whose facts are still there.
     pub(super) fn stand(
         &mut self,
         own: NodeId,
-        nodes: &Nodes,
-    ) -> (Standing, Vec<Deed>, Vec<NodeId>) {
+        nodes: &Membership,
+    ) -> (RemoteState, Vec<Action>, Vec<NodeId>) {
         let Some(snapshot) = self.snapshot.take() else {
-            return (Standing::default(), Vec::new(), Vec::new());
+            return (RemoteState::default(), Vec::new(), Vec::new());
         };
         let entered = snapshot.entered();
         if !self.epoch.is_empty() && self.epoch != snapshot.epoch {
@@ -158,22 +163,22 @@ impl Entry {
             .into_iter()
             .filter(is_other)
             .partition(|facts| nodes.contains(facts.node));
-        let standing = Standing {
+        let remote_state = RemoteState {
             nodes: alive,
             spared: self.spared.clone(),
         };
-        let mut deeds = Vec::new();
+        let mut actions = Vec::new();
         for (version, node, fact) in std::mem::take(&mut self.early) {
             if version <= answered {
                 continue;
             }
-            deeds.push(self.change(version, node, fact, own));
-            if deeds.last() == Some(&Deed::ReadAgain) {
+            actions.push(self.change(version, node, fact, own));
+            if actions.last() == Some(&Action::ReadAgain) {
                 break;
             }
         }
         let dead = dead.into_iter().map(|facts| facts.node).collect();
-        (standing, deeds, dead)
+        (remote_state, actions, dead)
     }
 
     /// A node has entered all its facts, or is gone: what Redis does not have of it is
@@ -192,8 +197,8 @@ mod tests {
     const A: NodeId = NodeId(10);
     const B: NodeId = NodeId(11);
 
-    fn nodes() -> Nodes {
-        let mut nodes = Nodes::new(Duration::from_secs(10));
+    fn nodes() -> Membership {
+        let mut nodes = Membership::new(Duration::from_secs(10));
         let now = Instant::now();
         for node in [A, B] {
             nodes.seen(node, now, now);
@@ -220,7 +225,7 @@ mod tests {
         }
     }
 
-    fn stands(entry: &mut Entry, snapshot: Snapshot) -> (Standing, Vec<Deed>, Vec<NodeId>) {
+    fn stands(entry: &mut Entry, snapshot: Snapshot) -> (RemoteState, Vec<Action>, Vec<NodeId>) {
         entry.asked = 0;
         entry.snapshot = Some(snapshot);
         entry.stand(OWN, &nodes())
@@ -233,14 +238,14 @@ mod tests {
         let online = || Some(Fact::Online);
         assert_eq!(
             entry.change(6, A, online(), OWN),
-            Deed::Apply(A, Fact::Online)
+            Action::Apply(A, Fact::Online)
         );
-        assert_eq!(entry.change(7, OWN, online(), OWN), Deed::Nothing);
+        assert_eq!(entry.change(7, OWN, online(), OWN), Action::Nothing);
         for (version, fact) in [(8, None), (10, online()), (1, online())] {
             entry.ask();
             stands(&mut entry, snapshot("e", 7, &[OWN, A]));
-            assert_eq!(entry.change(version, A, fact, OWN), Deed::ReadAgain);
-            assert_eq!(entry.change(8, A, online(), OWN), Deed::Nothing, "once");
+            assert_eq!(entry.change(version, A, fact, OWN), Action::ReadAgain);
+            assert_eq!(entry.change(8, A, online(), OWN), Action::Nothing, "once");
         }
     }
 
@@ -251,33 +256,41 @@ mod tests {
         for version in 4..=7 {
             assert_eq!(
                 entry.change(version, A, Some(Fact::Online), OWN),
-                Deed::Nothing
+                Action::Nothing
             );
         }
-        let (standing, deeds, dead) = stands(&mut entry, snapshot("e", 5, &[OWN, A, NodeId(99)]));
-        assert_eq!(standing.nodes.len(), 1, "neither this node nor a dead one");
+        let (remote_state, actions, dead) =
+            stands(&mut entry, snapshot("e", 5, &[OWN, A, NodeId(99)]));
         assert_eq!(
-            deeds,
-            [Deed::Apply(A, Fact::Online), Deed::Apply(A, Fact::Online)]
+            remote_state.nodes.len(),
+            1,
+            "neither this node nor a dead one"
+        );
+        assert_eq!(
+            actions,
+            [
+                Action::Apply(A, Fact::Online),
+                Action::Apply(A, Fact::Online)
+            ]
         );
         assert_eq!(dead, [NodeId(99)]);
         assert_eq!(
             entry.change(8, B, Some(Fact::Offline), OWN),
-            Deed::Apply(B, Fact::Offline)
+            Action::Apply(B, Fact::Offline)
         );
     }
 
     #[test]
     fn nobody_is_taken_for_gone_because_redis_was_emptied() {
         let mut entry = entry();
-        let (standing, ..) = stands(&mut entry, snapshot("e", 5, &[A, B]));
-        assert!(standing.spared.is_empty());
-        let (standing, ..) = stands(&mut entry, snapshot("f", 1, &[OWN]));
-        assert_eq!(standing.spared, HashSet::from([A, B]));
-        let (standing, ..) = stands(&mut entry, snapshot("f", 2, &[OWN, A]));
-        assert_eq!(standing.spared, HashSet::from([B]));
+        let (remote_state, ..) = stands(&mut entry, snapshot("e", 5, &[A, B]));
+        assert!(remote_state.spared.is_empty());
+        let (remote_state, ..) = stands(&mut entry, snapshot("f", 1, &[OWN]));
+        assert_eq!(remote_state.spared, HashSet::from([A, B]));
+        let (remote_state, ..) = stands(&mut entry, snapshot("f", 2, &[OWN, A]));
+        assert_eq!(remote_state.spared, HashSet::from([B]));
         assert!(entry.spare_no_more(B) && !entry.spare_no_more(A));
-        let (standing, ..) = stands(&mut entry, snapshot("f", 2, &[OWN, A]));
-        assert!(standing.spared.is_empty());
+        let (remote_state, ..) = stands(&mut entry, snapshot("f", 2, &[OWN, A]));
+        assert!(remote_state.spared.is_empty());
     }
 }

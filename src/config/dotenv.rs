@@ -191,7 +191,7 @@ fn parse_value(
     }
 }
 
-/// Reads up to the closing quote and gives back what follows it.
+/// Reads up to the closing quote and returns what follows it.
 fn double_quoted<'a>(
     mut text: &'a str,
     out: &mut String,

@@ -302,8 +302,8 @@ impl Reader {
     /// `rate_limiting.*`, which does nothing until it is enabled.
     fn message_rate(&mut self, group: &Group<'_>) -> Option<Rate> {
         let enabled = self.flag(group, "rate_limiting.enabled");
-        let most = 1..=u64::from(u32::MAX);
-        let count = self.number(group, "rate_limiting.max_attempts", most);
+        let max = 1..=u64::from(u32::MAX);
+        let count = self.number(group, "rate_limiting.max_attempts", max);
         let per = self.seconds(group, "rate_limiting.decay_seconds", 1);
         enabled.then(|| Rate {
             count: u32::try_from(count).unwrap_or(u32::MAX),

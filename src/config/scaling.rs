@@ -46,19 +46,19 @@ pub struct Redis {
 }
 
 /// Host and port.
-pub type Place = (String, u16);
+pub type HostPort = (String, u16);
 
 /// Servers that make up one Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Servers {
     /// One server.
-    Single(Place),
+    Single(HostPort),
     /// Some nodes of a Redis Cluster.
-    Cluster(Vec<Place>),
+    Cluster(Vec<HostPort>),
     /// Sentinels that know which server is the master.
     Sentinel {
         /// Where they are.
-        sentinels: Vec<Place>,
+        sentinels: Vec<HostPort>,
         /// The name of the master.
         master: String,
     },
@@ -81,8 +81,8 @@ impl fmt::Debug for Redis {
 
 impl fmt::Display for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |places: &[Place]| -> String {
-            let texts: Vec<String> = places
+        let list = |host_ports: &[HostPort]| -> String {
+            let texts: Vec<String> = host_ports
                 .iter()
                 .map(|(host, port)| format!("{host}:{port}"))
                 .collect();
@@ -91,7 +91,7 @@ impl fmt::Display for Redis {
         let tls = if self.tls.is_some() { " over TLS" } else { "" };
         match &self.servers {
             Servers::Single((host, port)) => write!(f, "{host}:{port}{tls}"),
-            Servers::Cluster(places) => write!(f, "the cluster of {}{tls}", list(places)),
+            Servers::Cluster(host_ports) => write!(f, "the cluster of {}{tls}", list(host_ports)),
             Servers::Sentinel { sentinels, master } => write!(
                 f,
                 "the master {master:?} of the sentinels {}{tls}",
@@ -177,8 +177,8 @@ impl Reader {
         let database = i64::try_from(self.number(group, "database", 0..=u64::from(u16::MAX)))
             .unwrap_or_default();
         let database = url.database.unwrap_or(database);
-        let place = (url.host.unwrap_or(host), url.port.unwrap_or(port));
-        let servers = self.servers(group, place);
+        let host_port = (url.host.unwrap_or(host), url.port.unwrap_or(port));
+        let servers = self.servers(group, host_port);
         if matches!(servers, Servers::Cluster(_)) && database != 0 {
             self.problems.push(format!(
                 "scaling.database = \"{database}\": a Redis Cluster has only database 0"
@@ -201,9 +201,11 @@ impl Reader {
         }
     }
 
-    fn servers(&mut self, group: &Group<'_>, single: Place) -> Servers {
-        let cluster = self.take(group, "cluster", places).unwrap_or_default();
-        let sentinels = self.take(group, "sentinels", places).unwrap_or_default();
+    fn servers(&mut self, group: &Group<'_>, single: HostPort) -> Servers {
+        let cluster = self.take(group, "cluster", host_ports).unwrap_or_default();
+        let sentinels = self
+            .take(group, "sentinels", host_ports)
+            .unwrap_or_default();
         let master = self.text(group, "sentinel_master").unwrap_or_default();
         match (cluster.is_empty(), sentinels.is_empty()) {
             (true, true) => Servers::Single(single),
@@ -314,8 +316,8 @@ fn host(text: &str) -> Result<(Option<bool>, String), String> {
 }
 
 /// A comma list of `host:port`.
-fn places(text: &str) -> Result<Vec<Place>, String> {
-    let place = |text: &str| -> Option<Place> {
+fn host_ports(text: &str) -> Result<Vec<HostPort>, String> {
+    let host_port = |text: &str| -> Option<HostPort> {
         let (host, port) = text.rsplit_once(':')?;
         let host = host.trim_matches(['[', ']']);
         let port = port.parse().ok().filter(|port| *port > 0)?;
@@ -324,8 +326,9 @@ fn places(text: &str) -> Result<Vec<Place>, String> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
-    let places: Option<Vec<Place>> = text.split(',').map(|item| place(item.trim())).collect();
-    places.ok_or_else(|| "a comma list such as 10.0.0.1:6379,10.0.0.2:6379".to_owned())
+    let host_ports: Option<Vec<HostPort>> =
+        text.split(',').map(|item| host_port(item.trim())).collect();
+    host_ports.ok_or_else(|| "a comma list such as 10.0.0.1:6379,10.0.0.2:6379".to_owned())
 }
 
 /// Part of the names of keys. Braces would change which shard of a cluster has them.

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
-use super::elsewhere::Elsewhere;
-use super::inbox::{Address, Audience, Cast, Letter, Mail};
+use super::cluster_queue::{ClusterUpdate, Fact, Topic};
 use super::lock;
-use super::relay::{Fact, Note, Topic};
+use super::outputs::{Broadcast, ConnectionRef, Outputs, Recipients, WorkerMessage};
+use super::remote::Remote;
 use crate::protocol::message::{self, EncodedMember};
 use crate::protocol::{ChannelName, Frame, Member};
 
@@ -40,7 +40,7 @@ pub(super) struct State {
     /// somebody leaves. Those of other nodes, too.
     pub(super) members: IndexMap<Arc<str>, Present>,
     /// What is known of other nodes, if there can be any.
-    pub(super) elsewhere: Option<Box<Elsewhere>>,
+    pub(super) remote: Option<Box<Remote>>,
     counted: Option<Instant>,
     /// Whether a count was held back.
     count_due: bool,
@@ -110,8 +110,8 @@ impl State {
 
     /// Subscribers on all nodes.
     fn total(&self) -> usize {
-        let elsewhere = self.elsewhere.as_ref();
-        self.here() + elsewhere.map_or(0, |elsewhere| elsewhere.subscribers())
+        let remote = self.remote.as_ref();
+        self.here() + remote.map_or(0, |remote| remote.subscribers())
     }
 }
 
@@ -128,7 +128,7 @@ impl Channel {
             seq: 0,
             subscribers: vec![0; workers].into(),
             members: IndexMap::new(),
-            elsewhere: has_others.then(Box::default),
+            remote: has_others.then(Box::default),
             counted: None,
             count_due: false,
             count_queued: false,
@@ -165,7 +165,7 @@ impl Channel {
     /// How many subscribers and members there are on this node.
     pub fn counts(&self) -> Counts {
         let state = lock(&self.state);
-        let users = if state.elsewhere.is_some() {
+        let users = if state.remote.is_some() {
             let is_here = |present: &&Present| present.connections > 0;
             state.members.values().filter(is_here).count()
         } else {
@@ -189,7 +189,12 @@ impl Channel {
 
     /// Answers one subscriber, in order. False if it still waits for its first answer:
     /// it gets that.
-    pub(super) fn answer_again(&self, to: Address, cached: Option<Frame>, mail: &Mail) -> bool {
+    pub(super) fn answer_again(
+        &self,
+        to: ConnectionRef,
+        cached: Option<Frame>,
+        outputs: &Outputs,
+    ) -> bool {
         let state = lock(&self.state);
         if state.is_waiting(to) {
             return false;
@@ -198,13 +203,13 @@ impl Channel {
             .into_iter()
             .flatten()
         {
-            let cast = Cast {
+            let broadcast = Broadcast {
                 channel: self.id,
                 seq: state.seq,
                 frame,
-                to: Audience::Only(to),
+                to: Recipients::Only(to),
             };
-            mail.send(to.worker, Letter::Cast(cast));
+            outputs.send(to.worker, WorkerMessage::Broadcast(broadcast));
         }
         true
     }
@@ -225,23 +230,23 @@ impl Channel {
     /// if the answer comes later, with a number of its own.
     pub(super) fn join(
         &self,
-        seat: Address,
+        connection: ConnectionRef,
         member: Option<&Member>,
-        most: usize,
-        mail: &Mail,
+        max: usize,
+        outputs: &Outputs,
     ) -> Result<(u64, Option<Frame>), Full> {
         let mut state = lock(&self.state);
         if let Some(member) = member {
-            self.join_as(&mut state, member, most, mail)?;
+            self.join_as(&mut state, member, max, outputs)?;
         }
-        state.subscribers[seat.worker] += 1;
-        let joined = if state.wait(seat, member) {
+        state.subscribers[connection.worker] += 1;
+        let joined = if state.wait(connection, member) {
             (u64::MAX, None)
         } else {
             (state.seq, Some(self.welcome_of(&state)))
         };
-        self.tell_others_count(&state, mail);
-        self.tell_count(&mut state, mail);
+        self.tell_others_count(&state, outputs);
+        self.tell_count(&mut state, outputs);
         Ok(joined)
     }
 
@@ -249,58 +254,63 @@ impl Channel {
         &self,
         state: &mut State,
         member: &Member,
-        most: usize,
-        mail: &Mail,
+        max: usize,
+        outputs: &Outputs,
     ) -> Result<(), Full> {
         let is_new = !state.members.contains_key(&member.id);
         if is_new {
-            if state.members.len() >= most {
-                return Err(Full(most));
+            if state.members.len() >= max {
+                return Err(Full(max));
             }
             let present = Present::new(member);
             state.members.insert(Arc::clone(&member.id), present);
         }
         let present = &mut state.members[&*member.id];
         present.connections += 1;
-        if present.connections == 1 && mail.relay.is_some() {
+        if present.connections == 1 && outputs.cluster_queue.is_some() {
             present.own = Some(Box::new(member.clone()));
-            if mail.is_linked() {
-                state.is_untold(member);
+            if outputs.is_linked() {
+                state.mark_unconfirmed(member);
             }
-            mail.tell(|| Note::Change(self.topic(), Fact::Member(member.clone())));
+            outputs.tell(|| ClusterUpdate::Change(self.topic(), Fact::Member(member.clone())));
         }
         if is_new {
             let added = message::member_added(&self.name, member);
-            self.cast_in(state, &added, Audience::All, mail);
+            self.broadcast_in(state, &added, Recipients::All, outputs);
         }
         Ok(())
     }
 
     /// Takes a subscriber away, and tells the others if it was its user's last.
-    /// Gives back how many are left on this node.
-    pub(super) fn leave(&self, seat: Address, user: Option<&str>, mail: &Mail) -> usize {
+    /// Returns how many are left on this node.
+    pub(super) fn leave(
+        &self,
+        connection: ConnectionRef,
+        user: Option<&str>,
+        outputs: &Outputs,
+    ) -> usize {
         let mut state = lock(&self.state);
-        state.subscribers[seat.worker] -= 1;
-        state.wait_no_more(seat);
+        state.subscribers[connection.worker] -= 1;
+        state.wait_no_more(connection);
         if let Some(user) = user
             && let Some(present) = state.members.get_mut(user)
         {
             present.connections -= 1;
             if present.connections == 0 {
                 present.own = None;
-                present.leaving += usize::from(mail.is_linked());
-                state.is_told(user);
-                mail.tell(|| Note::Change(self.topic(), Fact::Left(user.into())));
-                self.remove_if_gone(&mut state, user, mail);
+                present.leaving += usize::from(outputs.is_linked());
+                state.clear_unconfirmed(user);
+                outputs.tell(|| ClusterUpdate::Change(self.topic(), Fact::Left(user.into())));
+                self.remove_if_gone(&mut state, user, outputs);
             }
         }
-        self.tell_others_count(&state, mail);
-        self.tell_count(&mut state, mail);
+        self.tell_others_count(&state, outputs);
+        self.tell_count(&mut state, outputs);
         state.here()
     }
 
     /// Removes a member that is on no node any more, and says so.
-    pub(super) fn remove_if_gone(&self, state: &mut State, user: &str, mail: &Mail) {
+    pub(super) fn remove_if_gone(&self, state: &mut State, user: &str, outputs: &Outputs) {
         let is_gone = |present: &Present| {
             present.connections == 0 && present.nodes == 0 && present.leaving == 0
         };
@@ -308,37 +318,37 @@ impl Channel {
             && let Some(gone) = state.members.swap_remove(user)
         {
             let removed = message::member_removed(&self.name, &gone.id_json);
-            self.cast_in(state, &removed, Audience::All, mail);
+            self.broadcast_in(state, &removed, Recipients::All, outputs);
         }
     }
 
-    fn tell_others_count(&self, state: &State, mail: &Mail) {
+    fn tell_others_count(&self, state: &State, outputs: &Outputs) {
         if self.counts {
-            mail.tell(|| Note::Change(self.topic(), Fact::Subscribers(state.here())));
+            outputs.tell(|| ClusterUpdate::Change(self.topic(), Fact::Subscribers(state.here())));
         }
     }
 
     /// Numbers a frame and puts it into the inbox of each worker that has a
-    /// subscriber. Gives back the number of subscribers.
-    pub(super) fn cast(&self, frame: &Frame, to: Audience, mail: &Mail) -> usize {
-        self.cast_in(&mut lock(&self.state), frame, to, mail)
+    /// subscriber. Returns the number of subscribers.
+    pub(super) fn broadcast(&self, frame: &Frame, to: Recipients, outputs: &Outputs) -> usize {
+        self.broadcast_in(&mut lock(&self.state), frame, to, outputs)
     }
 
-    pub(super) fn cast_in(
+    pub(super) fn broadcast_in(
         &self,
         state: &mut State,
         frame: &Frame,
-        to: Audience,
-        mail: &Mail,
+        to: Recipients,
+        outputs: &Outputs,
     ) -> usize {
         state.seq += 1;
-        for (inbox, _) in mail
+        for (inbox, _) in outputs
             .inboxes
             .iter()
             .zip(&state.subscribers)
             .filter(|(_, count)| **count > 0)
         {
-            inbox.push(Letter::Cast(Cast {
+            inbox.push(WorkerMessage::Broadcast(Broadcast {
                 channel: self.id,
                 seq: state.seq,
                 frame: frame.clone(),
@@ -350,7 +360,7 @@ impl Channel {
 
     /// Tells subscribers how many they are: at once, or, when they are many, at
     /// most every five seconds.
-    pub(super) fn tell_count(&self, state: &mut State, mail: &Mail) {
+    pub(super) fn tell_count(&self, state: &mut State, outputs: &Outputs) {
         let total = state.total();
         if !self.counts || state.here() == 0 {
             return;
@@ -365,11 +375,11 @@ impl Channel {
         }
         state.counted = Some(now);
         state.count_due = false;
-        self.cast_in(
+        self.broadcast_in(
             state,
             &message::subscription_count(&self.name, total),
-            Audience::All,
-            mail,
+            Recipients::All,
+            outputs,
         );
     }
 
@@ -386,11 +396,11 @@ impl Channel {
     }
 
     /// Sends a count that was held back long enough.
-    pub(super) fn tell_held_back_count(&self, mail: &Mail) {
+    pub(super) fn tell_held_back_count(&self, outputs: &Outputs) {
         let mut state = lock(&self.state);
         state.count_queued = false;
         if state.count_due {
-            self.tell_count(&mut state, mail);
+            self.tell_count(&mut state, outputs);
         }
     }
 }

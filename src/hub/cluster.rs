@@ -3,23 +3,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::elsewhere::Standing;
-use super::inbox::Audience;
-use super::relay::{Event, Fact, NodeId, Note, Relay, Topic};
+use super::cluster_queue::{ClusterQueue, ClusterUpdate, Event, Fact, NodeId, Topic};
+use super::outputs::Recipients;
+use super::remote::RemoteState;
 use super::{Channel, Hub, Slot, lock};
 use crate::app::App;
 use crate::protocol::{ChannelName, Frame};
 
 impl Hub {
     /// Where other nodes are told; `None` if there are none.
-    pub fn relay(&self) -> Option<&Arc<Relay>> {
-        self.mail.relay.as_ref()
+    pub fn cluster_queue(&self) -> Option<&Arc<ClusterQueue>> {
+        self.outputs.cluster_queue.as_ref()
     }
 
     /// Topics that this node has to listen to: channels with a subscriber, and users who
     /// are signed in or watched. Cheap: no channel is looked at.
     ///
-    /// While [`Relay::has_told_topics`] is true afterwards, every one of them has been
+    /// While [`ClusterQueue::has_told_topics`] is true afterwards, every one of them has been
     /// taken from the relay, since both change under the same locks.
     pub fn wanted_topics(&self) -> usize {
         let channels = |shards: &[super::Shard]| -> usize {
@@ -31,9 +31,9 @@ impl Hub {
     }
 
     /// Tells other nodes all that is so here, and asks how things stand there. Ends
-    /// with [`Note::AllTold`]. False, without telling anything, if there is no link.
+    /// with [`ClusterUpdate::AllTold`]. False, without telling anything, if there is no link.
     pub fn tell_all(&self) -> bool {
-        if !self.mail.is_linked() {
+        if !self.outputs.is_linked() {
             return false;
         }
         for app in &self.apps {
@@ -41,27 +41,27 @@ impl Hub {
                 // The shard stays locked, so that a channel that ends is told after.
                 let shard = lock(shard);
                 for channel in shard.values() {
-                    channel.listen(false, &self.mail);
+                    channel.listen(false, &self.outputs);
                 }
             }
             app.users.tell_all();
         }
-        self.mail.tell(|| Note::AllTold);
+        self.outputs.tell(|| ClusterUpdate::AllTold);
         true
     }
 
     /// There is no link to other nodes: nobody waits for them, and what is published
     /// is kept for them.
     pub fn go_alone(&self) {
-        if let Some(relay) = &self.mail.relay {
-            relay.go_down();
+        if let Some(cluster_queue) = &self.outputs.cluster_queue {
+            cluster_queue.go_down();
         }
         for (index, app) in self.apps.iter().enumerate() {
             for shard in &app.shards {
                 let shard = lock(shard);
                 for channel in shard.values() {
                     let last_event = self.last_event(index, channel.name());
-                    channel.go_alone(last_event.as_ref(), &self.mail);
+                    channel.go_alone(last_event.as_ref(), &self.outputs);
                 }
             }
             app.users.go_alone();
@@ -69,31 +69,35 @@ impl Hub {
     }
 
     /// It is known how things stand with a topic on other nodes. `life` is that of the
-    /// [`Note::Listen`]; `last` is, for a cache channel, its last event, if it has one.
-    /// Gives back the last event that is known here if the others have lost it.
+    /// [`ClusterUpdate::Listen`]; `last` is, for a cache channel, its last event, if it has one.
+    /// Returns the last event that is known here if the others have lost it.
     pub fn arrive(
         &self,
         topic: &Topic,
-        life: u64,
-        standing: &Standing,
+        generation: u64,
+        remote_state: &RemoteState,
         last: Option<Option<(Frame, Duration)>>,
     ) -> Option<(Frame, Duration)> {
         let (app, name) = match topic {
             Topic::Channel(app, name) => (*app, name),
             Topic::User(app, id) => {
                 let is_online = |facts: &[Fact]| facts.contains(&Fact::Online);
-                let nodes: Vec<NodeId> = standing
+                let nodes: Vec<NodeId> = remote_state
                     .nodes
                     .iter()
                     .filter(|facts| is_online(&facts.facts))
                     .map(|facts| facts.node)
                     .collect();
-                self.apps[*app].users.replace(id, &nodes, &standing.spared);
+                self.apps[*app]
+                    .users
+                    .replace(id, &nodes, &remote_state.spared);
                 return None;
             }
         };
         let shard = lock(self.shard(app, name.as_str()));
-        let channel = shard.get(name).filter(|channel| channel.id() == life)?;
+        let channel = shard
+            .get(name)
+            .filter(|channel| channel.id() == generation)?;
         let mut lost = None;
         if let Some(last) = last {
             let mut cache = lock(&self.apps[app].cache);
@@ -105,8 +109,8 @@ impl Hub {
                 (None, (false, _)) => lost = cache.get(name, Instant::now()),
             }
         }
-        channel.replace(standing, &self.mail);
-        channel.welcome(self.last_event(app, name).as_ref(), &self.mail);
+        channel.replace(remote_state, &self.outputs);
+        channel.welcome(self.last_event(app, name).as_ref(), &self.outputs);
         self.queue_count(channel);
         lost
     }
@@ -117,7 +121,7 @@ impl Hub {
             Topic::Channel(app, name) => {
                 let shard = lock(self.shard(*app, name.as_str()));
                 if let Some(channel) = shard.get(name) {
-                    channel.listen(false, &self.mail);
+                    channel.listen(false, &self.outputs);
                 }
             }
             Topic::User(app, id) => self.apps[*app].users.tell_again(id),
@@ -125,20 +129,20 @@ impl Hub {
     }
 
     /// The last event of a cache channel that this node hears; `None` if it hears none.
-    pub fn heard_last(&self, app: &App, name: &ChannelName) -> Option<Option<(Frame, Duration)>> {
+    pub fn last_known(&self, app: &App, name: &ChannelName) -> Option<Option<(Frame, Duration)>> {
         let shard = lock(self.shard(app.index, name.as_str()));
         let is_known = match shard.get(name) {
             Some(channel) => {
                 let (waits, has_last) = channel.waits_for_last();
                 !waits || has_last
             }
-            None => !self.mail.is_linked(),
+            None => !self.outputs.is_linked(),
         };
         is_known.then(|| lock(&self.apps[app.index].cache).get(name, Instant::now()))
     }
 
     /// What this node has told of a topic, others can know now.
-    pub fn is_told(&self, topic: &Topic, fact: &Fact) {
+    pub fn confirm(&self, topic: &Topic, fact: &Fact) {
         match (topic, fact) {
             (Topic::Channel(app, name), fact) => {
                 let shard = lock(self.shard(*app, name.as_str()));
@@ -148,14 +152,14 @@ impl Hub {
                 match fact {
                     Fact::Member(member) => {
                         let last_event = self.last_event(*app, name);
-                        channel.is_told(&member.id, last_event.as_ref(), &self.mail);
+                        channel.confirm(&member.id, last_event.as_ref(), &self.outputs);
                     }
-                    Fact::Left(user) => channel.has_left(user, &self.mail),
+                    Fact::Left(user) => channel.confirm_leave(user, &self.outputs),
                     Fact::Subscribers(_) | Fact::Online | Fact::Offline => {}
                 }
             }
-            (Topic::User(app, id), Fact::Online) => self.apps[*app].users.is_told(id),
-            (Topic::User(app, id), Fact::Offline) => self.apps[*app].users.has_left(id),
+            (Topic::User(app, id), Fact::Online) => self.apps[*app].users.confirm(id),
+            (Topic::User(app, id), Fact::Offline) => self.apps[*app].users.confirm_leave(id),
             (Topic::User(..), _) => {}
         }
     }
@@ -165,7 +169,7 @@ impl Hub {
         match (topic, fact) {
             (Topic::Channel(app, name), fact) => {
                 if let Some(channel) = self.channel(*app, name) {
-                    channel.apply(node, fact, &self.mail);
+                    channel.apply(node, fact, &self.outputs);
                     self.queue_count(&channel);
                 }
             }
@@ -177,7 +181,7 @@ impl Hub {
         }
     }
 
-    /// A node is gone, and all that was so there is not any more. Gives back what it
+    /// A node is gone, and all that was so there is not any more. Returns what it
     /// was known to have had a part in.
     pub fn forget_node(&self, node: NodeId) -> Vec<Topic> {
         let mut topics = Vec::new();
@@ -185,7 +189,7 @@ impl Hub {
             for shard in &app.shards {
                 let channels: Vec<Arc<Channel>> = lock(shard).values().cloned().collect();
                 for channel in channels {
-                    if channel.forget(node, &self.mail) {
+                    if channel.forget(node, &self.outputs) {
                         self.queue_count(&channel);
                         topics.push(channel.topic());
                     }
@@ -200,7 +204,7 @@ impl Hub {
     /// Sends this node's subscribers what was published on another. False if that was
     /// given up because the workers are far behind.
     pub fn deliver(&self, event: Event) -> bool {
-        if self.mail.inboxes.iter().any(|inbox| inbox.is_swamped()) {
+        if self.outputs.inboxes.iter().any(|inbox| inbox.is_swamped()) {
             return false;
         }
         let Event {
@@ -213,9 +217,9 @@ impl Hub {
         let shard = lock(self.shard(app, name.as_str()));
         if let Some(channel) = shard.get(&name) {
             if is_kept {
-                channel.knows_last();
+                channel.note_last_event();
             }
-            channel.cast(&frame, Audience::from(except), &self.mail);
+            channel.broadcast(&frame, Recipients::from(except), &self.outputs);
         }
         if is_kept {
             lock(&self.apps[app].cache).put(&name, frame, Instant::now());
@@ -238,7 +242,7 @@ impl Hub {
     /// From now on the slot counts for the quota of all nodes, which are told when it
     /// is given back.
     pub fn count_everywhere(&self, app: usize, slot: &mut Slot) {
-        slot.counted = Some((app, Arc::clone(&self.mail)));
+        slot.counted = Some((app, Arc::clone(&self.outputs)));
     }
 
     fn channel(&self, app: usize, name: &ChannelName) -> Option<Arc<Channel>> {

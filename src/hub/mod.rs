@@ -9,16 +9,16 @@
 //! application, then the counts that are due, then an inbox, then the relay. None is held while anything is awaited; there is no
 //! `async fn` in here.
 //!
-//! If there are other nodes, what they have to be told goes into the [`Relay`] under
+//! If there are other nodes, what they have to be told goes into the [`ClusterQueue`] under
 //! the same locks; what they tell comes in through `cluster`.
 
 mod cache;
 mod channel;
 mod closes;
 mod cluster;
-mod elsewhere;
-mod inbox;
-mod relay;
+mod cluster_queue;
+mod outputs;
+mod remote;
 mod users;
 
 use std::collections::HashMap;
@@ -34,14 +34,14 @@ use crate::app::{App, Apps};
 use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId, User, message};
 use cache::Cache;
 use channel::Settings;
-use inbox::Mail;
+use outputs::Outputs;
 use users::Users;
 
 pub use channel::{Channel, Counts, Full};
 pub use closes::Closes;
-pub use elsewhere::{NodeFacts, Standing};
-pub use inbox::{Address, Audience, Cast, Inbox, Letter};
-pub use relay::{Event, Fact, Kept, NodeId, Note, Relay, Topic};
+pub use cluster_queue::{BufferLimits, ClusterQueue, ClusterUpdate, Event, Fact, NodeId, Topic};
+pub use outputs::{Broadcast, ConnectionRef, Inbox, Recipients, WorkerMessage};
+pub use remote::{NodeFacts, RemoteState};
 
 /// Shards of an application's channel registry: enough that two cores seldom meet.
 const SHARDS: usize = 16;
@@ -51,7 +51,7 @@ type Shard = Mutex<HashMap<ChannelName, Arc<Channel>>>;
 /// All channels of all applications.
 pub struct Hub {
     apps: Vec<AppState>,
-    mail: Arc<Mail>,
+    outputs: Arc<Outputs>,
     /// Notified when an inbox is down to half of what it may hold.
     freed: Arc<Notify>,
     sockets: Arc<AtomicUsize>,
@@ -68,7 +68,7 @@ struct AppState {
     connections: Arc<AtomicUsize>,
     users: Users,
     cache: Mutex<Cache>,
-    most_members: usize,
+    max_members: usize,
     counts: bool,
 }
 
@@ -82,7 +82,7 @@ pub struct Joined {
     /// What the subscriber is answered, as things stood then.
     ///
     /// Nothing, if it has to wait until it is known how things stand on other nodes;
-    /// the answers then come as [`Audience::Welcome`].
+    /// the answers then come as [`Recipients::Welcome`].
     pub answers: Answers,
 }
 
@@ -103,25 +103,25 @@ pub struct Capacity {
 /// back when dropped.
 #[derive(Debug)]
 pub struct Slot {
-    _places: [Place; 2],
+    _permits: [Permit; 2],
     /// Set once it counts for a quota of all nodes together, which then is told.
-    counted: Option<(usize, Arc<Mail>)>,
+    counted: Option<(usize, Arc<Outputs>)>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some((app, mail)) = &self.counted {
-            mail.tell(|| Note::Released(*app));
+        if let Some((app, outputs)) = &self.counted {
+            outputs.tell(|| ClusterUpdate::Released(*app));
         }
     }
 }
 
 #[derive(Debug)]
-struct Place(Arc<AtomicUsize>);
+struct Permit(Arc<AtomicUsize>);
 
-impl Place {
-    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let more = |count: usize| (count < most).then_some(count + 1);
+impl Permit {
+    fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        let more = |count: usize| (count < max).then_some(count + 1);
         taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()?;
@@ -129,7 +129,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -163,32 +163,35 @@ impl Drop for SignedIn {
 impl Hub {
     /// A hub without channels for `workers` workers, and without other nodes.
     pub fn new(apps: &Apps, workers: usize, capacity: Capacity) -> Self {
-        Self::with_relay(apps, workers, capacity, None)
+        Self::with_cluster(apps, workers, capacity, None)
     }
 
     /// One that tells other nodes what they have to know.
-    pub fn with_relay(
+    pub fn with_cluster(
         apps: &Apps,
         workers: usize,
         capacity: Capacity,
-        relay: Option<Arc<Relay>>,
+        cluster_queue: Option<Arc<ClusterQueue>>,
     ) -> Self {
         let freed = Arc::new(Notify::new());
         let inboxes: Vec<_> = (0..workers)
             .map(|_| Arc::new(Inbox::new(capacity.inbox_bytes, Arc::clone(&freed))))
             .collect();
-        let mail = Arc::new(Mail { inboxes, relay });
+        let outputs = Arc::new(Outputs {
+            inboxes,
+            cluster_queue,
+        });
         let state = |app: &Arc<App>| AppState {
             shards: std::array::from_fn(|_| Mutex::default()),
             connections: Arc::default(),
-            users: Users::new(app.index, Arc::clone(&mail)),
+            users: Users::new(app.index, Arc::clone(&outputs)),
             cache: Mutex::new(Cache::new(app.cache.max_bytes, app.cache.ttl)),
-            most_members: app.presence.max_members.unwrap_or(usize::MAX),
+            max_members: app.presence.max_members.unwrap_or(usize::MAX),
             counts: app.subscription_count,
         };
         Self {
             apps: apps.iter().map(state).collect(),
-            mail,
+            outputs,
             freed,
             sockets: Arc::default(),
             capacity,
@@ -201,13 +204,13 @@ impl Hub {
 
     /// The inbox of a worker.
     pub fn inbox(&self, worker: usize) -> &Arc<Inbox> {
-        &self.mail.inboxes[worker]
+        &self.outputs.inboxes[worker]
     }
 
     /// Whether every worker can take another message. Publishers ask before they
     /// publish; a message that was begun is always put in everywhere.
     pub fn has_room(&self) -> bool {
-        self.mail.inboxes.iter().all(|inbox| inbox.has_room())
+        self.outputs.inboxes.iter().all(|inbox| inbox.has_room())
     }
 
     /// Is done when an inbox is down to half of what it may hold. Whoever waits enables it
@@ -219,13 +222,13 @@ impl Hub {
     /// Counts a new connection, unless the application or the process has all it
     /// may have.
     pub fn admit(&self, app: &App) -> Result<Slot, CloseReason> {
-        let most = app.max_connections.unwrap_or(usize::MAX);
-        let own = Place::take(&self.apps[app.index].connections, most)
+        let max = app.max_connections.unwrap_or(usize::MAX);
+        let own = Permit::take(&self.apps[app.index].connections, max)
             .ok_or(CloseReason::OverConnectionQuota)?;
         let all =
-            Place::take(&self.sockets, self.capacity.sockets).ok_or(CloseReason::OverCapacity)?;
+            Permit::take(&self.sockets, self.capacity.sockets).ok_or(CloseReason::OverCapacity)?;
         Ok(Slot {
-            _places: [own, all],
+            _permits: [own, all],
             counted: None,
         })
     }
@@ -261,7 +264,7 @@ impl Hub {
         &self,
         app: &App,
         name: &ChannelName,
-        seat: Address,
+        connection: ConnectionRef,
         member: Option<&Member>,
     ) -> Result<Joined, Full> {
         let state = &self.apps[app.index];
@@ -276,18 +279,18 @@ impl Hub {
                 id,
                 app.index,
                 name.clone(),
-                self.mail.inboxes.len(),
+                self.outputs.inboxes.len(),
                 Settings {
                     counts: state.counts,
-                    has_others: self.mail.relay.is_some(),
+                    has_others: self.outputs.cluster_queue.is_some(),
                 },
             ))
         });
         let channel = Arc::clone(channel);
         if is_new {
-            channel.listen(true, &self.mail);
+            channel.listen(true, &self.outputs);
         }
-        match channel.join(seat, member, state.most_members, &self.mail) {
+        match channel.join(connection, member, state.max_members, &self.outputs) {
             Ok((after, welcome)) => {
                 let last_event = welcome
                     .as_ref()
@@ -295,7 +298,7 @@ impl Hub {
                 let answers = [welcome, last_event];
                 drop(shard);
                 if let Some(member) = member {
-                    state.users.join(&member.id, seat);
+                    state.users.join(&member.id, connection);
                 }
                 self.queue_count(&channel);
                 Ok(Joined {
@@ -307,7 +310,8 @@ impl Hub {
             Err(full) => {
                 if is_new {
                     shard.remove(name);
-                    self.mail.tell(|| Note::Unlisten(channel.topic()));
+                    self.outputs
+                        .tell(|| ClusterUpdate::Unlisten(channel.topic()));
                 }
                 Err(full)
             }
@@ -317,30 +321,31 @@ impl Hub {
     /// Answers a subscriber that subscribes again: in the channel's order, so that
     /// what it hears before is in the answer and what it hears after is not. False if
     /// its first answer is still to come, and answers this, too.
-    pub fn answer_again(&self, channel: &Channel, to: Address) -> bool {
+    pub fn answer_again(&self, channel: &Channel, to: ConnectionRef) -> bool {
         let _shard = lock(self.shard(channel.app(), channel.name().as_str()));
         let cached = self.last_event(channel.app(), channel.name());
-        channel.answer_again(to, cached, &self.mail)
+        channel.answer_again(to, cached, &self.outputs)
     }
 
     /// Takes a subscriber away, who was `user` in a presence channel; a channel
     /// without subscribers is forgotten.
-    pub fn leave(&self, channel: &Arc<Channel>, seat: Address, user: Option<&str>) {
+    pub fn leave(&self, channel: &Arc<Channel>, connection: ConnectionRef, user: Option<&str>) {
         let name = channel.name().as_str();
         let mut shard = lock(self.shard(channel.app(), name));
-        if channel.leave(seat, user, &self.mail) == 0 {
+        if channel.leave(connection, user, &self.outputs) == 0 {
             shard.remove(name);
-            self.mail.tell(|| Note::Unlisten(channel.topic()));
+            self.outputs
+                .tell(|| ClusterUpdate::Unlisten(channel.topic()));
         }
         drop(shard);
         if let Some(user) = user {
-            self.apps[channel.app()].users.leave(user, seat.id);
+            self.apps[channel.app()].users.leave(user, connection.id);
         }
         self.queue_count(channel);
     }
 
     /// Sends an event to all subscribers of a channel but `except`, here and on
-    /// other nodes. Gives back how many subscribers the channel has here. The frame is
+    /// other nodes. Returns how many subscribers the channel has here. The frame is
     /// encoded only if there may be somebody to get it.
     pub fn publish(
         &self,
@@ -350,12 +355,12 @@ impl Hub {
         encode: impl FnOnce() -> Frame,
     ) -> usize {
         let channel = self.find(app, name.as_str());
-        if channel.is_none() && self.mail.relay.is_none() {
+        if channel.is_none() && self.outputs.cluster_queue.is_none() {
             return 0;
         }
         let frame = encode();
         let subscribers = channel.map_or(0, |channel| {
-            channel.cast(&frame, Audience::from(except), &self.mail)
+            channel.broadcast(&frame, Recipients::from(except), &self.outputs)
         });
         self.tell_event(app, name, (except, false), frame);
         subscribers
@@ -371,8 +376,8 @@ impl Hub {
     ) -> usize {
         let shard = lock(self.shard(app.index, name.as_str()));
         let subscribers = shard.get(name).map_or(0, |channel| {
-            channel.knows_last();
-            channel.cast(&frame, Audience::from(except), &self.mail)
+            channel.note_last_event();
+            channel.broadcast(&frame, Recipients::from(except), &self.outputs)
         });
         lock(&self.apps[app.index].cache).put(name, frame.clone(), Instant::now());
         // Under the lock, so that other nodes keep the same one.
@@ -387,8 +392,8 @@ impl Hub {
         (except, is_kept): (Option<SocketId>, bool),
         frame: Frame,
     ) {
-        self.mail.tell(|| {
-            Note::Event(Event {
+        self.outputs.tell(|| {
+            ClusterUpdate::Event(Event {
                 app: app.index,
                 channel: name.clone(),
                 except,
@@ -416,7 +421,7 @@ impl Hub {
     pub fn sign_in(
         self: &Arc<Self>,
         app: &App,
-        address: Address,
+        address: ConnectionRef,
         user: User,
         success: Frame,
     ) -> (SignedIn, Option<Frame>) {
@@ -432,9 +437,9 @@ impl Hub {
     }
 
     /// Closes all connections of a user, signed in or in a presence channel, on all
-    /// nodes. Gives back how many there are here.
+    /// nodes. Returns how many there are here.
     pub fn terminate(&self, app: &App, user: &str) -> usize {
-        self.mail.tell(|| Note::Terminate {
+        self.outputs.tell(|| ClusterUpdate::Terminate {
             app: app.index,
             user: user.to_owned(),
         });
@@ -450,7 +455,7 @@ impl Hub {
     pub fn tell_counts(&self) {
         let due = std::mem::take(&mut *lock(&self.counts_due));
         for channel in due {
-            channel.tell_held_back_count(&self.mail);
+            channel.tell_held_back_count(&self.outputs);
             self.queue_count(&channel);
         }
     }

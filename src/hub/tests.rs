@@ -19,8 +19,8 @@ fn name(text: &str) -> ChannelName {
     ChannelName::parse(text, 164).unwrap()
 }
 
-fn seat(worker: usize, key: usize) -> Address {
-    Address {
+fn connection(worker: usize, key: usize) -> ConnectionRef {
+    ConnectionRef {
         worker,
         key,
         id: SocketId::from_random(key as u64),
@@ -35,12 +35,16 @@ fn member(id: &str) -> Member {
     .unwrap()
 }
 
-fn casts(hub: &Hub, worker: usize) -> Vec<Cast> {
-    let cast = |letter| match letter {
-        Letter::Cast(cast) => cast,
+fn broadcasts(hub: &Hub, worker: usize) -> Vec<Broadcast> {
+    let broadcast = |message| match message {
+        WorkerMessage::Broadcast(broadcast) => broadcast,
         other => panic!("{other:?}"),
     };
-    hub.inbox(worker).take().into_iter().map(cast).collect()
+    hub.inbox(worker)
+        .take()
+        .into_iter()
+        .map(broadcast)
+        .collect()
 }
 
 fn text(frame: &Frame) -> String {
@@ -49,9 +53,9 @@ fn text(frame: &Frame) -> String {
 
 /// What each worker is told: numbers and texts.
 fn told(hub: &Hub, worker: usize) -> Vec<(u64, String)> {
-    casts(hub, worker)
+    broadcasts(hub, worker)
         .iter()
-        .map(|cast| (cast.seq, text(&cast.frame)))
+        .map(|broadcast| (broadcast.seq, text(&broadcast.frame)))
         .collect()
 }
 
@@ -61,22 +65,22 @@ fn each_worker_with_subscribers_gets_a_message_once_in_one_order() {
     let app = apps.by_id("a").unwrap();
     let hub = Hub::new(&apps, 3, CAPACITY);
     for (worker, key) in [(0, 0), (0, 1), (2, 2)] {
-        hub.subscribe(app, &name("c"), seat(worker, key), None)
+        hub.subscribe(app, &name("c"), connection(worker, key), None)
             .unwrap();
     }
     assert_eq!(hub.publish(app, &name("c"), None, message::ping), 3);
     assert_eq!(hub.publish(app, &name("c"), None, message::ping), 3);
     for (worker, expected) in [(0, &[1, 2][..]), (1, &[]), (2, &[1, 2])] {
         assert_eq!(
-            casts(&hub, worker)
+            broadcasts(&hub, worker)
                 .iter()
-                .map(|cast| cast.seq)
+                .map(|broadcast| broadcast.seq)
                 .collect::<Vec<_>>(),
             expected
         );
     }
     let after = hub
-        .subscribe(app, &name("c"), seat(1, 3), None)
+        .subscribe(app, &name("c"), connection(1, 3), None)
         .unwrap()
         .after;
     assert_eq!(after, 2, "what was before the subscription is not for it");
@@ -88,25 +92,33 @@ fn a_channel_lives_from_its_first_subscriber_to_its_last() {
     let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
     let hub = Hub::new(&apps, 1, CAPACITY);
     assert_eq!(
-        hub.publish(a, &name("c"), None, || unreachable!("nobody is there")),
+        hub.publish(a, &name("c"), None, || unreachable!(
+            "nobody is remote_node"
+        )),
         0
     );
-    let one = hub.subscribe(a, &name("c"), seat(0, 1), None).unwrap();
-    let two = hub.subscribe(a, &name("c"), seat(0, 2), None).unwrap();
+    let one = hub
+        .subscribe(a, &name("c"), connection(0, 1), None)
+        .unwrap();
+    let two = hub
+        .subscribe(a, &name("c"), connection(0, 2), None)
+        .unwrap();
     assert_eq!(
         (hub.channels(a, "").len(), hub.channels(b, "").len()),
         (1, 0),
         "applications do not meet"
     );
-    hub.leave(&one.channel, seat(0, 1), None);
+    hub.leave(&one.channel, connection(0, 1), None);
     assert_eq!(hub.channels(a, "").len(), 1);
-    hub.leave(&two.channel, seat(0, 2), None);
+    hub.leave(&two.channel, connection(0, 2), None);
     assert_eq!(hub.channels(a, "").len(), 0);
-    let again = hub.subscribe(a, &name("c"), seat(0, 1), None).unwrap();
+    let again = hub
+        .subscribe(a, &name("c"), connection(0, 1), None)
+        .unwrap();
     assert_ne!(
         again.channel.id(),
         one.channel.id(),
-        "late casts of the old channel reach nobody"
+        "late broadcasts of the old channel reach nobody"
     );
 }
 
@@ -158,14 +170,14 @@ fn a_user_joins_with_its_first_connection_and_leaves_with_its_last() {
     let room = name("presence-r");
     assert_eq!(room.kind(), ChannelKind::Presence);
     let ana = hub
-        .subscribe(app, &room, seat(0, 1), Some(&member("ana")))
+        .subscribe(app, &room, connection(0, 1), Some(&member("ana")))
         .unwrap();
-    assert_eq!(told(&hub, 0), [], "nobody is there to be told");
-    hub.subscribe(app, &room, seat(0, 2), Some(&member("ana")))
+    assert_eq!(told(&hub, 0), [], "nobody is remote_node to be told");
+    hub.subscribe(app, &room, connection(0, 2), Some(&member("ana")))
         .unwrap();
     assert_eq!(told(&hub, 0), [], "a second tab is no news");
     let ben = hub
-        .subscribe(app, &room, seat(0, 3), Some(&member("ben")))
+        .subscribe(app, &room, connection(0, 3), Some(&member("ben")))
         .unwrap();
     let news = told(&hub, 0);
     assert_eq!(news.len(), 1);
@@ -186,15 +198,15 @@ fn a_user_joins_with_its_first_connection_and_leaves_with_its_last() {
             users: 2
         }
     );
-    hub.leave(&ana.channel, seat(0, 1), Some("ana"));
+    hub.leave(&ana.channel, connection(0, 1), Some("ana"));
     assert_eq!(told(&hub, 0), []);
-    hub.leave(&ana.channel, seat(0, 2), Some("ana"));
+    hub.leave(&ana.channel, connection(0, 2), Some("ana"));
     assert!(
         told(&hub, 0)[0]
             .1
             .contains(r#"member_removed","data":"{\"user_id\":\"ana\"}"#)
     );
-    hub.leave(&ana.channel, seat(0, 3), Some("ben"));
+    hub.leave(&ana.channel, connection(0, 3), Some("ben"));
     assert_eq!(
         (hub.channels(app, "").len(), hub.users(app)),
         (0, 0),
@@ -209,15 +221,15 @@ fn a_full_presence_channel_takes_connections_of_its_members_only() {
     let hub = Hub::new(&apps, 1, CAPACITY);
     let room = name("presence-r");
     let ana = hub
-        .subscribe(app, &room, seat(0, 1), Some(&member("ana")))
+        .subscribe(app, &room, connection(0, 1), Some(&member("ana")))
         .unwrap();
     assert_eq!(
-        hub.subscribe(app, &room, seat(0, 2), Some(&member("ben")))
+        hub.subscribe(app, &room, connection(0, 2), Some(&member("ben")))
             .unwrap_err(),
         Full(1)
     );
     assert!(
-        hub.subscribe(app, &room, seat(0, 3), Some(&member("ana")))
+        hub.subscribe(app, &room, connection(0, 3), Some(&member("ana")))
             .is_ok()
     );
     assert_eq!(
@@ -237,7 +249,7 @@ fn the_last_event_of_a_cache_channel_outlives_its_subscribers() {
     let channel = name("cache-c");
     let answer = |app| {
         text(
-            hub.subscribe(app, &channel, seat(0, 1), None)
+            hub.subscribe(app, &channel, connection(0, 1), None)
                 .unwrap()
                 .answers[1]
                 .as_ref()
@@ -247,8 +259,8 @@ fn the_last_event_of_a_cache_channel_outlives_its_subscribers() {
     assert!(answer(a).contains("pusher:cache_miss"));
     let event = |data: &str| message::event("\"e\"", &format!("\"{data}\""), &channel);
     assert_eq!(hub.publish_and_keep(a, &channel, None, event("first")), 1);
-    assert_eq!(casts(&hub, 0).len(), 1);
-    hub.leave(&hub.find(a, "cache-c").unwrap(), seat(0, 1), None);
+    assert_eq!(broadcasts(&hub, 0).len(), 1);
+    hub.leave(&hub.find(a, "cache-c").unwrap(), connection(0, 1), None);
     assert_eq!(hub.publish_and_keep(a, &channel, None, event("second")), 0);
     assert!(answer(a).contains("second"));
     assert!(
@@ -264,7 +276,10 @@ fn counts_are_told_at_once_to_few_and_held_back_from_many() {
     let hub = Hub::new(&apps, 1, CAPACITY);
     let mut last = None;
     for key in 0..=100 {
-        last = Some(hub.subscribe(app, &name("c"), seat(0, key), None).unwrap());
+        last = Some(
+            hub.subscribe(app, &name("c"), connection(0, key), None)
+                .unwrap(),
+        );
     }
     let counts = told(&hub, 0);
     assert_eq!(counts.len(), 100, "the 101st is held back");
@@ -276,7 +291,12 @@ fn counts_are_told_at_once_to_few_and_held_back_from_many() {
     assert_eq!(last.unwrap().after, counts[99].0);
     hub.tell_counts();
     assert_eq!(told(&hub, 0), [], "five seconds are not over");
-    hub.subscribe(app, &name("presence-c"), seat(0, 1), Some(&member("ana")))
-        .unwrap();
+    hub.subscribe(
+        app,
+        &name("presence-c"),
+        connection(0, 1),
+        Some(&member("ana")),
+    )
+    .unwrap();
     assert_eq!(told(&hub, 0), [], "presence channels have members instead");
 }

@@ -3,15 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-use super::inbox::{Address, Letter, Mail};
+use super::cluster_queue::{ClusterUpdate, Fact, NodeId, Topic};
 use super::lock;
-use super::relay::{Fact, NodeId, Note, Topic};
+use super::outputs::{ConnectionRef, Outputs, WorkerMessage};
 use crate::protocol::{CloseReason, Frame, SocketId, message};
 
 /// All users that have a connection, or that somebody watches.
 pub(super) struct Users {
     app: usize,
-    mail: Arc<Mail>,
+    outputs: Arc<Outputs>,
     known: Mutex<Known>,
 }
 
@@ -29,7 +29,7 @@ struct Entry {
     connections: HashMap<SocketId, Held>,
     /// Connections among them that signed in.
     signed_in: usize,
-    watchers: HashMap<SocketId, Address>,
+    watchers: HashMap<SocketId, ConnectionRef>,
     /// Other nodes where it is signed in.
     nodes: HashSet<NodeId>,
     /// Whether other nodes were asked and have not answered.
@@ -38,19 +38,19 @@ struct Entry {
     /// of one that it has gone to.
     leaving: usize,
     /// Who gets the answer to its sign-in once other nodes can know of it.
-    untold: Option<Vec<(Address, Frame)>>,
+    unconfirmed: Option<Vec<(ConnectionRef, Frame)>>,
 }
 
 /// Why a connection counts as this user's.
 struct Held {
-    address: Address,
+    address: ConnectionRef,
     signed_in: bool,
     /// Presence channels that it joined as this user.
     memberships: usize,
 }
 
 struct Awaiting {
-    address: Address,
+    address: ConnectionRef,
     watchlist: Vec<Arc<str>>,
     /// Users of it that others were asked about.
     unknown: usize,
@@ -63,22 +63,22 @@ impl Entry {
 
     /// Whether other nodes matter: they are told of who signed in, and asked about
     /// whom somebody watches.
-    fn matters_elsewhere(&self) -> bool {
+    fn concerns_remote(&self) -> bool {
         self.signed_in > 0 || !self.watchers.is_empty()
     }
 }
 
 impl Users {
-    pub(super) fn new(app: usize, mail: Arc<Mail>) -> Self {
+    pub(super) fn new(app: usize, outputs: Arc<Outputs>) -> Self {
         Self {
             app,
-            mail,
+            outputs,
             known: Mutex::default(),
         }
     }
 
     /// A connection joined a presence channel as this user.
-    pub(super) fn join(&self, id: &Arc<str>, address: Address) {
+    pub(super) fn join(&self, id: &Arc<str>, address: ConnectionRef) {
         let mut known = lock(&self.known);
         held(known.by_id.entry(Arc::clone(id)).or_default(), address).memberships += 1;
     }
@@ -105,7 +105,7 @@ impl Users {
     pub(super) fn sign_in(
         &self,
         id: &Arc<str>,
-        address: Address,
+        address: ConnectionRef,
         watchlist: &[Arc<str>],
         success: Frame,
     ) -> Option<Frame> {
@@ -115,16 +115,16 @@ impl Users {
         let was_online = entry.is_online();
         entry.signed_in += 1;
         if entry.signed_in == 1 {
-            if self.mail.is_linked() {
-                entry.untold = Some(Vec::new());
+            if self.outputs.is_linked() {
+                entry.unconfirmed = Some(Vec::new());
             }
-            self.mail
-                .tell(|| Note::Change(self.topic(id), Fact::Online));
+            self.outputs
+                .tell(|| ClusterUpdate::Change(self.topic(id), Fact::Online));
         }
-        let is_untold = entry.untold.is_some();
-        let now = match &mut entry.untold {
-            Some(untold) => {
-                untold.push((address, success));
+        let is_unconfirmed = entry.unconfirmed.is_some();
+        let now = match &mut entry.unconfirmed {
+            Some(unconfirmed) => {
+                unconfirmed.push((address, success));
                 None
             }
             None => Some(success),
@@ -140,7 +140,7 @@ impl Users {
             return now;
         }
         let is_unknown = |id: &&Arc<str>| known.by_id.get(*id).is_some_and(|entry| entry.is_asked);
-        let unknown = watchlist.iter().filter(is_unknown).count() + usize::from(is_untold);
+        let unknown = watchlist.iter().filter(is_unknown).count() + usize::from(is_unconfirmed);
         let awaiting = Awaiting {
             address,
             watchlist: watchlist.to_vec(),
@@ -155,17 +155,17 @@ impl Users {
     }
 
     /// Other nodes can know now that a user is signed in here.
-    pub(super) fn is_told(&self, id: &str) {
+    pub(super) fn confirm(&self, id: &str) {
         let mut known = lock(&self.known);
-        let untold = known.by_id.get_mut(id).and_then(|e| e.untold.take());
-        for (address, success) in untold.into_iter().flatten() {
-            self.send(address, Letter::Direct(address, success));
-            self.is_known(&mut known, address.id);
+        let unconfirmed = known.by_id.get_mut(id).and_then(|e| e.unconfirmed.take());
+        for (address, success) in unconfirmed.into_iter().flatten() {
+            self.send(address, WorkerMessage::Direct(address, success));
+            self.release_watcher(&mut known, address.id);
         }
     }
 
     /// Others know that a user has signed out here.
-    pub(super) fn has_left(&self, id: &str) {
+    pub(super) fn confirm_leave(&self, id: &str) {
         let mut known = lock(&self.known);
         let Some(entry) = known.by_id.get_mut(id) else {
             return;
@@ -181,15 +181,15 @@ impl Users {
     /// has to enter why.
     fn entry_for_others<'a>(&self, known: &'a mut Known, id: &Arc<str>) -> &'a mut Entry {
         let entry = known.by_id.entry(Arc::clone(id)).or_default();
-        if entry.matters_elsewhere() {
+        if entry.concerns_remote() {
             return entry;
         }
         known.wanted += 1;
-        if self.mail.is_linked() {
+        if self.outputs.is_linked() {
             entry.is_asked = true;
-            self.mail.tell(|| Note::Listen {
+            self.outputs.tell(|| ClusterUpdate::Listen {
                 topic: self.topic(id),
-                life: 0,
+                generation: 0,
                 facts: Vec::new(),
             });
         }
@@ -220,14 +220,14 @@ impl Users {
             }
         }
         entry.signed_in -= 1;
-        if let Some(untold) = &mut entry.untold {
-            untold.retain(|(address, _)| address.id != socket);
+        if let Some(unconfirmed) = &mut entry.unconfirmed {
+            unconfirmed.retain(|(address, _)| address.id != socket);
         }
         if entry.signed_in == 0 {
-            entry.untold = None;
-            entry.leaving += usize::from(self.mail.is_linked());
-            self.mail
-                .tell(|| Note::Change(self.topic(id), Fact::Offline));
+            entry.unconfirmed = None;
+            entry.leaving += usize::from(self.outputs.is_linked());
+            self.outputs
+                .tell(|| ClusterUpdate::Change(self.topic(id), Fact::Offline));
             let is_online = entry.is_online();
             let is_idle = self.unlisten_if_idle(entry, id);
             known.wanted -= usize::from(is_idle);
@@ -240,12 +240,13 @@ impl Users {
 
     /// True if the user mattered elsewhere until now and does not any more.
     fn unlisten_if_idle(&self, entry: &mut Entry, id: &str) -> bool {
-        let is_idle = !entry.matters_elsewhere();
+        let is_idle = !entry.concerns_remote();
         if is_idle {
             entry.nodes.clear();
             entry.leaving = 0;
             entry.is_asked = false;
-            self.mail.tell(|| Note::Unlisten(self.topic(id)));
+            self.outputs
+                .tell(|| ClusterUpdate::Unlisten(self.topic(id)));
         }
         is_idle
     }
@@ -259,7 +260,7 @@ impl Users {
         for held in entry.connections.values() {
             self.send(
                 held.address,
-                Letter::Close(held.address, CloseReason::Terminated),
+                WorkerMessage::Close(held.address, CloseReason::Terminated),
             );
         }
         entry.connections.len()
@@ -292,11 +293,11 @@ impl Users {
     }
 
     fn tell_of(&self, id: &str, entry: &Entry) {
-        if entry.matters_elsewhere() {
+        if entry.concerns_remote() {
             let online = (entry.signed_in > 0).then_some(Fact::Online);
-            self.mail.tell(|| Note::Listen {
+            self.outputs.tell(|| ClusterUpdate::Listen {
                 topic: self.topic(id),
-                life: 0,
+                generation: 0,
                 facts: online.into_iter().collect(),
             });
         }
@@ -315,7 +316,7 @@ impl Users {
         if was_online != is_online {
             self.tell_watchers(&known, id, is_online);
         }
-        self.is_answered(&mut known, id);
+        self.confirm_state(&mut known, id);
     }
 
     /// A user has signed in or out on another node.
@@ -336,7 +337,7 @@ impl Users {
         }
     }
 
-    /// A node is gone. Gives back the users that were signed in there.
+    /// A node is gone. Returns the users that were signed in there.
     pub(super) fn forget(&self, node: NodeId) -> Vec<Arc<str>> {
         let mut known = lock(&self.known);
         let mut were_there = Vec::new();
@@ -362,8 +363,8 @@ impl Users {
             if std::mem::take(&mut entry.leaving) > 0 && !entry.is_online() {
                 left.push(Arc::clone(id));
             }
-            for (address, success) in entry.untold.take().into_iter().flatten() {
-                self.send(address, Letter::Direct(address, success));
+            for (address, success) in entry.unconfirmed.take().into_iter().flatten() {
+                self.send(address, WorkerMessage::Direct(address, success));
             }
         }
         for id in left {
@@ -374,7 +375,7 @@ impl Users {
         }
     }
 
-    fn is_answered(&self, known: &mut Known, id: &str) {
+    fn confirm_state(&self, known: &mut Known, id: &str) {
         let Some(entry) = known.by_id.get_mut(id) else {
             return;
         };
@@ -383,12 +384,12 @@ impl Users {
         }
         let watchers: Vec<SocketId> = entry.watchers.keys().copied().collect();
         for watcher in watchers {
-            self.is_known(known, watcher);
+            self.release_watcher(known, watcher);
         }
     }
 
     /// A connection that awaits its watchlist awaits one thing less.
-    fn is_known(&self, known: &mut Known, watcher: SocketId) {
+    fn release_watcher(&self, known: &mut Known, watcher: SocketId) {
         let Some(awaiting) = known.awaiting.get_mut(&watcher) else {
             return;
         };
@@ -408,7 +409,10 @@ impl Users {
             .map(|id| &**id)
             .partition(is_online);
         let frame = message::watchlist_events(&online, &offline);
-        self.send(watcher.address, Letter::Direct(watcher.address, frame));
+        self.send(
+            watcher.address,
+            WorkerMessage::Direct(watcher.address, frame),
+        );
     }
 
     fn tell_watchers(&self, known: &Known, id: &str, is_online: bool) {
@@ -426,7 +430,7 @@ impl Users {
         for (socket, watcher) in &entry.watchers {
             // It will be told of all at once.
             if !known.awaiting.contains_key(socket) {
-                self.send(*watcher, Letter::Direct(*watcher, frame.clone()));
+                self.send(*watcher, WorkerMessage::Direct(*watcher, frame.clone()));
             }
         }
     }
@@ -435,12 +439,12 @@ impl Users {
         Topic::User(self.app, id.into())
     }
 
-    fn send(&self, address: Address, letter: Letter) {
-        self.mail.send(address.worker, letter);
+    fn send(&self, address: ConnectionRef, message: WorkerMessage) {
+        self.outputs.send(address.worker, message);
     }
 }
 
-fn held(entry: &mut Entry, address: Address) -> &mut Held {
+fn held(entry: &mut Entry, address: ConnectionRef) -> &mut Held {
     entry.connections.entry(address.id).or_insert(Held {
         address,
         signed_in: false,
@@ -457,19 +461,19 @@ fn forget_if_unused(known: &mut Known, id: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::inbox::Inbox;
+    use super::super::outputs::Inbox;
     use super::*;
 
     fn users_of(inbox: &Arc<Inbox>) -> Users {
-        let mail = Mail {
+        let outputs = Outputs {
             inboxes: vec![Arc::clone(inbox)],
-            relay: None,
+            cluster_queue: None,
         };
-        Users::new(0, Arc::new(mail))
+        Users::new(0, Arc::new(outputs))
     }
 
-    fn address(key: usize) -> Address {
-        Address {
+    fn address(key: usize) -> ConnectionRef {
+        ConnectionRef {
             worker: 0,
             key,
             id: SocketId::from_random(key as u64),
@@ -477,13 +481,13 @@ mod tests {
     }
 
     fn frames(inbox: &Inbox) -> Vec<(usize, String)> {
-        let text = |letter: Letter| match letter {
-            Letter::Direct(to, frame) => (
+        let text = |message: WorkerMessage| match message {
+            WorkerMessage::Direct(to, frame) => (
                 to.key,
                 String::from_utf8_lossy(&frame.as_bytes()[2..]).into_owned(),
             ),
-            Letter::Close(to, reason) => (to.key, format!("{reason:?}")),
-            Letter::Cast(_) => unreachable!("users send no casts"),
+            WorkerMessage::Close(to, reason) => (to.key, format!("{reason:?}")),
+            WorkerMessage::Broadcast(_) => unreachable!("users send no broadcasts"),
         };
         inbox.take().into_iter().map(text).collect()
     }

@@ -100,7 +100,7 @@ async fn serve(
     shared: Arc<Shared>,
     activity: Rc<Activity>,
 ) {
-    let Incoming { tcp, peer, place } = incoming;
+    let Incoming { tcp, peer, permit } = incoming;
     let Some(stream) = secure(tcp, peer, &shared).await else {
         return;
     };
@@ -108,7 +108,7 @@ async fn serve(
         worker: Rc::clone(&worker),
         shared,
         peer,
-        is_over_limit: place.is_over_limit(),
+        is_over_limit: permit.is_over_limit(),
         upgrade: RefCell::new(None),
         activity: Rc::clone(&activity),
     });
@@ -150,7 +150,7 @@ async fn serve(
                 tls,
                 leftover: parts.read_buf,
                 answer,
-                place,
+                permit,
             };
             start_session(&worker, upgraded, handshake, &exchange);
         }

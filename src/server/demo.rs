@@ -26,7 +26,7 @@ use crate::app::App;
 const PAGE: &str = include_str!("demo.html");
 
 /// What the page may send to be signed.
-const MOST_BYTES: usize = 64 * 1024;
+const MAX_BYTES: usize = 64 * 1024;
 
 /// The channel of the chat module, whose first chat the page shows.
 const CHANNEL: &str = "private-chat.1";
@@ -141,7 +141,7 @@ async fn with_body(
     time: Duration,
     answer: impl FnOnce(&str) -> Reply,
 ) -> Reply {
-    let body = Limited::new(request.into_body(), MOST_BYTES).collect();
+    let body = Limited::new(request.into_body(), MAX_BYTES).collect();
     let Ok(body) = timeout(time, body).await else {
         return ApiError::Timeout.into_reply();
     };

@@ -22,10 +22,10 @@ use tokio_rustls::TlsAcceptor;
 use crate::api::Api;
 use crate::app::Apps;
 use crate::broker::Broker;
-use crate::cluster::{DialError, Node, Running};
+use crate::cluster::{ConnectError, Node, Running};
 use crate::config::Config;
 use crate::hub::{Capacity, Hub};
-use crate::worker::{Limits, Places, Pool, Setup};
+use crate::worker::{ConnectionPermits, Limits, Pool, Setup};
 use crate::ws::arrivals::Arrivals;
 pub use tls::TlsError;
 
@@ -38,7 +38,7 @@ pub struct Server {
     hub: Arc<Hub>,
     shared: Arc<Shared>,
     limits: Limits,
-    places: Arc<Places>,
+    permits: Arc<ConnectionPermits>,
     workers: usize,
     node: Option<Node>,
     /// What whoever configured it should know, found in what was loaded.
@@ -67,7 +67,7 @@ pub enum StartError {
     Tls(#[from] TlsError),
     /// Redis cannot be used, which is required.
     #[error(transparent)]
-    Redis(#[from] DialError),
+    Redis(#[from] ConnectError),
     /// Threads or what they need cannot be had, or one of them has failed.
     #[error("{0}")]
     Failed(io::Error),
@@ -111,13 +111,13 @@ impl Server {
             inbox_bytes: INBOX_BYTES,
             sockets: descriptors.sockets,
         };
-        let places = Places::new(
+        let permits = ConnectionPermits::new(
             descriptors.connections,
             descriptors.sockets,
             server.max_connections_per_address,
         );
-        let relay = node.as_ref().map(|node| Arc::clone(node.relay()));
-        let hub = Arc::new(Hub::with_relay(&config.apps, workers, capacity, relay));
+        let queue = node.as_ref().map(|node| Arc::clone(node.queue()));
+        let hub = Arc::new(Hub::with_cluster(&config.apps, workers, capacity, queue));
         let cluster = node.as_ref().map(Node::cluster);
         let broker = Broker::new(Arc::clone(&hub), cluster);
         let api = Api {
@@ -151,7 +151,7 @@ impl Server {
             hub,
             shared: Arc::new(shared),
             limits,
-            places: Arc::new(places),
+            permits: Arc::new(permits),
             workers,
             node,
             warnings,
@@ -237,7 +237,7 @@ impl Server {
             hub: self.hub,
             limits: self.limits,
             shutdown: is_down,
-            places: self.places,
+            permits: self.permits,
             serve,
         };
         let pool = Pool::start(self.workers, self.listener, &setup)?;

@@ -66,17 +66,17 @@ impl Visit for Line<'_> {
 }
 
 /// The beginning of a text, fit for a log.
-pub(super) fn excerpt(text: &str, most: usize) -> String {
+pub(super) fn excerpt(text: &str, max: usize) -> String {
     let mut told = String::new();
     // A text grows.
-    let _ = cut(&mut told, most, &format_args!("{text}"));
+    let _ = cut(&mut told, max, &format_args!("{text}"));
     told
 }
 
-fn cut(out: &mut dyn Write, most: usize, value: &dyn Debug) -> fmt::Result {
+fn cut(out: &mut dyn Write, max: usize, value: &dyn Debug) -> fmt::Result {
     let mut excerpt = Excerpt {
         out,
-        left: most,
+        left: max,
         is_cut: false,
     };
     match write!(excerpt, "{value:?}") {

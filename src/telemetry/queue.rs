@@ -216,13 +216,13 @@ mod tests {
         disk.wait_for("before\n");
         disk.set_full(true);
         let line = format!("{}\n", "x".repeat(1023));
-        let most = MAX_WAITING / line.len();
+        let max = MAX_WAITING / line.len();
         // One is taken by the writer, which then waits for room.
         queue.push(line.as_bytes());
         while !queue.state().waiting.is_empty() {
             thread::yield_now();
         }
-        for _ in 0..most + 5 {
+        for _ in 0..max + 5 {
             queue.push(line.as_bytes());
         }
         disk.set_full(false);
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(text.lines().next(), Some("before"));
         assert_eq!(
             text.lines().filter(|line| line.len() == 1023).count(),
-            most + 1
+            max + 1
         );
         assert!(text.lines().rev().nth(1).unwrap().contains("dropped"));
     }

@@ -25,11 +25,11 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::places::Place;
+use super::permits::ConnectionPermit;
 use super::socket::Socket;
 use super::{Running, UserId, Worker};
 use crate::app::App;
-use crate::hub::{Address, Answers, Channel, Full, Slot};
+use crate::hub::{Answers, Channel, ConnectionRef, Full, Slot};
 use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId};
 
 /// How long a client's messages are handled before others have their turn.
@@ -83,7 +83,7 @@ pub struct Upgraded {
     /// first frames.
     pub answer: Vec<u8>,
     /// Its place among all connections.
-    pub place: Place,
+    pub permit: ConnectionPermit,
 }
 
 /// On which terms a connection was let in.
@@ -117,7 +117,7 @@ pub struct Connection {
     worker: Rc<Worker>,
     unhandled: RefCell<Option<Box<Unhandled>>>,
     _slot: Option<Slot>,
-    _place: Place,
+    _permit: ConnectionPermit,
     _running: Running,
 }
 
@@ -129,7 +129,7 @@ impl Connection {
             tls,
             leftover,
             answer,
-            place,
+            permit,
         } = upgraded;
         let config = WebSocketConfig::default()
             .read_buffer_size(0)
@@ -165,7 +165,7 @@ impl Connection {
             worker: Rc::clone(worker),
             unhandled: RefCell::default(),
             _slot: admission.slot,
-            _place: place,
+            _permit: permit,
             _running: worker.running(),
         }
     }
@@ -191,8 +191,8 @@ impl Connection {
     }
 
     /// Where it lives.
-    pub fn address(&self) -> Address {
-        Address {
+    pub fn address(&self) -> ConnectionRef {
+        ConnectionRef {
             worker: self.worker.index,
             key: self.socket.key.get(),
             id: self.socket.id,
@@ -200,11 +200,11 @@ impl Connection {
     }
 
     /// It has signed in, or joined a channel that takes a signature.
-    pub fn is_authorized(&self) {
+    pub fn lift_authorization_deadline(&self) {
         self.socket.authorize_within(None);
     }
 
-    /// Joins a channel, as `member` if it is a presence channel, and gives back
+    /// Joins a channel, as `member` if it is a presence channel, and returns
     /// what to answer. If it had joined before, nothing changes, and the answer goes
     /// out in the channel's order; at most one such answer is pending.
     pub fn subscribe(
@@ -221,9 +221,9 @@ impl Connection {
                 return Ok([None, None]);
             }
         }
-        let most = app.max_subscriptions;
-        if self.socket.subscriptions.borrow().len() >= most {
-            return Err(SubscribeError::TooMany(most));
+        let max = app.max_subscriptions;
+        if self.socket.subscriptions.borrow().len() >= max {
+            return Err(SubscribeError::TooMany(max));
         }
         let joined = hub.subscribe(app, name, self.address(), member)?;
         self.worker.fanout.add(&joined, &self.socket, member);
@@ -354,7 +354,7 @@ impl Connection {
             left.input.extend_from_slice(input);
             return;
         }
-        self.socket.hear(Instant::now());
+        self.socket.note_activity(Instant::now());
         self.parse(input, began, each);
     }
 
@@ -372,7 +372,7 @@ impl Connection {
             self.leave_unhandled(Some(text), &left.input);
             return;
         }
-        self.socket.hear(Instant::now());
+        self.socket.note_activity(Instant::now());
         self.parse(&left.input, began, each);
     }
 
@@ -480,12 +480,12 @@ impl Worker {
             .fanout
             .remove(channel.id(), socket)
             .and_then(|subscriber| subscriber.user);
-        let seat = Address {
+        let connection = ConnectionRef {
             worker: self.index,
             key: socket.key.get(),
             id: socket.id,
         };
         self.hub
-            .leave(channel, seat, user.as_ref().map(|user| &*user.text));
+            .leave(channel, connection, user.as_ref().map(|user| &*user.text));
     }
 }

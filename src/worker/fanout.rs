@@ -20,7 +20,7 @@ use super::backlog::Backlog;
 use super::lanes::Lanes;
 use super::outbox::{Outgoing, is_large};
 use super::socket::Socket;
-use crate::hub::{Address, Audience, Cast, Joined, Letter};
+use crate::hub::{Broadcast, ConnectionRef, Joined, Recipients, WorkerMessage};
 use crate::protocol::{CloseReason, Frame, Member};
 
 /// Sockets written between two turns of the event loop. 16 and 64 were about as
@@ -178,32 +178,34 @@ impl FanOut {
         removed
     }
 
-    /// Appends a message to the out-buffers of its subscribers. Gives back how many
+    /// Appends a message to the out-buffers of its subscribers. Returns how many
     /// there are, and those that do not read what they have.
     fn append(
         &self,
-        cast: &Cast,
+        broadcast: &Broadcast,
         max_backlog: usize,
         backlog: &Rc<Backlog>,
     ) -> (usize, Vec<Rc<Socket>>) {
         let channels = self.channels.borrow();
-        let Some(subscribers) = channels.get(&cast.channel) else {
+        let Some(subscribers) = channels.get(&broadcast.channel) else {
             return (0, Vec::new());
         };
         let mut queues = self.queues.borrow_mut();
-        let frame = Outgoing::new(&cast.frame, backlog);
+        let frame = Outgoing::new(&broadcast.frame, backlog);
         let late = |to: &Subscriber, queue: &mut Queue| {
             let fits = self.append_to(&to.socket, &frame, max_backlog, queue);
             (!fits).then(|| Rc::clone(&to.socket))
         };
-        if let Audience::Only(address) | Audience::Welcome(address) = cast.to {
+        if let Recipients::Only(address) | Recipients::Welcome(address) = broadcast.to {
             let to = subscribers
                 .get(&address.key)
                 .filter(|to| to.socket.id == address.id);
-            match (to, cast.to) {
-                (Some(to), Audience::Welcome(_)) => to.after.set(to.after.get().min(cast.seq)),
+            match (to, broadcast.to) {
+                (Some(to), Recipients::Welcome(_)) => {
+                    to.after.set(to.after.get().min(broadcast.seq))
+                }
                 (Some(to), _) => {
-                    let subscriber = (cast.channel, to.socket.key.get());
+                    let subscriber = (broadcast.channel, to.socket.key.get());
                     let mut answers = self.further_answers.borrow_mut();
                     if let Some(answer) = answers.get_mut(&subscriber) {
                         *answer = FurtherAnswer::Appended;
@@ -218,10 +220,12 @@ impl FanOut {
                     .collect(),
             );
         }
-        let queue = queues.for_audience_of(subscribers.len());
+        let queue = queues.for_recipients_of(subscribers.len());
         let too_slow = subscribers
             .values()
-            .filter(|to| cast.seq > to.after.get() && cast.to != Audience::Except(to.socket.id))
+            .filter(|to| {
+                broadcast.seq > to.after.get() && broadcast.to != Recipients::Except(to.socket.id)
+            })
             .filter_map(|to| late(to, queue))
             .collect();
         (subscribers.len(), too_slow)
@@ -257,10 +261,10 @@ impl FanOut {
     }
 
     /// Writes the next touched sockets, each once: a slice of those that small
-    /// channels touched, then a slice of the others. Gives back whether there are more.
+    /// channels touched, then a slice of the others. Returns whether there are more.
     fn flush_slice(&self) -> bool {
-        for (urgent, most) in [(true, URGENT_SLICE), (false, SLICE)] {
-            for _ in 0..most {
+        for (urgent, max) in [(true, URGENT_SLICE), (false, SLICE)] {
+            for _ in 0..max {
                 let next = self.queues.borrow_mut().get(urgent).next();
                 let Some(socket) = next else { break };
                 self.waiting.set(self.waiting.get() - socket.queued.take());
@@ -280,7 +284,7 @@ impl FanOut {
 }
 
 impl Queues {
-    fn for_audience_of(&mut self, subscribers: usize) -> &mut Queue {
+    fn for_recipients_of(&mut self, subscribers: usize) -> &mut Queue {
         self.get(subscribers <= SLICE)
     }
 
@@ -317,10 +321,10 @@ impl Worker {
     pub(super) async fn fan_out(self: Rc<Self>) {
         let inbox = self.hub.inbox(self.index);
         let mut lanes = Lanes::default();
-        let mut letters = VecDeque::new();
+        let mut messages = VecDeque::new();
         loop {
-            letters.extend(inbox.take());
-            let done = self.turn(&mut letters, &mut lanes);
+            messages.extend(inbox.take());
+            let done = self.turn(&mut messages, &mut lanes);
             inbox.release(done);
             self.fanout.settle(&self.backlog);
             let is_more = self.fanout.flush_slice();
@@ -328,35 +332,37 @@ impl Worker {
             if is_more || !lanes.is_empty() {
                 tokio::task::yield_now().await;
             } else {
-                letters = poll_fn(|cx| inbox.poll_take(cx)).await;
+                messages = poll_fn(|cx| inbox.poll_take(cx)).await;
             }
         }
     }
 
-    /// Opens all letters, and delivers as many messages as one turn may. Gives back
+    /// Opens all letters, and delivers as many messages as one turn may. Returns
     /// the cost of those that are done.
-    fn turn(&self, letters: &mut VecDeque<Letter>, lanes: &mut Lanes) -> usize {
+    fn turn(&self, messages: &mut VecDeque<WorkerMessage>, lanes: &mut Lanes) -> usize {
         let (mut done, mut deliveries, mut in_a_row) = (0, 0, 0);
         let max_waiting = MAX_WAITING.min(self.limits.max_total_backlog / 2 / self.workers);
-        let has_time = |deliveries, cast: &Cast| {
+        let has_time = |deliveries, broadcast: &Broadcast| {
             // Small messages do not wait for what large ones have to write.
-            let large = match is_large(&cast.frame) {
+            let large = match is_large(&broadcast.frame) {
                 true => self.fanout.waiting_large.get(),
                 false => 0,
             };
             deliveries < TURN && self.fanout.waiting.get() + large <= max_waiting
         };
-        for letter in letters.drain(..) {
-            let cost = letter.cost();
-            match letter {
-                Letter::Cast(cast) if lanes.holds(cast.channel) || !has_time(deliveries, &cast) => {
+        for message in messages.drain(..) {
+            let cost = message.cost();
+            match message {
+                WorkerMessage::Broadcast(broadcast)
+                    if lanes.holds(broadcast.channel) || !has_time(deliveries, &broadcast) =>
+                {
                     // It is done, and counted, when its turn comes.
-                    lanes.push(cast);
+                    lanes.push(broadcast);
                     continue;
                 }
-                Letter::Cast(cast) => deliveries += self.deliver(&cast),
-                Letter::Direct(address, frame) => self.send_to(address, &frame),
-                Letter::Close(address, reason) => {
+                WorkerMessage::Broadcast(broadcast) => deliveries += self.deliver(&broadcast),
+                WorkerMessage::Direct(address, frame) => self.send_to(address, &frame),
+                WorkerMessage::Close(address, reason) => {
                     if let Some(socket) = self.socket_at(address) {
                         self.close(&socket, reason);
                     }
@@ -375,10 +381,10 @@ impl Worker {
                 (passed_over, in_a_row) = (passed_over + 1, 0);
                 continue;
             }
-            let Some(cast) = lanes.pop() else { break };
+            let Some(broadcast) = lanes.pop() else { break };
             passed_over = 0;
-            done += cast.cost();
-            let count = self.deliver(&cast);
+            done += broadcast.cost();
+            let count = self.deliver(&broadcast);
             deliveries += count;
             in_a_row += count;
             if in_a_row >= IN_A_ROW {
@@ -389,26 +395,26 @@ impl Worker {
         done
     }
 
-    /// Gives back what it took: the number of deliveries, and one for itself.
-    fn deliver(&self, cast: &Cast) -> usize {
+    /// Returns what it took: the number of deliveries, and one for itself.
+    fn deliver(&self, broadcast: &Broadcast) -> usize {
         let (deliveries, too_slow) =
             self.fanout
-                .append(cast, self.limits.max_backlog, &self.backlog);
+                .append(broadcast, self.limits.max_backlog, &self.backlog);
         for socket in too_slow {
             self.close(&socket, CloseReason::TooSlow);
         }
         deliveries + 1
     }
 
-    fn send_to(&self, address: Address, frame: &Frame) {
+    fn send_to(&self, address: ConnectionRef, frame: &Frame) {
         let socket = self.socket_at(address).filter(|socket| socket.is_open());
         let Some(socket) = socket else { return };
-        let most = self.limits.max_backlog;
+        let max = self.limits.max_backlog;
         let mut queues = self.fanout.queues.borrow_mut();
         let frame = Outgoing::new(frame, &self.backlog);
         let fits = self
             .fanout
-            .append_to(&socket, &frame, most, queues.get(true));
+            .append_to(&socket, &frame, max, queues.get(true));
         drop(queues);
         if !fits {
             self.close(&socket, CloseReason::TooSlow);

@@ -4,11 +4,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::hub::Cast;
+use crate::hub::Broadcast;
 
 #[derive(Default)]
 pub(super) struct Lanes {
-    by_channel: HashMap<u64, VecDeque<Cast>>,
+    by_channel: HashMap<u64, VecDeque<Broadcast>>,
     /// Channels that have something waiting; the first one's turn is now.
     turn: VecDeque<u64>,
 }
@@ -23,12 +23,12 @@ impl Lanes {
         self.by_channel.contains_key(&channel)
     }
 
-    pub(super) fn push(&mut self, cast: Cast) {
-        let lane = self.by_channel.entry(cast.channel).or_default();
+    pub(super) fn push(&mut self, broadcast: Broadcast) {
+        let lane = self.by_channel.entry(broadcast.channel).or_default();
         if lane.is_empty() {
-            self.turn.push_back(cast.channel);
+            self.turn.push_back(broadcast.channel);
         }
-        lane.push_back(cast);
+        lane.push_back(broadcast);
     }
 
     /// Channels that have something waiting.
@@ -37,20 +37,20 @@ impl Lanes {
     }
 
     /// The message that [`Self::pop`] would return.
-    pub(super) fn peek(&self) -> Option<&Cast> {
+    pub(super) fn peek(&self) -> Option<&Broadcast> {
         self.by_channel.get(self.turn.front()?)?.front()
     }
 
     /// The next message of the channel whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<Cast> {
+    pub(super) fn pop(&mut self) -> Option<Broadcast> {
         let channel = *self.turn.front()?;
         let lane = self.by_channel.get_mut(&channel)?;
-        let cast = lane.pop_front();
+        let broadcast = lane.pop_front();
         if lane.is_empty() {
             self.by_channel.remove(&channel);
             self.turn.pop_front();
         }
-        cast
+        broadcast
     }
 
     /// The next channel's turn.
@@ -64,25 +64,25 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::Audience;
+    use crate::hub::Recipients;
     use crate::protocol::message;
 
     #[test]
     fn each_channel_keeps_its_order_and_they_take_turns() {
-        let cast = |channel, seq| Cast {
+        let broadcast = |channel, seq| Broadcast {
             channel,
             seq,
             frame: message::ping(),
-            to: Audience::All,
+            to: Recipients::All,
         };
         let mut lanes = Lanes::default();
         for (channel, seq) in [(1, 1), (1, 2), (1, 3), (2, 1), (1, 4)] {
-            lanes.push(cast(channel, seq));
+            lanes.push(broadcast(channel, seq));
         }
         assert!(lanes.holds(2) && !lanes.holds(3));
         let mut order = Vec::new();
-        while let Some(cast) = lanes.pop() {
-            order.push((cast.channel, cast.seq));
+        while let Some(broadcast) = lanes.pop() {
+            order.push((broadcast.channel, broadcast.seq));
             lanes.rotate();
         }
         assert_eq!(order, [(1, 1), (2, 1), (1, 2), (1, 3), (1, 4)]);

@@ -10,13 +10,13 @@
 //! What a client sends is read by a task of its own ([`Connection`]), which the
 //! layer above drives. Heartbeats cost nothing while nothing is due (`wheel`).
 
+mod acceptor;
 mod backlog;
 mod connection;
 mod fanout;
-mod intake;
 mod lanes;
 mod outbox;
-mod places;
+mod permits;
 mod socket;
 mod wheel;
 
@@ -35,18 +35,18 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::hub::{Address, Hub};
+use crate::hub::{ConnectionRef, Hub};
 use crate::protocol::{CloseReason, SocketId};
+use acceptor::{Acceptor, ConnectionSource};
 use backlog::Backlog;
 use fanout::FanOut;
-use intake::{Door, Intake};
 use socket::Socket;
 use wheel::Wheel;
 
+pub use acceptor::Incoming;
 pub use connection::{Admission, Connection, Handled, Received, Upgraded};
 pub use fanout::UserId;
-pub use intake::Incoming;
-pub use places::{Idle, Place, Places, Waiter, network};
+pub use permits::{ConnectionPermit, ConnectionPermits, Idle, Waiter, network};
 
 /// Bytes read from a socket at a time, into a buffer that all sockets of a worker share.
 const READ_BYTES: usize = 32 * 1024;
@@ -79,7 +79,7 @@ pub struct Worker {
     /// How many workers there are.
     workers: usize,
     shutdown: watch::Receiver<bool>,
-    places: Arc<Places>,
+    permits: Arc<ConnectionPermits>,
     idle: Idle,
     sockets: RefCell<Slab<Rc<Socket>>>,
     fanout: FanOut,
@@ -87,8 +87,8 @@ pub struct Worker {
     scratch: RefCell<Box<[u8]>>,
     tasks: Cell<usize>,
     /// What ended connections have left, to be dropped in slices.
-    remains: RefCell<VecDeque<Box<dyn Any>>>,
-    mourning: Notify,
+    dropped: RefCell<VecDeque<Box<dyn Any>>>,
+    drop_ready: Notify,
     /// Random bits for socket ids, which the system gives out many at a time.
     random: RefCell<Vec<u64>>,
 }
@@ -123,15 +123,15 @@ pub struct Setup {
     /// Becomes true when they have to stop.
     pub shutdown: watch::Receiver<bool>,
     /// Places for connections.
-    pub places: Arc<Places>,
+    pub permits: Arc<ConnectionPermits>,
     /// What is done with a connection.
     pub serve: Arc<Serve>,
 }
 
 /// Tells the pool that its thread ends with a panic.
-struct Alarm(Arc<Notify>);
+struct PanicNotifier(Arc<Notify>);
 
-impl Drop for Alarm {
+impl Drop for PanicNotifier {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.notify_one();
@@ -151,13 +151,15 @@ impl Pool {
             backlog: Backlog::total(setup.limits.max_total_backlog),
             broken: Arc::new(Notify::new()),
         };
-        let (senders, receivers) = intake::queues(count - 1);
+        let (senders, receivers) = acceptor::queues(count - 1);
         for (index, queue) in receivers.into_iter().enumerate() {
-            pool.start_worker((index + 1, count), setup, move || Ok(Intake::Queue(queue)))?;
+            pool.start_worker((index + 1, count), setup, move || {
+                Ok(ConnectionSource::Queue(queue))
+            })?;
         }
-        let places = Arc::clone(&setup.places);
+        let permits = Arc::clone(&setup.permits);
         pool.start_worker((0, count), setup, move || {
-            Door::new(listener, senders, places).map(Intake::Door)
+            Acceptor::new(listener, senders, permits).map(ConnectionSource::Acceptor)
         })?;
         Ok(pool)
     }
@@ -167,12 +169,12 @@ impl Pool {
         &mut self,
         (index, workers): (usize, usize),
         setup: &Setup,
-        intake: impl FnOnce() -> io::Result<Intake> + Send + 'static,
+        source: impl FnOnce() -> io::Result<ConnectionSource> + Send + 'static,
     ) -> io::Result<()> {
         let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
         let setup = setup.clone();
         let backlog = Arc::clone(&self.backlog);
-        let alarm = Alarm(Arc::clone(&self.broken));
+        let alarm = PanicNotifier(Arc::clone(&self.broken));
         let thread = thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
@@ -181,19 +183,19 @@ impl Pool {
                     .enable_all()
                     .build_local(LocalOptions::default());
                 let started = runtime.and_then(|runtime| {
-                    let intake = {
+                    let source = {
                         let _inside = runtime.enter();
-                        intake()?
+                        source()?
                     };
-                    Ok((runtime, intake))
+                    Ok((runtime, source))
                 });
                 match started {
-                    Ok((runtime, intake)) => {
+                    Ok((runtime, source)) => {
                         // Whoever waits for it is there until it has heard.
                         let _ = ready.send(Ok(()));
                         let serve = Arc::clone(&setup.serve);
                         let worker = Worker::new((index, workers), setup, &backlog);
-                        runtime.block_on(worker.run(intake, &*serve));
+                        runtime.block_on(worker.run(source, &*serve));
                     }
                     Err(error) => _ = ready.send(Err(error)),
                 }
@@ -240,15 +242,15 @@ impl Worker {
             backlog: Backlog::for_worker(backlog),
             workers,
             shutdown: setup.shutdown,
-            places: setup.places,
+            permits: setup.permits,
             idle: Idle::new(),
             sockets: RefCell::default(),
             fanout: FanOut::default(),
             wheel: RefCell::new(Wheel::new()),
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
             tasks: Cell::new(0),
-            remains: RefCell::default(),
-            mourning: Notify::new(),
+            dropped: RefCell::default(),
+            drop_ready: Notify::new(),
             random: RefCell::default(),
         })
     }
@@ -275,21 +277,21 @@ impl Worker {
         Running(Rc::clone(self))
     }
 
-    async fn run(self: Rc<Self>, mut intake: Intake, serve: &Serve) {
+    async fn run(self: Rc<Self>, mut source: ConnectionSource, serve: &Serve) {
         let mut fan_out = tokio::task::spawn_local(Rc::clone(&self).fan_out());
         let mut beat = tokio::task::spawn_local(Rc::clone(&self).beat());
         let mut reap = tokio::task::spawn_local(Rc::clone(&self).reap());
         let mut shutdown = self.shutdown.clone();
         loop {
             tokio::select! {
-                next = intake.next() => {
+                next = source.next() => {
                     let Some(incoming) = next else { break };
-                    if self.places.are_short() {
+                    if self.permits.are_short() {
                         self.idle.evict_longest(SHORT_WAIT);
                     }
                     serve(Rc::clone(&self), incoming);
                 }
-                () = self.places.asked() => {
+                () = self.permits.asked() => {
                     self.idle.evict_longest(Duration::ZERO);
                 }
                 _ = shutdown.wait_for(|down| *down) => break,
@@ -299,7 +301,7 @@ impl Worker {
                 _ = &mut reap => panic!("the reaper has ended"),
             }
         }
-        drop(intake);
+        drop(source);
         self.close_all().await;
     }
 
@@ -336,21 +338,21 @@ impl Worker {
 
     /// Lets go of a connection that has ended and of what belongs to it. Not at
     /// once: when thousands end at one moment, the others are not to wait.
-    pub fn bury(&self, remains: impl Any) {
-        self.remains.borrow_mut().push_back(Box::new(remains));
-        self.mourning.notify_one();
+    pub fn defer_drop(&self, dropped: impl Any) {
+        self.dropped.borrow_mut().push_back(Box::new(dropped));
+        self.drop_ready.notify_one();
     }
 
     /// Drops what ended connections have left, in slices between which the event
     /// loop turns: leaving channels and closing sockets takes time.
     async fn reap(self: Rc<Self>) {
         loop {
-            self.mourning.notified().await;
+            self.drop_ready.notified().await;
             loop {
                 let slice: Vec<Box<dyn Any>> = {
-                    let mut remains = self.remains.borrow_mut();
-                    let count = remains.len().min(32);
-                    remains.drain(..count).collect()
+                    let mut dropped = self.dropped.borrow_mut();
+                    let count = dropped.len().min(32);
+                    dropped.drain(..count).collect()
                 };
                 if slice.is_empty() {
                     break;
@@ -370,7 +372,7 @@ impl Worker {
             let now = seconds.tick().await;
             let due = self.wheel.borrow_mut().turn();
             for (at, (key, id)) in due.into_iter().enumerate() {
-                if let Some(socket) = self.socket_at(Address {
+                if let Some(socket) = self.socket_at(ConnectionRef {
                     worker: self.index,
                     key,
                     id,
@@ -408,7 +410,7 @@ impl Worker {
         SocketId::from_random(random.pop().expect("it was filled"))
     }
 
-    fn socket_at(&self, address: Address) -> Option<Rc<Socket>> {
+    fn socket_at(&self, address: ConnectionRef) -> Option<Rc<Socket>> {
         self.sockets
             .borrow()
             .get(address.key)

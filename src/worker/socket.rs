@@ -65,7 +65,7 @@ pub(super) struct Socket {
     pub(super) key: Cell<usize>,
     /// Of the task that reads.
     waker: RefCell<Option<Waker>>,
-    heard: Cell<Instant>,
+    last_activity: Cell<Instant>,
     pinged: Cell<Option<Instant>>,
     ping_interval: Duration,
     /// Until when it has to have authorised itself, if it has to.
@@ -130,7 +130,7 @@ impl Socket {
             phase: Cell::new(Phase::Open),
             waker: RefCell::default(),
             ping_interval,
-            heard: Cell::new(Instant::now()),
+            last_activity: Cell::new(Instant::now()),
             pinged: Cell::new(None),
             is_paused: Cell::new(false),
             authorize_by: Cell::new(None),
@@ -207,8 +207,8 @@ impl Socket {
     }
 
     /// Notes a sign of life.
-    pub(super) fn hear(&self, now: Instant) {
-        self.heard.set(now);
+    pub(super) fn note_activity(&self, now: Instant) {
+        self.last_activity.set(now);
         self.pinged.set(None);
     }
 
@@ -238,7 +238,7 @@ impl Socket {
             allowed.saturating_sub(now.saturating_duration_since(since))
         };
         match (self.phase.get(), self.pinged.get()) {
-            (Phase::Open, None) => match left(self.heard.get(), self.ping_interval) {
+            (Phase::Open, None) => match left(self.last_activity.get(), self.ping_interval) {
                 // The next look would come too late.
                 left if left < BEAT.min(self.ping_interval / 2) => Health::Silent,
                 left => fine(left),

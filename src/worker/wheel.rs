@@ -36,7 +36,7 @@ impl Wheel {
         self.slots[slot].push((key, id));
     }
 
-    /// One second has passed: gives back who is due.
+    /// One second has passed: returns who is due.
     pub(super) fn turn(&mut self) -> Vec<(usize, SocketId)> {
         self.position = (self.position + 1) % SLOTS;
         std::mem::take(&mut self.slots[self.position])

@@ -10,7 +10,7 @@ use crate::app::Rate;
 use crate::worker::network;
 
 /// Addresses that are remembered before those without news are forgotten.
-const MOST_ADDRESSES: usize = 10_000;
+const MAX_ADDRESSES: usize = 10_000;
 
 /// A limit on new connections per second and address.
 #[derive(Debug)]
@@ -41,9 +41,9 @@ impl Arrivals {
             .by_address
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST_ADDRESSES && !known.contains_key(&network) {
+        if known.len() >= MAX_ADDRESSES && !known.contains_key(&network) {
             known.retain(|_, bucket| !bucket.is_full(now));
-            if known.len() >= MOST_ADDRESSES {
+            if known.len() >= MAX_ADDRESSES {
                 return false;
             }
         }

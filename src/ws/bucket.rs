@@ -24,9 +24,9 @@ impl Bucket {
 
     /// Takes one; false if there is none.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        let most = f64::from(self.rate.count);
+        let max = f64::from(self.rate.count);
         let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens = (self.tokens + elapsed * most / self.rate.per.as_secs_f64()).min(most);
+        self.tokens = (self.tokens + elapsed * max / self.rate.per.as_secs_f64()).min(max);
         self.filled = now;
         let enough = self.tokens >= 1.0;
         if enough {
@@ -37,9 +37,9 @@ impl Bucket {
 
     /// Whether nothing is missing: a new one would be the same.
     pub(super) fn is_full(&self, now: Instant) -> bool {
-        let most = f64::from(self.rate.count);
+        let max = f64::from(self.rate.count);
         let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens + elapsed * most / self.rate.per.as_secs_f64() >= most
+        self.tokens + elapsed * max / self.rate.per.as_secs_f64() >= max
     }
 }
 

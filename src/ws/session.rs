@@ -94,7 +94,7 @@ pub fn run(
         session.log_end(reason);
         session.hub.closes().count(reason);
         let worker = Rc::clone(connection.worker());
-        worker.bury(session);
+        worker.defer_drop(session);
     }
 }
 
@@ -251,7 +251,7 @@ impl Session {
                 Err(refused("The connection is signed in as another user"))
             };
         }
-        self.connection.is_authorized();
+        self.connection.lift_authorization_deadline();
         tracing::debug!(app = self.app.id, %socket_id, user = &*user.member.id, "signed in");
         let cut = user.watchlist_cut;
         let address = self.connection.address();

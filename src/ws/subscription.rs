@@ -66,7 +66,7 @@ fn may_join(
         return Ok((name, None));
     }
     verify(session, channel, auth, channel_data)?;
-    session.connection.is_authorized();
+    session.connection.lift_authorization_deadline();
     if !name.kind().is_presence() {
         return Ok((name, None));
     }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use resound::hub::{Address, Note};
+use resound::hub::{ClusterUpdate, ConnectionRef};
 use resound::protocol::{ChannelName, SocketId};
 use serde_json::{Value, json};
 
@@ -214,8 +214,8 @@ fn server_on(redis: &Redis) -> TestServer {
     TestServer::with(&all)
 }
 
-fn seat() -> Address {
-    Address {
+fn connection_ref() -> ConnectionRef {
+    ConnectionRef {
         worker: 0,
         key: usize::MAX,
         id: SocketId::from_random(1),
@@ -226,8 +226,13 @@ fn seat() -> Address {
 /// False if the link was quicker.
 fn unheard(server: &TestServer, act: impl FnOnce(&TestServer)) -> bool {
     act(server);
-    let taken = server.hub.relay().unwrap().take(100, usize::MAX);
-    let is_topic = |note: &Note| matches!(note, Note::Listen { .. } | Note::Unlisten(_));
+    let taken = server.hub.cluster_queue().unwrap().take(100, usize::MAX);
+    let is_topic = |note: &ClusterUpdate| {
+        matches!(
+            note,
+            ClusterUpdate::Listen { .. } | ClusterUpdate::Unlisten(_)
+        )
+    };
     taken.iter().any(|(_, note)| is_topic(note))
 }
 
@@ -253,12 +258,14 @@ fn a_node_that_does_not_listen_to_what_it_has_to_says_so_and_mends_it() {
     while lost.len() < 3 {
         let name = names.next().unwrap();
         let subscribe = |server: &TestServer| {
-            let joined = server.hub.subscribe(&server.app, &name, seat(), None);
+            let joined = server
+                .hub
+                .subscribe(&server.app, &name, connection_ref(), None);
             lost.push((name.clone(), joined.unwrap()));
         };
         if !unheard(&server, subscribe) {
             let (_, joined) = lost.pop().unwrap();
-            server.hub.leave(&joined.channel, seat(), None);
+            server.hub.leave(&joined.channel, connection_ref(), None);
         }
     }
     let bus = |name: &str| format!("reverb:{{my-app-id/c/{name}}}");
@@ -281,7 +288,7 @@ fn a_node_that_does_not_listen_to_what_it_has_to_says_so_and_mends_it() {
 
     // And one that it was not told to leave.
     let kept = lost.iter().any(|(_, joined)| {
-        let leave = |server: &TestServer| server.hub.leave(&joined.channel, seat(), None);
+        let leave = |server: &TestServer| server.hub.leave(&joined.channel, connection_ref(), None);
         unheard(&server, leave)
     });
     assert!(kept, "the link was quicker three times");

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use resound::app::App;
 use resound::broker::Broker;
 use resound::config::Config;
-use resound::hub::{Address, Capacity, Hub};
+use resound::hub::{Capacity, ConnectionRef, Hub};
 use resound::protocol::{ChannelName, SocketId, message};
 use resound::worker::{
-    Admission, Connection, Handled, Limits, Places, Pool, Received, Setup, Upgraded,
+    Admission, Connection, ConnectionPermits, Handled, Limits, Pool, Received, Setup, Upgraded,
 };
 use resound::ws::session;
 use tokio::sync::watch;
@@ -66,7 +66,7 @@ impl Workers {
                 shutdown_grace: config.server.shutdown_grace,
             },
             shutdown: is_down,
-            places: Arc::new(Places::new(usize::MAX, usize::MAX, None)),
+            permits: Arc::new(ConnectionPermits::new(usize::MAX, usize::MAX, None)),
             serve: Arc::new(move |worker, incoming| {
                 let (app, peer) = (Arc::clone(&served), incoming.peer);
                 let admission = Admission {
@@ -80,7 +80,7 @@ impl Workers {
                     tls: None,
                     leftover: bytes::Bytes::new(),
                     answer: Vec::new(),
-                    place: incoming.place,
+                    permit: incoming.permit,
                 };
                 let connection = Connection::new(&worker, upgraded, admission);
                 serve(connection, app, peer, broker.clone());
@@ -94,7 +94,7 @@ impl Workers {
             pool: Some(pool),
             down,
         };
-        let seat = Address {
+        let connection_ref = ConnectionRef {
             worker: STALLED,
             key: 0,
             id: SocketId::from_random(1),
@@ -102,7 +102,7 @@ impl Workers {
         let name = channel("stalled");
         workers
             .hub
-            .subscribe(&workers.app, &name, seat, None)
+            .subscribe(&workers.app, &name, connection_ref, None)
             .unwrap();
         workers
     }

@@ -4,7 +4,7 @@ use crate::support::{Client, Http, KEY, SECRET, TestServer, hmac};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-/// Subscribes as a member and gives back the answer.
+/// Subscribes as a member and returns the answer.
 fn join(client: &mut Client, channel: &str, data: &str) -> Value {
     ask(client, channel, data);
     client.next_json()

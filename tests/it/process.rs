@@ -1,4 +1,4 @@
-//! The server as a process of its own: what it holds, and what it gives back.
+//! The server as a process of its own: what it holds, and what it returns.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

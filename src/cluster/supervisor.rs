@@ -9,20 +9,20 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
-use super::batch::Outgoing;
-use super::dial::{DialError, Dialer, Shards};
-use super::names::Names;
-use super::nodes::Nodes;
-use super::numbers::Counting;
-use super::queries::{Others, Queries};
+use super::codec::Question;
+use super::connect::{ConnectError, Connector, Shards};
+use super::keys::Keys;
+use super::membership::Membership;
+use super::pipeline::Outgoing;
 use super::scripts::Scripts;
+use super::sequence::SequenceCounter;
 use super::session::Session;
 use super::status::{Status, add};
+use super::survey::{SurveyResult, Surveys};
 use super::topics::{Last, Topics};
-use super::wire::Question;
 use crate::app::Apps;
 use crate::config::Scaling;
-use crate::hub::{Hub, NodeId, Relay, Topic};
+use crate::hub::{ClusterQueue, Hub, NodeId, Topic};
 use crate::protocol::ChannelName;
 
 /// How often things are looked at.
@@ -41,7 +41,7 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) enum Ask {
     /// What other nodes know.
-    Others(Question, oneshot::Sender<Others>),
+    SurveyResult(Question, oneshot::Sender<SurveyResult>),
     /// Whether an application may have one more connection.
     Admit(usize, oneshot::Sender<bool>),
     /// The last event of a cache channel.
@@ -58,19 +58,19 @@ pub(super) enum End {
 }
 
 /// Everything that outlasts a session.
-pub(super) struct Link {
+pub(super) struct Supervisor {
     pub(super) hub: Arc<Hub>,
-    pub(super) relay: Arc<Relay>,
+    pub(super) queue: Arc<ClusterQueue>,
     pub(super) apps: Apps,
     pub(super) node: NodeId,
-    pub(super) names: Names,
+    pub(super) names: Keys,
     pub(super) scripts: Scripts,
     pub(super) status: Arc<Status>,
     pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) topics: Topics,
     /// [`super::topics::Entry::serial`] of the last one.
-    pub(super) serial: u64,
+    pub(super) entry_generation: u64,
     /// Topics that this node needs no more, until Redis has taken its facts out.
     pub(super) left: HashMap<Arc<str>, Topic>,
     /// Nodes that are not known to be alive and whose facts are there: since when, and
@@ -78,21 +78,21 @@ pub(super) struct Link {
     pub(super) suspects: HashMap<NodeId, (Instant, HashSet<Arc<str>>)>,
     /// Events of which it was said that they were dropped.
     pub(super) told_dropped: u64,
-    pub(super) nodes: Nodes,
-    pub(super) counting: Counting,
-    pub(super) queries: Queries,
+    pub(super) nodes: Membership,
+    pub(super) counting: SequenceCounter,
+    pub(super) queries: Surveys,
     /// Events of which it is not known whether Redis has them.
     pub(super) unsure: VecDeque<Outgoing>,
     pub(super) settings: Scaling,
 }
 
-impl Link {
+impl Supervisor {
     pub(super) fn lease(settings: &Scaling) -> Duration {
         settings.node_timeout * 3 / 4
     }
 
     /// Runs until the server stops. `shards` is the link that is already up, if it is.
-    pub(super) async fn run(mut self, dialer: Dialer, mut shards: Option<Shards>) {
+    pub(super) async fn run(mut self, dialer: Connector, mut shards: Option<Shards>) {
         let mut pause = PAUSES.0;
         let mut told: Option<(String, Instant)> = None;
         loop {
@@ -145,7 +145,7 @@ impl Link {
         }
         // They were taken out of the relay, whose bound holds for them, too.
         let (bytes, time) = (self.settings.buffer_bytes, self.settings.buffer_time);
-        let mut room = bytes.saturating_sub(self.relay.bytes());
+        let mut room = bytes.saturating_sub(self.queue.bytes());
         let mut dropped = 0;
         self.unsure.retain(|event| {
             let is_kept = event.since.elapsed() <= time && event.bytes <= room;
@@ -156,11 +156,11 @@ impl Link {
             }
             is_kept
         });
-        self.relay.count_dropped(dropped);
+        self.queue.count_dropped(dropped);
     }
 
     /// Connects, while what is alone is looked after. `Err(None)` when the server stops.
-    async fn dial_alone(&mut self, dialer: &Dialer) -> Result<Shards, Option<DialError>> {
+    async fn dial_alone(&mut self, dialer: &Connector) -> Result<Shards, Option<ConnectError>> {
         let mut dialing = Box::pin(dialer.dial());
         loop {
             tokio::select! {
@@ -185,12 +185,12 @@ impl Link {
                 _ = ticks.tick() => {
                     let wanted = self.hub.wanted_topics();
                     self.status.wanted.store(wanted, Ordering::Relaxed);
-                    self.relay.expire();
+                    self.queue.expire();
                     self.tell_dropped();
                     let time = self.settings.buffer_time;
                     let before = self.unsure.len();
                     self.unsure.retain(|event| event.since.elapsed() <= time);
-                    self.relay.count_dropped((before - self.unsure.len()) as u64);
+                    self.queue.count_dropped((before - self.unsure.len()) as u64);
                     for node in self.nodes.give_up_late(Instant::now()) {
                         self.forget(node);
                     }
@@ -201,7 +201,7 @@ impl Link {
 
     /// Says how many events were dropped since it was said last.
     pub(super) fn tell_dropped(&mut self) {
-        let dropped = self.relay.dropped();
+        let dropped = self.queue.dropped();
         if dropped > self.told_dropped {
             tracing::warn!(
                 events = dropped - self.told_dropped,
@@ -211,7 +211,7 @@ impl Link {
         }
     }
 
-    /// A node is gone. Gives back the Redis channels of the topics it had a part in.
+    /// A node is gone. Returns the Redis channels of the topics it had a part in.
     pub(super) fn forget(&mut self, node: NodeId) -> Vec<Arc<str>> {
         tracing::warn!(%node, "a node is gone; its members are taken out");
         self.queries.forget(node);

@@ -9,8 +9,8 @@ use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::sync::oneshot;
 
-use super::dial::Shards;
-use super::names;
+use super::connect::Shards;
+use super::keys;
 use super::topics::Last;
 use crate::hub::{Fact, NodeId};
 
@@ -44,7 +44,7 @@ pub(super) enum Expect {
 pub(super) struct Part {
     pub(super) bus: Arc<str>,
     /// [`super::topics::Entry::serial`] of the entry that asks.
-    pub(super) serial: u64,
+    pub(super) entry_generation: u64,
     /// Whether nothing more is to come.
     pub(super) is_last: bool,
 }
@@ -75,7 +75,7 @@ pub(super) struct Batch {
 pub(super) type Answers = Vec<RedisResult<Vec<Value>>>;
 
 /// A batch that was sent.
-pub(super) struct Flight {
+pub(super) struct InFlight {
     pub(super) answers: Pin<Box<dyn Future<Output = Answers> + Send>>,
     pub(super) expects: Vec<Vec<Expect>>,
     pub(super) events: Vec<Outgoing>,
@@ -97,7 +97,7 @@ impl Batch {
 
     /// Adds a command on `key`.
     pub(super) fn add(&mut self, shards: &Shards, key: &str, command: Cmd, expect: Expect) {
-        let server = shards.of_slot(names::slot(key));
+        let server = shards.of_slot(keys::slot(key));
         self.add_to(server, Arc::new(command), expect);
     }
 
@@ -115,7 +115,7 @@ impl Batch {
     }
 
     /// Sends everything, each server's commands in their order.
-    pub(super) fn send(self, shards: &Shards) -> Flight {
+    pub(super) fn send(self, shards: &Shards) -> InFlight {
         let mut sent = Vec::new();
         let mut expects = Vec::new();
         for (shard, (commands, expected)) in shards.servers.iter().zip(self.by_server) {
@@ -133,7 +133,7 @@ impl Batch {
                 connection.send_packed_commands(&pipeline, 0, count).await
             });
         }
-        Flight {
+        InFlight {
             answers: Box::pin(join_all(sent)),
             expects,
             events: self.events,

@@ -24,7 +24,7 @@ const TOLD: usize = 16;
 
 /// How many connections there are, and may be.
 #[derive(Debug)]
-pub struct Places {
+pub struct ConnectionPermits {
     taken: AtomicUsize,
     max: usize,
     /// From how many on they are short.
@@ -37,14 +37,14 @@ pub struct Places {
 
 /// A connection's place; given back when dropped.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
+pub struct ConnectionPermit {
+    permits: Arc<ConnectionPermits>,
     /// Boxed, since most have none and all are paid for.
     network: Option<Box<IpAddr>>,
     is_over_limit: bool,
 }
 
-impl Places {
+impl ConnectionPermits {
     /// `max` connections, of which `sockets` may be WebSockets; `max_per_address` from
     /// one address, loopback excepted: everybody behind a proxy on this machine is there.
     pub fn new(max: usize, sockets: usize, max_per_address: Option<usize>) -> Self {
@@ -62,7 +62,7 @@ impl Places {
 
     /// A place for a connection from `address`; `None` if it has far more than it may
     /// have. Whoever accepts connections asks [`Self::are_taken`] before.
-    pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         let (network, is_over_limit) = match self.max_per_address {
             Some(max) if !address.to_canonical().is_loopback() => {
                 let network = network(address);
@@ -71,8 +71,8 @@ impl Places {
             _ => (None, false),
         };
         self.taken.fetch_add(1, Ordering::Relaxed);
-        Some(Place {
-            places: Arc::clone(self),
+        Some(ConnectionPermit {
+            permits: Arc::clone(self),
             network,
             is_over_limit,
         })
@@ -117,18 +117,18 @@ impl Places {
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// Whether its address has more connections than it may have: it is only told so.
     pub fn is_over_limit(&self) -> bool {
         self.is_over_limit
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.places.taken.fetch_sub(1, Ordering::Relaxed);
+        self.permits.taken.fetch_sub(1, Ordering::Relaxed);
         let Some(network) = &self.network else { return };
-        let mut by_address = self.places.by_address();
+        let mut by_address = self.permits.by_address();
         if let Some(count) = by_address.get_mut(network) {
             *count -= 1;
             if *count == 0 {
@@ -251,42 +251,42 @@ impl Waiter {
 mod tests {
     use super::*;
 
-    fn places(max: usize, max_per_address: Option<usize>) -> Arc<Places> {
-        Arc::new(Places::new(max, max / 2, max_per_address))
+    fn permits(max: usize, max_per_address: Option<usize>) -> Arc<ConnectionPermits> {
+        Arc::new(ConnectionPermits::new(max, max / 2, max_per_address))
     }
 
     #[test]
     fn a_place_is_given_back() {
-        let places = places(4, None);
-        let take = || places.take("192.0.2.1".parse().unwrap());
-        let mut taken: Vec<Place> = (0..4).map(|_| take().unwrap()).collect();
-        assert!(places.are_short() && places.are_taken());
+        let permits = permits(4, None);
+        let take = || permits.take("192.0.2.1".parse().unwrap());
+        let mut taken: Vec<ConnectionPermit> = (0..4).map(|_| take().unwrap()).collect();
+        assert!(permits.are_short() && permits.are_taken());
         taken.truncate(3);
-        assert!(!places.are_short() && !places.are_taken());
+        assert!(!permits.are_short() && !permits.are_taken());
         drop(take().unwrap());
         taken.clear();
-        assert_eq!(places.taken.load(Ordering::Relaxed), 0);
+        assert_eq!(permits.taken.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn an_address_over_its_limit_is_told_so_and_far_over_it_is_closed() {
-        let places = places(1000, Some(2));
-        let take = |address: &str| places.take(address.parse().unwrap());
+        let permits = permits(1000, Some(2));
+        let take = |address: &str| permits.take(address.parse().unwrap());
         let one = ["2001:db8::1", "2001:db8::2", "2001:db8::ffff"];
         let taken = one.map(|address| take(address).unwrap());
         assert_eq!(
-            taken.each_ref().map(Place::is_over_limit),
+            taken.each_ref().map(ConnectionPermit::is_over_limit),
             [false, false, true]
         );
         assert!(!take("2001:db8:0:1::1").unwrap().is_over_limit());
-        let told: Vec<Place> = (1..TOLD).map(|_| take(one[0]).unwrap()).collect();
+        let told: Vec<ConnectionPermit> = (1..TOLD).map(|_| take(one[0]).unwrap()).collect();
         assert!(take(one[0]).is_none());
         drop((taken, told));
         assert!(!take(one[0]).unwrap().is_over_limit());
-        assert!(places.by_address().is_empty());
+        assert!(permits.by_address().is_empty());
         for loopback in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
-            let taken: Vec<Place> = (0..50).map(|_| take(loopback).unwrap()).collect();
-            assert!(taken.iter().all(|place| !place.is_over_limit()));
+            let taken: Vec<ConnectionPermit> = (0..50).map(|_| take(loopback).unwrap()).collect();
+            assert!(taken.iter().all(|permit| !permit.is_over_limit()));
         }
         let mapped = ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"];
         let taken = mapped.map(|address| take(address).unwrap());

@@ -14,11 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError::{Closed, Full};
 
-use super::places::{Place, Places};
+use super::permits::{ConnectionPermit, ConnectionPermits};
 use crate::telemetry::limit::limited;
 
 /// A connection that is in no event loop.
-type Accepted = (std::net::TcpStream, SocketAddr, Place);
+type Accepted = (std::net::TcpStream, SocketAddr, ConnectionPermit);
 
 /// Accepted connections that may wait for a worker.
 const QUEUE: usize = 1024;
@@ -33,16 +33,16 @@ pub struct Incoming {
     /// Where it comes from.
     pub peer: SocketAddr,
     /// Its place among all connections.
-    pub place: Place,
+    pub permit: ConnectionPermit,
 }
 
-pub(super) enum Intake {
-    Door(Door),
+pub(super) enum ConnectionSource {
+    Acceptor(Acceptor),
     Queue(mpsc::Receiver<Accepted>),
 }
 
 /// The listening socket.
-pub(super) struct Door {
+pub(super) struct Acceptor {
     listener: TcpListener,
     /// Of the other workers.
     queues: Vec<mpsc::Sender<Accepted>>,
@@ -50,7 +50,7 @@ pub(super) struct Door {
     turn: usize,
     /// Accepted since the worker last looked after its others.
     in_a_row: usize,
-    places: Arc<Places>,
+    permits: Arc<ConnectionPermits>,
     /// Since when all places are taken.
     full_since: Option<Instant>,
 }
@@ -60,17 +60,17 @@ pub(super) fn queues(count: usize) -> (Vec<mpsc::Sender<Accepted>>, Vec<mpsc::Re
     (0..count).map(|_| mpsc::channel(QUEUE)).unzip()
 }
 
-impl Intake {
+impl ConnectionSource {
     /// The next connection of this worker; `None` if there will be no more.
     pub(super) async fn next(&mut self) -> Option<Incoming> {
         let queue = match self {
-            Self::Door(door) => return Some(door.next().await),
+            Self::Acceptor(acceptor) => return Some(acceptor.next().await),
             Self::Queue(queue) => queue,
         };
         loop {
-            let (stream, peer, place) = queue.recv().await?;
+            let (stream, peer, permit) = queue.recv().await?;
             match TcpStream::from_std(stream) {
-                Ok(tcp) => return Some(Incoming { tcp, peer, place }),
+                Ok(tcp) => return Some(Incoming { tcp, peer, permit }),
                 Err(error) => {
                     let text = "the connection cannot be watched; it is closed";
                     limited!(warn, text, None, { %peer, %error, }, text);
@@ -80,19 +80,19 @@ impl Intake {
     }
 }
 
-impl Door {
+impl Acceptor {
     /// Has to be called in the worker's runtime, which then watches the socket.
     pub(super) fn new(
         listener: std::net::TcpListener,
         queues: Vec<mpsc::Sender<Accepted>>,
-        places: Arc<Places>,
+        permits: Arc<ConnectionPermits>,
     ) -> io::Result<Self> {
         Ok(Self {
             listener: TcpListener::from_std(listener)?,
             queues,
             turn: 0,
             in_a_row: 0,
-            places,
+            permits,
             full_since: None,
         })
     }
@@ -106,13 +106,13 @@ impl Door {
             }
             self.wait_for_place().await;
             match self.listener.accept().await {
-                Ok((tcp, peer)) => match self.places.take(peer.ip()) {
-                    Some(place) => {
+                Ok((tcp, peer)) => match self.permits.take(peer.ip()) {
+                    Some(permit) => {
                         self.turn = (self.turn + 1) % (self.queues.len() + 1);
                         if self.turn == 0 {
-                            return Incoming { tcp, peer, place };
+                            return Incoming { tcp, peer, permit };
                         }
-                        self.hand_on(tcp, peer, place);
+                        self.hand_on(tcp, peer, permit);
                     }
                     None => {
                         let text = "closed a connection whose address has all that it may have \
@@ -135,13 +135,13 @@ impl Door {
     /// Waits while all places are taken, for idle connections that make room: those who
     /// connect meanwhile wait in the kernel's queue.
     async fn wait_for_place(&mut self) {
-        while self.places.are_taken() {
+        while self.permits.are_taken() {
             let since = *self.full_since.get_or_insert_with(Instant::now);
-            self.places.ask_for_one();
+            self.permits.ask_for_one();
             tokio::time::sleep(Duration::from_millis(1)).await;
             if since.elapsed() > Duration::from_secs(1) {
                 self.full_since = None;
-                let text = "cannot accept connections: for a second all places were taken by connections \
+                let text = "cannot accept connections: for a second all permits were taken by connections \
                             that are in use; raise the limit of open files (ulimit -Hn, LimitNOFILE)";
                 limited!(error, text, None, {}, text);
             }
@@ -151,9 +151,9 @@ impl Door {
 
     /// Gives a connection to the worker whose turn it is, or to the next that can
     /// take it; gives up, which closes it, if none of the others can: they have stalled.
-    fn hand_on(&mut self, stream: TcpStream, peer: SocketAddr, place: Place) {
+    fn hand_on(&mut self, stream: TcpStream, peer: SocketAddr, permit: ConnectionPermit) {
         let mut accepted = match stream.into_std() {
-            Ok(stream) => (stream, peer, place),
+            Ok(stream) => (stream, peer, permit),
             Err(error) => {
                 let text = "an accepted connection is lost";
                 limited!(warn, text, None, { %peer, %error, }, text);

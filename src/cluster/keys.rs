@@ -7,13 +7,13 @@ use crate::hub::{NodeId, Topic};
 pub(super) const SLOTS: u16 = 16_384;
 
 /// What everything is called.
-pub(super) struct Names {
+pub(super) struct Keys {
     namespace: String,
     apps: Apps,
 }
 
 /// The names of one topic, all in one slot.
-pub(super) struct TopicNames {
+pub(super) struct TopicKeys {
     /// Its Redis channel.
     pub(super) bus: String,
     /// The hash of its facts.
@@ -22,7 +22,7 @@ pub(super) struct TopicNames {
     pub(super) last: String,
 }
 
-impl Names {
+impl Keys {
     pub(super) fn new(namespace: &str, apps: &Apps) -> Self {
         Self {
             namespace: namespace.to_owned(),
@@ -43,9 +43,9 @@ impl Names {
         format!("{}:{{{}/{kind}/{name}}}", self.namespace, self.app_id(app))
     }
 
-    pub(super) fn of(&self, topic: &Topic) -> TopicNames {
+    pub(super) fn of(&self, topic: &Topic) -> TopicKeys {
         let bus = self.bus(topic);
-        TopicNames {
+        TopicKeys {
             facts: format!("{bus}:s"),
             last: format!("{bus}:e"),
             bus,
@@ -120,12 +120,12 @@ mod tests {
 
     #[test]
     fn all_names_of_a_topic_are_in_one_slot_whatever_its_name() {
-        let names = Names::new("reverb", &Apps::new(vec![app("a}b")]));
+        let names = Keys::new("reverb", &Apps::new(vec![app("a}b")]));
         for topic in [
             Topic::Channel(0, ChannelName::parse("presence-a", 100).unwrap()),
             Topic::User(0, "a}{b".into()),
         ] {
-            let TopicNames { bus, facts, last } = names.of(&topic);
+            let TopicKeys { bus, facts, last } = names.of(&topic);
             assert_eq!((slot(&facts), slot(&last)), (slot(&bus), slot(&bus)));
         }
     }

@@ -93,13 +93,13 @@ pub struct Question {
     /// The application's id.
     pub app: String,
     /// What is asked.
-    pub about: About,
+    pub about: Query,
 }
 
 /// What a question asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
-pub enum About {
+pub enum Query {
     /// How many connections there are.
     Connections,
     /// One channel; with the ids of its members or without.
@@ -380,7 +380,7 @@ mod tests {
                 users: vec![RawValue::from_string("\"7\"".to_owned()).unwrap()],
             }],
         };
-        let named = About::Channel {
+        let named = Query::Channel {
             name: "a".to_owned(),
             users: true,
         };
@@ -411,7 +411,7 @@ mod tests {
                     user: "\n".to_owned(),
                 },
             ),
-            Message::Ask(NODE, 5, question(About::Connections)),
+            Message::Ask(NODE, 5, question(Query::Connections)),
             Message::Ask(NODE, 6, question(named)),
             Message::Answer(NODE, 6, true, rows),
         ] {

@@ -19,20 +19,20 @@ use redis::{
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::names::SLOTS;
-use crate::config::scaling::{Place, Redis, RedisTls, Servers};
+use super::keys::SLOTS;
+use crate::config::scaling::{HostPort, Redis, RedisTls, Servers};
 
 /// How long connecting, and any answer, may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Messages, and bytes of them, that may wait to be handled before the link counts as
 /// broken.
-const MOST_PUSHED: usize = 65_536;
-const MOST_PUSHED_BYTES: usize = 64 << 20;
+const MAX_PUSHED: usize = 65_536;
+const MAX_PUSHED_BYTES: usize = 64 << 20;
 
 /// Why Redis cannot be used. The texts are for whoever configured it.
 #[derive(Debug, thiserror::Error)]
-pub enum DialError {
+pub enum ConnectError {
     /// A file of certificates cannot be used.
     #[error("scaling.{setting} = {path:?}: {error}", path = path.display())]
     File {
@@ -63,7 +63,7 @@ pub enum DialError {
     },
 }
 
-impl DialError {
+impl ConnectError {
     /// Whether trying again is of no use until somebody changes something.
     pub fn is_configuration(&self) -> bool {
         !matches!(self, Self::Unusable { .. })
@@ -104,7 +104,7 @@ impl DialError {
 }
 
 /// A master of a Redis Cluster, and the first and last slots that it serves.
-type Master = (Place, Vec<(u16, u16)>);
+type Master = (HostPort, Vec<(u16, u16)>);
 
 /// One server.
 pub(super) struct Shard {
@@ -146,7 +146,7 @@ impl Flood {
             Pushed::Ended(_) | Pushed::Gone => 0,
         };
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before > MOST_PUSHED_BYTES || sender.try_send(pushed).is_err() {
+        if before > MAX_PUSHED_BYTES || sender.try_send(pushed).is_err() {
             self.ebb(bytes);
             self.is_over.store(true, Ordering::Relaxed);
             return Err(());
@@ -177,13 +177,13 @@ impl Shards {
 }
 
 /// What is needed to connect, read from the files once.
-pub(super) struct Dialer {
+pub(super) struct Connector {
     redis: Redis,
     certificates: Option<TlsCertificates>,
 }
 
-impl Dialer {
-    pub(super) fn new(redis: &Redis) -> Result<Self, DialError> {
+impl Connector {
+    pub(super) fn new(redis: &Redis) -> Result<Self, ConnectError> {
         let certificates = redis.tls.as_ref().map(certificates).transpose()?;
         Ok(Self {
             redis: redis.clone(),
@@ -196,8 +196,8 @@ impl Dialer {
     }
 
     /// Connects to everything.
-    pub(super) async fn dial(&self) -> Result<Shards, DialError> {
-        let (sender, pushed) = mpsc::channel(MOST_PUSHED);
+    pub(super) async fn dial(&self) -> Result<Shards, ConnectError> {
+        let (sender, pushed) = mpsc::channel(MAX_PUSHED);
         let flood = Arc::new(Flood::default());
         let config = || {
             let (sender, flood) = (sender.clone(), Arc::clone(&flood));
@@ -235,7 +235,7 @@ impl Dialer {
         &self,
         client: Client,
         config: AsyncConnectionConfig,
-    ) -> Result<Shard, DialError> {
+    ) -> Result<Shard, ConnectError> {
         let connection = self.connect(&client, config).await?;
         Ok(Shard {
             connection,
@@ -247,14 +247,14 @@ impl Dialer {
         &self,
         client: &Client,
         config: AsyncConnectionConfig,
-    ) -> Result<MultiplexedConnection, DialError> {
+    ) -> Result<MultiplexedConnection, ConnectError> {
         client
             .get_multiplexed_async_connection_with_config(&config)
             .await
-            .map_err(|error| DialError::new(&self.redis, &error))
+            .map_err(|error| ConnectError::new(&self.redis, &error))
     }
 
-    fn client(&self, (host, port): &Place) -> Result<Client, DialError> {
+    fn client(&self, (host, port): &HostPort) -> Result<Client, ConnectError> {
         let Redis {
             username,
             password,
@@ -278,7 +278,7 @@ impl Dialer {
             Some(certificates) => Client::build_with_tls(info, certificates.clone()),
             None => Client::open(info),
         });
-        client.map_err(|error| DialError::new(&self.redis, &error))
+        client.map_err(|error| ConnectError::new(&self.redis, &error))
     }
 
     fn address(&self, host: &str, port: u16) -> ConnectionAddr {
@@ -295,14 +295,14 @@ impl Dialer {
     }
 
     /// Asks the sentinels who the master is.
-    async fn master(&self, sentinels: &[Place], master: &str) -> Result<Client, DialError> {
+    async fn master(&self, sentinels: &[HostPort], master: &str) -> Result<Client, ConnectError> {
         let redis = &self.redis;
         let places: Vec<ConnectionAddr> = sentinels
             .iter()
             .map(|(host, port)| self.address(host, *port))
             .collect();
         let mut builder = SentinelClientBuilder::new(places, master, SentinelServerType::Master)
-            .map_err(|error| DialError::new(redis, &error))?
+            .map_err(|error| ConnectError::new(redis, &error))?
             .set_client_to_redis_protocol(ProtocolVersion::RESP3)
             .set_client_to_redis_db(redis.database);
         if let Some(username) = &redis.username {
@@ -323,14 +323,14 @@ impl Dialer {
         }
         let asked = async { builder.build()?.async_get_client().await };
         match timeout(PATIENCE, asked).await {
-            Ok(client) => client.map_err(|error| DialError::new(redis, &error)),
-            Err(_) => Err(DialError::unusable(redis, "no sentinel answers")),
+            Ok(client) => client.map_err(|error| ConnectError::new(redis, &error)),
+            Err(_) => Err(ConnectError::unusable(redis, "no sentinel answers")),
         }
     }
 
     /// Asks a node of a Redis Cluster which masters serve which slots.
-    async fn masters(&self, seeds: &[Place]) -> Result<Vec<Master>, DialError> {
-        let mut last = DialError::unusable(&self.redis, "no node is named");
+    async fn masters(&self, seeds: &[HostPort]) -> Result<Vec<Master>, ConnectError> {
+        let mut last = ConnectError::unusable(&self.redis, "no node is named");
         for seed in seeds {
             let answer = async {
                 let config = AsyncConnectionConfig::new()
@@ -341,13 +341,13 @@ impl Dialer {
                     .arg("SLOTS")
                     .query_async::<Value>(&mut connection)
                     .await
-                    .map_err(|error| DialError::new(&self.redis, &error))
+                    .map_err(|error| ConnectError::new(&self.redis, &error))
             };
             match answer.await {
                 Ok(slots) => match masters_of(&slots, seed) {
                     Some(masters) => return Ok(masters),
                     None => {
-                        last = DialError::unusable(
+                        last = ConnectError::unusable(
                             &self.redis,
                             "not every slot of the cluster is served",
                         );
@@ -361,7 +361,7 @@ impl Dialer {
 }
 
 /// Masters by their slots; `None` unless all slots are served.
-fn masters_of(slots: &Value, seed: &Place) -> Option<Vec<Master>> {
+fn masters_of(slots: &Value, seed: &HostPort) -> Option<Vec<Master>> {
     let Value::Array(ranges) = slots else {
         return None;
     };
@@ -419,7 +419,7 @@ fn pushed_of(info: PushInfo) -> Option<Pushed> {
     }
 }
 
-fn certificates(tls: &RedisTls) -> Result<TlsCertificates, DialError> {
+fn certificates(tls: &RedisTls) -> Result<TlsCertificates, ConnectError> {
     let root_cert = match &tls.ca {
         Some(path) => Some(read("tls_ca", path)?),
         None => None,
@@ -437,8 +437,8 @@ fn certificates(tls: &RedisTls) -> Result<TlsCertificates, DialError> {
     })
 }
 
-fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, DialError> {
-    let fail = |error: String| DialError::File {
+fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, ConnectError> {
+    let fail = |error: String| ConnectError::File {
         setting,
         path: path.to_owned(),
         error,

@@ -9,26 +9,26 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::channel::{Channel, Present, State};
-use super::inbox::{Address, Audience, Cast, Letter, Mail};
+use super::cluster_queue::{ClusterUpdate, Fact, NodeId};
 use super::lock;
-use super::relay::{Fact, NodeId, Note};
+use super::outputs::{Broadcast, ConnectionRef, Outputs, Recipients, WorkerMessage};
 use crate::protocol::{Frame, Member, message};
 
 /// What is known of a channel on other nodes.
 #[derive(Debug, Default)]
-pub(super) struct Elsewhere {
-    nodes: HashMap<NodeId, There>,
+pub(super) struct Remote {
+    nodes: HashMap<NodeId, RemoteNode>,
     /// Subscribers that get their answer once it is known how things stand elsewhere.
-    waiting: Option<Vec<Address>>,
+    waiting: Option<Vec<ConnectionRef>>,
     /// Subscribers that get their answer once other nodes can know of them: by user.
-    untold: HashMap<Arc<str>, Vec<Address>>,
+    unconfirmed: HashMap<Arc<str>, Vec<ConnectionRef>>,
     /// Whether an event came while they waited: the last one is known here.
     has_last: bool,
 }
 
 /// A channel on one other node.
 #[derive(Debug, Default)]
-struct There {
+struct RemoteNode {
     users: HashSet<Arc<str>>,
     subscribers: usize,
 }
@@ -46,104 +46,107 @@ pub struct NodeFacts {
 
 /// How things stand on other nodes.
 #[derive(Clone, Debug, Default)]
-pub struct Standing {
+pub struct RemoteState {
     /// Every node that is alive and has facts.
     pub nodes: Vec<NodeFacts>,
     /// Nodes that may have more than that, because Redis has lost it.
     pub spared: HashSet<NodeId>,
 }
 
-impl Elsewhere {
+impl Remote {
     pub(super) fn subscribers(&self) -> usize {
-        self.nodes.values().map(|there| there.subscribers).sum()
+        self.nodes
+            .values()
+            .map(|remote_node| remote_node.subscribers)
+            .sum()
     }
 }
 
 impl State {
-    pub(super) fn is_waiting(&self, seat: Address) -> bool {
-        let Some(elsewhere) = &self.elsewhere else {
+    pub(super) fn is_waiting(&self, connection: ConnectionRef) -> bool {
+        let Some(remote) = &self.remote else {
             return false;
         };
-        let mut waiting = elsewhere.waiting.iter().chain(elsewhere.untold.values());
-        waiting.any(|waiting| waiting.contains(&seat))
+        let mut waiting = remote.waiting.iter().chain(remote.unconfirmed.values());
+        waiting.any(|waiting| waiting.contains(&connection))
     }
 
     /// Notes a subscriber among those that wait, if they have to. A user whom other
     /// nodes do not know of yet waits, too: it may leave another of them next, and is
     /// not to be taken for gone.
-    pub(super) fn wait(&mut self, seat: Address, user: Option<&Member>) -> bool {
-        let Some(elsewhere) = &mut self.elsewhere else {
+    pub(super) fn wait(&mut self, connection: ConnectionRef, user: Option<&Member>) -> bool {
+        let Some(remote) = &mut self.remote else {
             return false;
         };
-        let untold = user.and_then(|user| elsewhere.untold.get_mut(&user.id));
-        match untold.or(elsewhere.waiting.as_mut()) {
+        let unconfirmed = user.and_then(|user| remote.unconfirmed.get_mut(&user.id));
+        match unconfirmed.or(remote.waiting.as_mut()) {
             Some(waiting) => {
-                waiting.push(seat);
+                waiting.push(connection);
                 true
             }
             None => false,
         }
     }
 
-    pub(super) fn wait_no_more(&mut self, seat: Address) {
-        if let Some(elsewhere) = &mut self.elsewhere {
-            let waiting = elsewhere.waiting.iter_mut();
-            for waiting in waiting.chain(elsewhere.untold.values_mut()) {
-                waiting.retain(|other| *other != seat);
+    pub(super) fn wait_no_more(&mut self, connection: ConnectionRef) {
+        if let Some(remote) = &mut self.remote {
+            let waiting = remote.waiting.iter_mut();
+            for waiting in waiting.chain(remote.unconfirmed.values_mut()) {
+                waiting.retain(|other| *other != connection);
             }
         }
     }
 
     /// Other nodes are being told of a user.
-    pub(super) fn is_untold(&mut self, user: &Member) {
-        if let Some(elsewhere) = &mut self.elsewhere {
-            elsewhere.untold.entry(Arc::clone(&user.id)).or_default();
+    pub(super) fn mark_unconfirmed(&mut self, user: &Member) {
+        if let Some(remote) = &mut self.remote {
+            remote.unconfirmed.entry(Arc::clone(&user.id)).or_default();
         }
     }
 
     /// It does not matter any more whether they know of a user.
-    pub(super) fn is_told(&mut self, user: &str) {
-        if let Some(elsewhere) = &mut self.elsewhere {
-            elsewhere.untold.remove(user);
+    pub(super) fn clear_unconfirmed(&mut self, user: &str) {
+        if let Some(remote) = &mut self.remote {
+            remote.unconfirmed.remove(user);
         }
     }
 
-    fn there(&mut self, node: NodeId) -> &mut There {
-        let elsewhere = self.elsewhere.get_or_insert_default();
-        elsewhere.nodes.entry(node).or_default()
+    fn remote_node(&mut self, node: NodeId) -> &mut RemoteNode {
+        let remote = self.remote.get_or_insert_default();
+        remote.nodes.entry(node).or_default()
     }
 }
 
 impl Channel {
     /// Asks for the others' facts, and tells this node's. A new channel's first
     /// subscribers wait for the answer.
-    pub(super) fn listen(&self, is_new: bool, mail: &Mail) {
-        if !mail.is_linked() {
+    pub(super) fn listen(&self, is_new: bool, outputs: &Outputs) {
+        if !outputs.is_linked() {
             return;
         }
         let mut state = lock(&self.state);
         if is_new {
-            state.elsewhere.get_or_insert_default().waiting = Some(Vec::new());
+            state.remote.get_or_insert_default().waiting = Some(Vec::new());
         }
         let own = |present: &Present| present.own.as_deref().cloned().map(Fact::Member);
         let mut facts: Vec<Fact> = state.members.values().filter_map(own).collect();
         if self.counts && state.here() > 0 {
             facts.push(Fact::Subscribers(state.here()));
         }
-        mail.tell(|| Note::Listen {
+        outputs.tell(|| ClusterUpdate::Listen {
             topic: self.topic(),
-            life: self.id(),
+            generation: self.id(),
             facts,
         });
     }
 
     /// An event was published here or came from another node, and is the last one.
-    pub(super) fn knows_last(&self) {
+    pub(super) fn note_last_event(&self) {
         let mut state = lock(&self.state);
-        if let Some(elsewhere) = &mut state.elsewhere
-            && elsewhere.waiting.is_some()
+        if let Some(remote) = &mut state.remote
+            && remote.waiting.is_some()
         {
-            elsewhere.has_last = true;
+            remote.has_last = true;
         }
     }
 
@@ -151,20 +154,20 @@ impl Channel {
     /// whether one has come since they do.
     pub(super) fn waits_for_last(&self) -> (bool, bool) {
         let state = lock(&self.state);
-        let elsewhere = state.elsewhere.as_ref();
-        let of = |elsewhere: &Elsewhere| (elsewhere.waiting.is_some(), elsewhere.has_last);
-        elsewhere.map_or((false, false), |elsewhere| of(elsewhere))
+        let remote = state.remote.as_ref();
+        let of = |remote: &Remote| (remote.waiting.is_some(), remote.has_last);
+        remote.map_or((false, false), |remote| of(remote))
     }
 
     /// One thing has changed on another node.
-    pub(super) fn apply(&self, node: NodeId, fact: &Fact, mail: &Mail) {
+    pub(super) fn apply(&self, node: NodeId, fact: &Fact, outputs: &Outputs) {
         let mut state = lock(&self.state);
         match fact {
-            Fact::Member(member) => self.appear(&mut state, node, member, mail),
-            Fact::Left(user) => self.vanish(&mut state, node, user, mail),
+            Fact::Member(member) => self.appear(&mut state, node, member, outputs),
+            Fact::Left(user) => self.vanish(&mut state, node, user, outputs),
             Fact::Subscribers(count) => {
-                state.there(node).subscribers = *count;
-                self.tell_count(&mut state, mail);
+                state.remote_node(node).subscribers = *count;
+                self.tell_count(&mut state, outputs);
             }
             Fact::Online | Fact::Offline => {}
         }
@@ -173,21 +176,21 @@ impl Channel {
     /// How things stand on all other nodes: tells the difference to what was known.
     /// Who appears is told before who vanishes, so that a user that went from one
     /// node to another was always there.
-    pub(super) fn replace(&self, standing: &Standing, mail: &Mail) {
+    pub(super) fn replace(&self, remote_state: &RemoteState, outputs: &Outputs) {
         let mut state = lock(&self.state);
         let mut gone: Vec<(NodeId, Arc<str>)> = Vec::new();
-        let known: Vec<NodeId> = match &state.elsewhere {
-            Some(elsewhere) => elsewhere.nodes.keys().copied().collect(),
+        let known: Vec<NodeId> = match &state.remote {
+            Some(remote) => remote.nodes.keys().copied().collect(),
             None => Vec::new(),
         };
         for NodeFacts {
             node,
             are_all,
             facts,
-        } in &standing.nodes
+        } in &remote_state.nodes
         {
             let before: HashSet<Arc<str>> = if *are_all {
-                state.there(*node).users.clone()
+                state.remote_node(*node).users.clone()
             } else {
                 HashSet::new()
             };
@@ -197,14 +200,14 @@ impl Channel {
                 match fact {
                     Fact::Member(member) => {
                         now.insert(Arc::clone(&member.id));
-                        self.appear(&mut state, *node, member, mail);
+                        self.appear(&mut state, *node, member, outputs);
                     }
                     Fact::Subscribers(subscribers) => count = Some(*subscribers),
                     Fact::Left(_) | Fact::Online | Fact::Offline => {}
                 }
             }
             if *are_all || count.is_some() {
-                state.there(*node).subscribers = count.unwrap_or(0);
+                state.remote_node(*node).subscribers = count.unwrap_or(0);
             }
             gone.extend(
                 before
@@ -213,113 +216,126 @@ impl Channel {
             );
         }
         for node in known {
-            let is_told = standing.nodes.iter().any(|facts| facts.node == node);
-            if !is_told && !standing.spared.contains(&node) {
-                let there = state.there(node);
-                there.subscribers = 0;
-                gone.extend(there.users.iter().map(|user| (node, Arc::clone(user))));
+            let is_told = remote_state.nodes.iter().any(|facts| facts.node == node);
+            if !is_told && !remote_state.spared.contains(&node) {
+                let remote_node = state.remote_node(node);
+                remote_node.subscribers = 0;
+                gone.extend(
+                    remote_node
+                        .users
+                        .iter()
+                        .map(|user| (node, Arc::clone(user))),
+                );
             }
         }
         for (node, user) in gone {
-            self.vanish(&mut state, node, &user, mail);
+            self.vanish(&mut state, node, &user, outputs);
         }
-        if let Some(elsewhere) = &mut state.elsewhere {
-            let is_used = |there: &There| there.subscribers > 0 || !there.users.is_empty();
-            elsewhere.nodes.retain(|_, there| is_used(there));
+        if let Some(remote) = &mut state.remote {
+            let is_used = |remote_node: &RemoteNode| {
+                remote_node.subscribers > 0 || !remote_node.users.is_empty()
+            };
+            remote.nodes.retain(|_, remote_node| is_used(remote_node));
         }
-        self.tell_count(&mut state, mail);
+        self.tell_count(&mut state, outputs);
     }
 
     /// Answers those who waited, now that it is known how things stand.
-    pub(super) fn welcome(&self, cached: Option<&Frame>, mail: &Mail) {
+    pub(super) fn welcome(&self, cached: Option<&Frame>, outputs: &Outputs) {
         let mut state = lock(&self.state);
-        let waiting = state.elsewhere.as_mut().and_then(|e| e.waiting.take());
-        self.welcome_all(&mut state, waiting.unwrap_or_default(), cached, mail);
+        let waiting = state.remote.as_mut().and_then(|e| e.waiting.take());
+        self.welcome_all(&mut state, waiting.unwrap_or_default(), cached, outputs);
     }
 
     /// Other nodes can know of a user now: its subscribers are answered.
-    pub(super) fn is_told(&self, user: &str, cached: Option<&Frame>, mail: &Mail) {
+    pub(super) fn confirm(&self, user: &str, cached: Option<&Frame>, outputs: &Outputs) {
         let mut state = lock(&self.state);
-        let waiting = state.elsewhere.as_mut().and_then(|e| e.untold.remove(user));
-        self.welcome_all(&mut state, waiting.unwrap_or_default(), cached, mail);
+        let waiting = state
+            .remote
+            .as_mut()
+            .and_then(|e| e.unconfirmed.remove(user));
+        self.welcome_all(&mut state, waiting.unwrap_or_default(), cached, outputs);
     }
 
     /// Others know that a user has left this node, and this one knows whether it has
     /// gone to another.
-    pub(super) fn has_left(&self, user: &str, mail: &Mail) {
+    pub(super) fn confirm_leave(&self, user: &str, outputs: &Outputs) {
         let mut state = lock(&self.state);
         if let Some(present) = state.members.get_mut(user) {
             present.leaving = present.leaving.saturating_sub(1);
-            self.remove_if_gone(&mut state, user, mail);
+            self.remove_if_gone(&mut state, user, outputs);
         }
     }
 
     /// Nobody will answer: nobody waits any more.
-    pub(super) fn go_alone(&self, cached: Option<&Frame>, mail: &Mail) {
+    pub(super) fn go_alone(&self, cached: Option<&Frame>, outputs: &Outputs) {
         let mut state = lock(&self.state);
         let leaving = |(user, present): (&Arc<str>, &mut Present)| {
             (std::mem::take(&mut present.leaving) > 0).then(|| Arc::clone(user))
         };
         let left: Vec<Arc<str>> = state.members.iter_mut().filter_map(leaving).collect();
         for user in left {
-            self.remove_if_gone(&mut state, &user, mail);
+            self.remove_if_gone(&mut state, &user, outputs);
         }
-        let Some(elsewhere) = &mut state.elsewhere else {
+        let Some(remote) = &mut state.remote else {
             return;
         };
-        let mut waiting = elsewhere.waiting.take().unwrap_or_default();
-        let untold = std::mem::take(&mut elsewhere.untold);
-        waiting.extend(untold.into_values().flatten());
-        self.welcome_all(&mut state, waiting, cached, mail);
+        let mut waiting = remote.waiting.take().unwrap_or_default();
+        let unconfirmed = std::mem::take(&mut remote.unconfirmed);
+        waiting.extend(unconfirmed.into_values().flatten());
+        self.welcome_all(&mut state, waiting, cached, outputs);
     }
 
     fn welcome_all(
         &self,
         state: &mut State,
-        waiting: Vec<Address>,
+        waiting: Vec<ConnectionRef>,
         cached: Option<&Frame>,
-        mail: &Mail,
+        outputs: &Outputs,
     ) {
         if waiting.is_empty() {
             return;
         }
         let welcome = self.welcome_of(state);
         for to in waiting {
-            let cast = |frame: &Frame, to: Audience| Cast {
+            let broadcast = |frame: &Frame, to: Recipients| Broadcast {
                 channel: self.id(),
                 seq: state.seq,
                 frame: frame.clone(),
                 to,
             };
-            mail.send(
+            outputs.send(
                 to.worker,
-                Letter::Cast(cast(&welcome, Audience::Welcome(to))),
+                WorkerMessage::Broadcast(broadcast(&welcome, Recipients::Welcome(to))),
             );
             if let Some(cached) = cached {
-                mail.send(to.worker, Letter::Cast(cast(cached, Audience::Only(to))));
+                outputs.send(
+                    to.worker,
+                    WorkerMessage::Broadcast(broadcast(cached, Recipients::Only(to))),
+                );
             }
         }
-        self.tell_count(state, mail);
+        self.tell_count(state, outputs);
     }
 
-    /// A node is gone. Gives back whether anything was known of it.
-    pub(super) fn forget(&self, node: NodeId, mail: &Mail) -> bool {
+    /// A node is gone. Returns whether anything was known of it.
+    pub(super) fn forget(&self, node: NodeId, outputs: &Outputs) -> bool {
         let mut state = lock(&self.state);
-        let elsewhere = state.elsewhere.as_mut();
-        let Some(there) = elsewhere.and_then(|e| e.nodes.remove(&node)) else {
+        let remote = state.remote.as_mut();
+        let Some(remote_node) = remote.and_then(|e| e.nodes.remove(&node)) else {
             return false;
         };
-        for user in &there.users {
-            self.is_on_one_less(&mut state, user, mail);
+        for user in &remote_node.users {
+            self.remove_from_one_node(&mut state, user, outputs);
         }
-        if there.subscribers > 0 {
-            self.tell_count(&mut state, mail);
+        if remote_node.subscribers > 0 {
+            self.tell_count(&mut state, outputs);
         }
         true
     }
 
-    fn appear(&self, state: &mut State, node: NodeId, member: &Member, mail: &Mail) {
-        if !state.there(node).users.insert(Arc::clone(&member.id)) {
+    fn appear(&self, state: &mut State, node: NodeId, member: &Member, outputs: &Outputs) {
+        if !state.remote_node(node).users.insert(Arc::clone(&member.id)) {
             return;
         }
         let is_new = !state.members.contains_key(&member.id);
@@ -330,20 +346,20 @@ impl Channel {
         state.members[&*member.id].nodes += 1;
         if is_new {
             let added = message::member_added(self.name(), member);
-            self.cast_in(state, &added, Audience::All, mail);
+            self.broadcast_in(state, &added, Recipients::All, outputs);
         }
     }
 
-    fn vanish(&self, state: &mut State, node: NodeId, user: &str, mail: &Mail) {
-        if state.there(node).users.remove(user) {
-            self.is_on_one_less(state, user, mail);
+    fn vanish(&self, state: &mut State, node: NodeId, user: &str, outputs: &Outputs) {
+        if state.remote_node(node).users.remove(user) {
+            self.remove_from_one_node(state, user, outputs);
         }
     }
 
-    fn is_on_one_less(&self, state: &mut State, user: &str, mail: &Mail) {
+    fn remove_from_one_node(&self, state: &mut State, user: &str, outputs: &Outputs) {
         if let Some(present) = state.members.get_mut(user) {
             present.nodes -= 1;
         }
-        self.remove_if_gone(state, user, mail);
+        self.remove_if_gone(state, user, outputs);
     }
 }

@@ -7,13 +7,13 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
 
+use super::cluster_queue::{ClusterQueue, ClusterUpdate};
 use super::lock;
-use super::relay::{Note, Relay};
 use crate::protocol::{CloseReason, Frame, SocketId};
 
 /// Where a connection lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Address {
+pub struct ConnectionRef {
     /// Its worker.
     pub worker: usize,
     /// Its place among the worker's sockets.
@@ -24,18 +24,18 @@ pub struct Address {
 
 /// Something for a worker to do.
 #[derive(Clone, Debug)]
-pub enum Letter {
+pub enum WorkerMessage {
     /// A message for the subscribers of a channel.
-    Cast(Cast),
+    Broadcast(Broadcast),
     /// A frame for one connection.
-    Direct(Address, Frame),
+    Direct(ConnectionRef, Frame),
     /// One connection has to go.
-    Close(Address, CloseReason),
+    Close(ConnectionRef, CloseReason),
 }
 
 /// One message for a worker's subscribers of one channel.
 #[derive(Clone, Debug)]
-pub struct Cast {
+pub struct Broadcast {
     /// [`super::Channel::id`].
     pub channel: u64,
     /// Its number in the channel; not for subscribers that joined at or after it.
@@ -43,23 +43,23 @@ pub struct Cast {
     /// The bytes.
     pub frame: Frame,
     /// Which of them.
-    pub to: Audience,
+    pub to: Recipients,
 }
 
 /// Which of a channel's subscribers get a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
+pub enum Recipients {
     /// All that joined before it.
     All,
     /// All of those but one.
     Except(SocketId),
     /// One, whenever it joined: an answer that has its place in the channel's order.
-    Only(Address),
+    Only(ConnectionRef),
     /// One that has waited for its answer, and gets what comes after it from now on.
-    Welcome(Address),
+    Welcome(ConnectionRef),
 }
 
-impl From<Option<SocketId>> for Audience {
+impl From<Option<SocketId>> for Recipients {
     fn from(except: Option<SocketId>) -> Self {
         except.map_or(Self::All, Self::Except)
     }
@@ -68,34 +68,36 @@ impl From<Option<SocketId>> for Audience {
 /// Where the hub puts what others have to be told: the workers of this node, and,
 /// if there are other nodes, the one who speaks with them.
 #[derive(Debug)]
-pub(super) struct Mail {
+pub(super) struct Outputs {
     pub(super) inboxes: Vec<Arc<Inbox>>,
-    pub(super) relay: Option<Arc<Relay>>,
+    pub(super) cluster_queue: Option<Arc<ClusterQueue>>,
 }
 
-impl Mail {
-    pub(super) fn send(&self, worker: usize, letter: Letter) {
-        self.inboxes[worker].push(letter);
+impl Outputs {
+    pub(super) fn send(&self, worker: usize, message: WorkerMessage) {
+        self.inboxes[worker].push(message);
     }
 
     /// Tells other nodes, if there are any.
-    pub(super) fn tell(&self, note: impl FnOnce() -> Note) {
-        if let Some(relay) = &self.relay {
-            relay.push(note());
+    pub(super) fn tell(&self, note: impl FnOnce() -> ClusterUpdate) {
+        if let Some(cluster_queue) = &self.cluster_queue {
+            cluster_queue.push(note());
         }
     }
 
     /// Whether there is a link to other nodes now.
     pub(super) fn is_linked(&self) -> bool {
-        self.relay.as_ref().is_some_and(|relay| relay.is_up())
+        self.cluster_queue
+            .as_ref()
+            .is_some_and(|cluster_queue| cluster_queue.is_up())
     }
 }
 
-impl Letter {
+impl WorkerMessage {
     /// What it costs while it waits: its bytes, and a little for the entry.
     pub fn cost(&self) -> usize {
         let bytes = match self {
-            Self::Cast(cast) => return cast.cost(),
+            Self::Broadcast(broadcast) => return broadcast.cost(),
             Self::Direct(_, frame) => frame.len(),
             Self::Close(..) => 0,
         };
@@ -103,14 +105,14 @@ impl Letter {
     }
 }
 
-impl Cast {
-    /// As [`Letter::cost`].
+impl Broadcast {
+    /// As [`WorkerMessage::cost`].
     pub fn cost(&self) -> usize {
-        self.frame.len() + size_of::<Letter>()
+        self.frame.len() + size_of::<WorkerMessage>()
     }
 }
 
-/// A queue of [`Letter`]s from any thread to one worker, bounded in bytes.
+/// A queue of [`WorkerMessage`]s from any thread to one worker, bounded in bytes.
 ///
 /// The bound is soft: [`Inbox::has_room`] is asked before a publish is accepted,
 /// and an accepted one always fits, so that no message reaches half of the workers.
@@ -125,7 +127,7 @@ pub struct Inbox {
 
 #[derive(Debug, Default)]
 struct Queue {
-    letters: VecDeque<Letter>,
+    messages: VecDeque<WorkerMessage>,
     waker: Option<Waker>,
 }
 
@@ -152,11 +154,11 @@ impl Inbox {
         self.bytes.load(Ordering::Relaxed) > 4 * self.capacity
     }
 
-    pub(super) fn push(&self, letter: Letter) {
-        self.bytes.fetch_add(letter.cost(), Ordering::Relaxed);
+    pub(super) fn push(&self, message: WorkerMessage) {
+        self.bytes.fetch_add(message.cost(), Ordering::Relaxed);
         let waker = {
             let mut queue = lock(&self.queue);
-            queue.letters.push_back(letter);
+            queue.messages.push_back(message);
             queue.waker.take()
         };
         if let Some(waker) = waker {
@@ -165,21 +167,21 @@ impl Inbox {
     }
 
     /// Takes all that waits. It counts as waiting until [`Self::release`].
-    pub fn take(&self) -> VecDeque<Letter> {
-        std::mem::take(&mut lock(&self.queue).letters)
+    pub fn take(&self) -> VecDeque<WorkerMessage> {
+        std::mem::take(&mut lock(&self.queue).messages)
     }
 
     /// Takes all that waits, or waits for the first.
-    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<VecDeque<Letter>> {
+    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<VecDeque<WorkerMessage>> {
         let mut queue = lock(&self.queue);
-        if queue.letters.is_empty() {
+        if queue.messages.is_empty() {
             queue.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        Poll::Ready(std::mem::take(&mut queue.letters))
+        Poll::Ready(std::mem::take(&mut queue.messages))
     }
 
-    /// Letters that cost so many bytes are done with.
+    /// Messages that cost so many bytes are done with.
     pub fn release(&self, bytes: usize) {
         let before = self.bytes.fetch_sub(bytes, Ordering::SeqCst);
         // Not as soon as there is room: all who wait would be woken each time that the
@@ -201,14 +203,14 @@ mod tests {
         let freed = Arc::new(Notify::new());
         let inbox = Inbox::new(1, Arc::clone(&freed));
         assert!(inbox.has_room());
-        let cast = Cast {
+        let broadcast = Broadcast {
             channel: 1,
             seq: 1,
             frame: message::ping(),
-            to: Audience::All,
+            to: Recipients::All,
         };
-        let cost = cast.cost();
-        inbox.push(Letter::Cast(cast));
+        let cost = broadcast.cost();
+        inbox.push(WorkerMessage::Broadcast(broadcast));
         assert!(!inbox.has_room());
         assert_eq!(inbox.take().len(), 1);
         assert!(!inbox.has_room(), "taken is not done");

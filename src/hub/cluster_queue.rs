@@ -61,13 +61,13 @@ pub enum Fact {
 
 /// Something to tell.
 #[derive(Clone, Debug)]
-pub enum Note {
+pub enum ClusterUpdate {
     /// The topic has to be listened to from now on, and these are its facts here.
     Listen {
         /// What.
         topic: Topic,
         /// Which life of it: [`super::Channel::id`], 0 for a user.
-        life: u64,
+        generation: u64,
         /// What is so on this node.
         facts: Vec<Fact>,
     },
@@ -75,7 +75,7 @@ pub enum Note {
     Unlisten(Topic),
     /// Something has changed.
     Change(Topic, Fact),
-    /// All [`Note::Listen`]s of [`super::Hub::tell_all`] are before this.
+    /// All [`ClusterUpdate::Listen`]s of [`super::Hub::tell_all`] are before this.
     AllTold,
     /// Not only this node's subscribers have to get an event.
     Event(Event),
@@ -107,14 +107,14 @@ pub struct Event {
 
 /// What is kept for the others while there is no link.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept {
+pub struct BufferLimits {
     /// Bytes.
     pub bytes: usize,
     /// How long.
     pub time: Duration,
 }
 
-impl Note {
+impl ClusterUpdate {
     fn cost(&self) -> usize {
         let bytes = match self {
             Self::Event(event) => event.frame.len(),
@@ -142,25 +142,25 @@ impl Note {
 
 /// The queue.
 #[derive(Debug)]
-pub struct Relay {
+pub struct ClusterQueue {
     is_up: AtomicBool,
     bytes: AtomicUsize,
     dropped: AtomicU64,
-    kept: Kept,
+    kept: BufferLimits,
     queue: Mutex<Queue>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    notes: VecDeque<(Instant, Note)>,
+    notes: VecDeque<(Instant, ClusterUpdate)>,
     /// Notes among them that say which topics this node needs.
     about_topics: usize,
     waker: Option<Waker>,
 }
 
-impl Relay {
+impl ClusterQueue {
     /// An empty queue without a link.
-    pub fn new(kept: Kept) -> Self {
+    pub fn new(kept: BufferLimits) -> Self {
         Self {
             is_up: AtomicBool::new(false),
             bytes: AtomicUsize::new(0),
@@ -195,13 +195,13 @@ impl Relay {
         self.dropped.fetch_add(events, Ordering::Relaxed);
     }
 
-    pub(super) fn push(&self, note: Note) {
+    pub(super) fn push(&self, note: ClusterUpdate) {
         let mut queue = lock(&self.queue);
         let is_up = self.is_up();
         if !is_up && !note.outlasts() {
             return;
         }
-        if is_up && self.bytes() > CAPACITY && matches!(note, Note::Event(_)) {
+        if is_up && self.bytes() > CAPACITY && matches!(note, ClusterUpdate::Event(_)) {
             self.count_dropped(1);
             return;
         }
@@ -255,11 +255,11 @@ impl Relay {
 
     /// Takes up to `most` notes that cost up to `bytes`, and at least one if there is
     /// one, with the time at which each was put in.
-    pub fn take(&self, most: usize, bytes: usize) -> Vec<(Instant, Note)> {
+    pub fn take(&self, max: usize, bytes: usize) -> Vec<(Instant, ClusterUpdate)> {
         let mut queue = lock(&self.queue);
         let mut cost = 0;
         let mut taken = Vec::new();
-        while taken.len() < most
+        while taken.len() < max
             && cost < bytes
             && let Some((since, note)) = queue.notes.pop_front()
         {
@@ -293,10 +293,10 @@ mod tests {
     use super::*;
     use crate::protocol::message;
 
-    fn event(data: usize) -> Note {
+    fn event(data: usize) -> ClusterUpdate {
         let channel = ChannelName::parse("c", 10).unwrap();
         let frame = message::event("\"e\"", &format!("\"{}\"", "x".repeat(data)), &channel);
-        Note::Event(Event {
+        ClusterUpdate::Event(Event {
             app: 0,
             channel,
             except: None,
@@ -305,65 +305,86 @@ mod tests {
         })
     }
 
-    fn relay(bytes: usize, time: Duration) -> Relay {
-        Relay::new(Kept { bytes, time })
+    fn cluster_queue(bytes: usize, time: Duration) -> ClusterQueue {
+        ClusterQueue::new(BufferLimits { bytes, time })
     }
 
     #[test]
     fn without_a_link_only_events_are_kept_and_the_oldest_go_first() {
-        let relay = relay(1000, Duration::from_secs(60));
-        relay.push(Note::Released(0));
-        assert_eq!(relay.bytes(), 0, "facts are told anew later");
+        let cluster_queue = cluster_queue(1000, Duration::from_secs(60));
+        cluster_queue.push(ClusterUpdate::Released(0));
+        assert_eq!(cluster_queue.bytes(), 0, "facts are told anew later");
         for _ in 0..3 {
-            relay.push(event(200));
+            cluster_queue.push(event(200));
         }
-        assert_eq!((relay.take(10, usize::MAX).len(), relay.dropped()), (2, 1));
-        assert_eq!(relay.bytes(), 0);
-        relay.push(event(2000));
-        assert_eq!((relay.take(10, usize::MAX).len(), relay.dropped()), (0, 2));
+        assert_eq!(
+            (
+                cluster_queue.take(10, usize::MAX).len(),
+                cluster_queue.dropped()
+            ),
+            (2, 1)
+        );
+        assert_eq!(cluster_queue.bytes(), 0);
+        cluster_queue.push(event(2000));
+        assert_eq!(
+            (
+                cluster_queue.take(10, usize::MAX).len(),
+                cluster_queue.dropped()
+            ),
+            (0, 2)
+        );
     }
 
     #[test]
     fn with_a_link_everything_is_taken_until_it_breaks() {
-        let relay = relay(1000, Duration::ZERO);
-        relay.go_up();
-        relay.push(Note::Released(0));
-        relay.push(event(2000));
-        assert_eq!(relay.dropped(), 0);
-        relay.go_down();
-        assert_eq!((relay.take(10, usize::MAX).len(), relay.dropped()), (0, 1));
+        let cluster_queue = cluster_queue(1000, Duration::ZERO);
+        cluster_queue.go_up();
+        cluster_queue.push(ClusterUpdate::Released(0));
+        cluster_queue.push(event(2000));
+        assert_eq!(cluster_queue.dropped(), 0);
+        cluster_queue.go_down();
+        assert_eq!(
+            (
+                cluster_queue.take(10, usize::MAX).len(),
+                cluster_queue.dropped()
+            ),
+            (0, 1)
+        );
     }
 
     #[test]
     fn it_is_known_whether_all_that_was_told_of_topics_is_taken() {
-        let relay = relay(1000, Duration::from_secs(60));
-        relay.push(Note::AllTold);
-        assert!(relay.has_told_topics(), "without a link it is not kept");
-        relay.go_up();
-        relay.push(Note::AllTold);
-        relay.push(event(1));
-        assert!(!relay.has_told_topics());
-        relay.take(1, usize::MAX);
-        assert!(relay.has_told_topics(), "events do not matter");
-        relay.push(Note::AllTold);
-        relay.go_down();
-        assert!(relay.has_told_topics());
+        let cluster_queue = cluster_queue(1000, Duration::from_secs(60));
+        cluster_queue.push(ClusterUpdate::AllTold);
+        assert!(
+            cluster_queue.has_told_topics(),
+            "without a link it is not kept"
+        );
+        cluster_queue.go_up();
+        cluster_queue.push(ClusterUpdate::AllTold);
+        cluster_queue.push(event(1));
+        assert!(!cluster_queue.has_told_topics());
+        cluster_queue.take(1, usize::MAX);
+        assert!(cluster_queue.has_told_topics(), "events do not matter");
+        cluster_queue.push(ClusterUpdate::AllTold);
+        cluster_queue.go_down();
+        assert!(cluster_queue.has_told_topics());
     }
 
     #[test]
     fn a_link_that_is_too_slow_costs_events_and_nobody_waits() {
-        let relay = relay(usize::MAX, Duration::from_secs(60));
-        relay.go_up();
-        relay.push(event(CAPACITY));
-        relay.push(event(1));
-        assert_eq!(relay.dropped(), 1);
-        relay.push(Note::Released(0));
-        assert_eq!(relay.take(10, 1).len(), 1, "one, however big");
+        let cluster_queue = cluster_queue(usize::MAX, Duration::from_secs(60));
+        cluster_queue.go_up();
+        cluster_queue.push(event(CAPACITY));
+        cluster_queue.push(event(1));
+        assert_eq!(cluster_queue.dropped(), 1);
+        cluster_queue.push(ClusterUpdate::Released(0));
+        assert_eq!(cluster_queue.take(10, 1).len(), 1, "one, however big");
         assert_eq!(
-            relay.take(10, 1).len(),
+            cluster_queue.take(10, 1).len(),
             1,
             "what is no event is not dropped"
         );
-        assert_eq!(relay.bytes(), 0);
+        assert_eq!(cluster_queue.bytes(), 0);
     }
 }

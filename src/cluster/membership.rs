@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::hub::NodeId;
 
 /// Nodes that were heard of, until their heartbeat is late.
-pub(super) struct Nodes {
+pub(super) struct Membership {
     last: HashMap<NodeId, Instant>,
     /// Given up, and not heard of since.
     lost: HashSet<NodeId>,
@@ -17,9 +17,9 @@ pub(super) struct Nodes {
 }
 
 /// Nodes that are remembered as given up.
-const MOST_LOST: usize = 1000;
+const MAX_LOST: usize = 1000;
 
-impl Nodes {
+impl Membership {
     pub(super) fn new(lease: Duration) -> Self {
         Self {
             last: HashMap::new(),
@@ -42,7 +42,7 @@ impl Nodes {
 
     /// A node has said that it goes. True if it was there.
     pub(super) fn left(&mut self, node: NodeId) -> bool {
-        if self.gone.len() > MOST_LOST {
+        if self.gone.len() > MAX_LOST {
             self.gone.clear();
         }
         self.gone.insert(node);
@@ -57,7 +57,7 @@ impl Nodes {
             .filter(|(_, last)| now.saturating_duration_since(**last) >= self.lease)
             .map(|(node, _)| *node)
             .collect();
-        if self.lost.len() > MOST_LOST {
+        if self.lost.len() > MAX_LOST {
             self.lost.clear();
         }
         for node in &late {
@@ -99,7 +99,7 @@ mod tests {
     fn a_node_is_given_up_after_its_lease_and_greeted_when_it_returns() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut nodes = Nodes::new(Duration::from_secs(12));
+        let mut nodes = Membership::new(Duration::from_secs(12));
         assert!(!nodes.seen(A, at(0), at(1)), "it is new");
         assert_eq!(nodes.give_up_late(at(11)), []);
         assert!(!nodes.seen(A, at(10), at(11)));
@@ -119,7 +119,7 @@ mod tests {
     fn after_a_time_alone_nodes_get_a_little_longer() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut nodes = Nodes::new(Duration::from_secs(12));
+        let mut nodes = Membership::new(Duration::from_secs(12));
         nodes.seen(A, at(0), at(0));
         nodes.excuse(at(11), Duration::from_secs(5));
         assert_eq!(nodes.give_up_late(at(15)), []);

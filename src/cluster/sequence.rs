@@ -10,18 +10,18 @@ use crate::hub::NodeId;
 
 /// Channels whose count goes on; that of one which was not published to for longest
 /// begins anew, under another run.
-const MOST_COUNTED: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
+const MAX_COUNTED: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
 
 /// How this node numbers its events.
-pub(super) struct Counting {
+pub(super) struct SequenceCounter {
     by_bus: LruCache<Box<str>, (u32, u64)>,
     next_run: u32,
 }
 
-impl Counting {
+impl SequenceCounter {
     pub(super) fn new() -> Self {
         Self {
-            by_bus: LruCache::new(MOST_COUNTED),
+            by_bus: LruCache::new(MAX_COUNTED),
             next_run: 1,
         }
     }
@@ -41,41 +41,41 @@ impl Counting {
 
 /// Nodes whose numbers are remembered in one channel. They are kept when a node is
 /// given up, too: it may come back and send again what it was not sure of.
-const MOST_HEARD: usize = 256;
+const MAX_HEARD: usize = 256;
 
 /// What was heard in one channel, by node.
 #[derive(Default)]
-pub(super) struct Heard(HashMap<NodeId, (u32, u64)>);
+pub(super) struct SequenceTracker(HashMap<NodeId, (u32, u64)>);
 
 /// What an event's number says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Heed {
+pub(super) enum Dedup {
     /// It is new, and so many before it were missed.
     New(u64),
     /// It has been here before.
-    Again,
+    Repeated,
 }
 
-impl Heard {
+impl SequenceTracker {
     /// Takes note of an event's number.
-    pub(super) fn heed(&mut self, node: NodeId, run: u32, number: u64) -> Heed {
+    pub(super) fn check(&mut self, node: NodeId, run: u32, number: u64) -> Dedup {
         let Some((known, last)) = self.0.get_mut(&node) else {
-            if self.0.len() >= MOST_HEARD {
+            if self.0.len() >= MAX_HEARD {
                 self.0.clear();
             }
             self.0.insert(node, (run, number));
-            return Heed::New(0);
+            return Dedup::New(0);
         };
         if *known != run {
             (*known, *last) = (run, number);
-            return Heed::New(number.saturating_sub(1));
+            return Dedup::New(number.saturating_sub(1));
         }
         if number <= *last {
-            return Heed::Again;
+            return Dedup::Repeated;
         }
         let missed = number - *last - 1;
         *last = number;
-        Heed::New(missed)
+        Dedup::New(missed)
     }
 }
 
@@ -86,27 +86,31 @@ mod tests {
     #[test]
     fn gaps_are_counted_and_repetitions_noticed() {
         let node = NodeId(1);
-        let mut heard = Heard::default();
+        let mut sequences = SequenceTracker::default();
         for (run, number, expected) in [
-            (1, 5, Heed::New(0)),
-            (1, 6, Heed::New(0)),
-            (1, 6, Heed::Again),
-            (1, 4, Heed::Again),
-            (1, 9, Heed::New(2)),
-            (2, 1, Heed::New(0)),
-            (3, 2, Heed::New(1)),
+            (1, 5, Dedup::New(0)),
+            (1, 6, Dedup::New(0)),
+            (1, 6, Dedup::Repeated),
+            (1, 4, Dedup::Repeated),
+            (1, 9, Dedup::New(2)),
+            (2, 1, Dedup::New(0)),
+            (3, 2, Dedup::New(1)),
         ] {
-            assert_eq!(heard.heed(node, run, number), expected, "{run} {number}");
+            assert_eq!(
+                sequences.check(node, run, number),
+                expected,
+                "{run} {number}"
+            );
         }
-        assert_eq!(heard.heed(NodeId(2), 1, 1), Heed::New(0));
+        assert_eq!(sequences.check(NodeId(2), 1, 1), Dedup::New(0));
     }
 
     #[test]
     fn a_count_that_was_given_up_begins_under_another_run() {
-        let mut counting = Counting::new();
+        let mut counting = SequenceCounter::new();
         assert_eq!(counting.next("a"), (1, 1));
         assert_eq!(counting.next("a"), (1, 2));
-        for other in 0..MOST_COUNTED.get() {
+        for other in 0..MAX_COUNTED.get() {
             counting.next(&other.to_string());
         }
         let (run, number) = counting.next("a");

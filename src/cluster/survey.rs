@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::wire::{About, Row, Rows};
+use super::codec::{Query, Row, Rows};
 use crate::app::App;
 use crate::hub::{Channel, Hub, NodeId};
 
@@ -15,7 +15,7 @@ use crate::hub::{Channel, Hub, NodeId};
 const PATIENCE: Duration = Duration::from_millis(900);
 
 /// Questions that may be open at a time.
-const MOST_OPEN: usize = 1024;
+const MAX_OPEN: usize = 1024;
 
 /// Channels in one part of an answer.
 const ROWS: usize = 500;
@@ -25,7 +25,7 @@ const USERS: usize = 5000;
 
 /// What other nodes have answered.
 #[derive(Debug, Default)]
-pub struct Others {
+pub struct SurveyResult {
     /// All their rows; a channel may be in several.
     pub rows: Rows,
     /// Nodes that were asked.
@@ -36,36 +36,36 @@ pub struct Others {
 
 /// Questions without a complete answer.
 #[derive(Default)]
-pub(super) struct Queries {
+pub(super) struct Surveys {
     next: u64,
     open: HashMap<u64, Open>,
 }
 
 struct Open {
     waiting: HashSet<NodeId>,
-    others: Others,
+    others: SurveyResult,
     deadline: Instant,
-    reply: oneshot::Sender<Others>,
+    reply: oneshot::Sender<SurveyResult>,
 }
 
-impl Queries {
-    /// Notes a question to these nodes; gives back its id, or answers it at once if
+impl Surveys {
+    /// Notes a question to these nodes; returns its id, or answers it at once if
     /// nobody is to be asked.
     pub(super) fn open(
         &mut self,
         nodes: impl Iterator<Item = NodeId>,
-        reply: oneshot::Sender<Others>,
+        reply: oneshot::Sender<SurveyResult>,
         now: Instant,
     ) -> Option<u64> {
         let waiting: HashSet<NodeId> = nodes.collect();
         let asked = waiting.len();
-        let others = Others {
+        let others = SurveyResult {
             asked,
-            ..Others::default()
+            ..SurveyResult::default()
         };
-        if waiting.is_empty() || self.open.len() >= MOST_OPEN {
+        if waiting.is_empty() || self.open.len() >= MAX_OPEN {
             // Whoever asked may have gone.
-            let _ = reply.send(Others {
+            let _ = reply.send(SurveyResult {
                 silent: asked,
                 ..others
             });
@@ -133,7 +133,7 @@ impl Queries {
 
     fn close(&mut self, id: u64) {
         if let Some(open) = self.open.remove(&id) {
-            let others = Others {
+            let others = SurveyResult {
                 silent: open.waiting.len(),
                 ..open.others
             };
@@ -144,16 +144,16 @@ impl Queries {
 }
 
 /// What this node answers, in parts of which none is too long.
-pub(super) fn answer(hub: &Hub, app: &App, about: &About) -> Vec<Rows> {
+pub(super) fn answer(hub: &Hub, app: &App, about: &Query) -> Vec<Rows> {
     let (channels, users) = match about {
-        About::Connections => {
+        Query::Connections => {
             return vec![Rows {
                 connections: hub.connections(app) as u64,
                 channels: Vec::new(),
             }];
         }
-        About::Channel { name, users } => (hub.find(app, name).into_iter().collect(), *users),
-        About::Channels { prefix, users } => (hub.channels(app, prefix), *users),
+        Query::Channel { name, users } => (hub.find(app, name).into_iter().collect(), *users),
+        Query::Channels { prefix, users } => (hub.channels(app, prefix), *users),
     };
     let mut parts = vec![Rows::default()];
     let mut members = 0;
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn an_answer_is_complete_when_all_have_given_their_last_part() {
         let now = Instant::now();
-        let mut queries = Queries::default();
+        let mut queries = Surveys::default();
         let (reply, mut others) = oneshot::channel();
         let id = queries.open([A, B].into_iter(), reply, now).unwrap();
         queries.answer(A, id, false, rows(1));
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn who_does_not_answer_in_time_is_counted() {
         let now = Instant::now();
-        let mut queries = Queries::default();
+        let mut queries = Surveys::default();
         let (reply, mut others) = oneshot::channel();
         let id = queries.open([A, B].into_iter(), reply, now).unwrap();
         queries.answer(A, id, true, rows(1));
