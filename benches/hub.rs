@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use criterion::{Bencher, Criterion, Throughput};
 use resound::broker::Broker;
+use resound::hub::Publisher;
 use resound::protocol::publish::{EventLimits, Publish};
 use resound::protocol::{Frame, User, message};
 use room::Room;
@@ -20,6 +21,8 @@ mod support;
 
 /// Messages that are published before the workers take them.
 const BURST: u64 = 100;
+
+const APPLICATION: Publisher<'_> = Publisher::Application { except: None };
 
 fn main() {
     let mut criterion = Criterion::default().without_plots().configure_from_args();
@@ -65,7 +68,10 @@ fn publishing(criterion: &mut Criterion) {
 fn bursts(bencher: &mut Bencher<'_>, room: &Room, encode: impl Fn() -> Frame) {
     bencher.iter(|| {
         for _ in 0..BURST {
-            black_box(room.hub.publish(room.app(), &room.channel, None, &encode));
+            black_box(
+                room.hub
+                    .publish(room.app(), &room.channel, APPLICATION, &encode),
+            );
         }
         room.drain();
     });

@@ -10,7 +10,7 @@ use crate::app::App;
 pub use crate::cluster::codec::Query;
 use crate::cluster::codec::{Row, Rows};
 use crate::cluster::{Cluster, rows_of};
-use crate::hub::{Hub, Slot};
+use crate::hub::{Hub, Publisher, Slot};
 use crate::protocol::member::identity;
 use crate::protocol::publish::Publish;
 use crate::protocol::{ChannelName, CloseReason, Frame, SocketId, message};
@@ -59,7 +59,7 @@ pub enum Partial {
 impl ChannelSummaries {
     fn add(&mut self, row: Row) {
         let summary = self.channels.entry(row.name).or_default();
-        summary.subscriptions += row.subscriptions;
+        summary.subscriptions = summary.subscriptions.saturating_add(row.subscriptions);
         for id in row.users {
             if let Some(text) = identity(&id) {
                 summary.users.insert(Box::from(&*text));
@@ -95,12 +95,26 @@ impl Broker {
         self.hub.has_room()
     }
 
-    /// Waits until there is room. Whoever waits bounds the time.
+    /// Whether a client may change what other nodes have to know; if not, it has to wait.
+    pub fn has_room_for_changes(&self) -> bool {
+        self.hub.has_room_for_changes()
+    }
+
+    /// Waits until there is room for a message. Whoever waits bounds the time.
     pub async fn wait_for_room(&self) {
+        self.wait_until(Self::has_room).await;
+    }
+
+    /// Waits until there is room for a client's change. Whoever waits bounds the time.
+    pub async fn wait_for_room_for_changes(&self) {
+        self.wait_until(Self::has_room_for_changes).await;
+    }
+
+    async fn wait_until(&self, has_room: impl Fn(&Self) -> bool) {
         loop {
             let mut freed = pin!(self.hub.freed());
             freed.as_mut().enable();
-            if self.has_room() {
+            if has_room(self) {
                 return;
             }
             freed.await;
@@ -109,13 +123,15 @@ impl Broker {
 
     /// Sends an application's event to its channels. Cache channels keep it.
     pub fn publish(&self, app: &App, publish: &Publish<'_>) {
+        let except = publish.except;
+        let publisher = Publisher::Application { except };
         for channel in &publish.channels {
             let encode = || message::event(publish.name, publish.data, channel);
             let subscribers = if channel.kind().is_cache() {
                 self.hub
                     .publish_and_keep(app, channel, publish.except, encode())
             } else {
-                self.hub.publish(app, channel, publish.except, encode)
+                self.hub.publish(app, channel, publisher, encode)
             };
             tracing::debug!(app = app.id, %channel, event = %publish.name, subscribers, "published");
         }
@@ -131,14 +147,21 @@ impl Broker {
             from,
         } = *event;
         let encode = || message::client_event(name, data, channel, user_id);
-        let subscribers = self.hub.publish(app, channel, Some(from), encode);
+        let publisher = Publisher::Client {
+            socket: from,
+            event: name,
+            data,
+            user_id,
+        };
+        let subscribers = self.hub.publish(app, channel, publisher, encode);
         tracing::debug!(app = app.id, %channel, event = name, %from, subscribers, "client event");
     }
 
     /// Connections of an application, on all nodes.
     pub async fn connections(&self, app: &App) -> (u64, Option<Partial>) {
         let (rows, partial) = self.others(app, Query::Connections).await;
-        (self.hub.connections(app) as u64 + rows.connections, partial)
+        let local = self.hub.connections(app) as u64;
+        (local.saturating_add(rows.connections), partial)
     }
 
     /// Occupied channels, on all nodes.

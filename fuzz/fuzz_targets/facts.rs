@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use redis::Value;
-use resound::cluster::snapshot::Snapshot;
+use resound::cluster::redis::snapshot;
 
 fuzz_target!(|bytes: &[u8]| {
     let fields: Vec<Value> = bytes
@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
         .map(|line| Value::BulkString(line.to_vec()))
         .collect();
     let pairs = fields.len() / 2;
-    let snapshot = Snapshot::read(&Value::Array(fields)).expect("a list is a hash");
+    let snapshot = snapshot::read(&Value::Array(fields)).expect("a list is a hash");
     let facts: usize = snapshot.nodes.iter().map(|node| node.facts.len()).sum();
     assert!(facts + snapshot.unreadable <= pairs);
 });

@@ -49,15 +49,20 @@ def rival_of_binary(path: Path) -> Rival:
 
 
 def rival_of_commit(name: str) -> Rival:
-    """The server of a commit, built unless that was done before."""
+    """The server of a commit, as it is installed."""
     commit = resolve(name)
-    home = target_directory() / "against"
+    return Rival(commit[:10], binary_of_commit(commit, target_directory() / "against", "release"), commit)
+
+
+def binary_of_commit(commit: str, home: Path, profile: str) -> Path:
+    """The server of the commit with this id, built unless that was done before. `profile`
+    is `release` or `debug`, and each has a `home` of its own."""
     binary = home / commit / "resound"
     if binary.is_file():
         tell(f"{commit[:10]} was built before: {binary}")
     else:
-        build(commit, home, binary)
-    return Rival(commit[:10], binary, commit)
+        build(commit, home, binary, profile)
+    return binary
 
 
 def resolve(name: str) -> str:
@@ -70,7 +75,7 @@ def resolve(name: str) -> str:
     return commit
 
 
-def build(commit: str, home: Path, binary: Path) -> None:
+def build(commit: str, home: Path, binary: Path, profile: str) -> None:
     """Builds the server of a commit out of what git has of it, which registers and
     leaves nothing; all commits share what is built of their dependencies."""
     tell(f"building {commit[:10]} in {home}")
@@ -79,13 +84,14 @@ def build(commit: str, home: Path, binary: Path) -> None:
     try:
         unpack(commit, source)
         environment = {**os.environ, "CARGO_TARGET_DIR": str(home / "build")}
-        command = ["cargo", "build", "--release", "--locked", "--bin", "resound"]
+        optimized = ["--release"] if profile == "release" else []
+        command = ["cargo", "build", *optimized, "--locked", "--bin", "resound"]
         if subprocess.run(command, cwd=source, env=environment).returncode != 0:
             raise Failure(f"the build of {commit[:10]} failed")
         binary.parent.mkdir(parents=True, exist_ok=True)
         # A build that is broken off leaves no binary that would be taken for whole.
         partial = binary.with_name(f"resound.{os.getpid()}")
-        shutil.copy2(home / "build" / "release" / "resound", partial)
+        shutil.copy2(home / "build" / profile / "resound", partial)
         os.replace(partial, binary)
     finally:
         shutil.rmtree(source, ignore_errors=True)

@@ -97,8 +97,10 @@ class Builds(unittest.TestCase):
         self.commit("two")
         cargo = self.folder / "bin" / "cargo"
         cargo.parent.mkdir()
-        cargo.write_text('#!/bin/sh\n[ -e fails ] && exit 101\nmkdir -p "$CARGO_TARGET_DIR/release"\n'
-                         'cp what "$CARGO_TARGET_DIR/release/resound"\necho "$*" >>"$CARGO_TARGET_DIR/asked"\n')
+        cargo.write_text('#!/bin/sh\n[ -e fails ] && exit 101\n'
+                         'case "$*" in *--release*) profile=release ;; *) profile=debug ;; esac\n'
+                         'mkdir -p "$CARGO_TARGET_DIR/$profile"\n'
+                         'cp what "$CARGO_TARGET_DIR/$profile/resound"\necho "$*" >>"$CARGO_TARGET_DIR/asked"\n')
         cargo.chmod(0o755)
         path = f"{cargo.parent}:{os.environ['PATH']}"
         self.target = self.folder / "target"
@@ -139,6 +141,13 @@ class Builds(unittest.TestCase):
         self.assertEqual(asked, ["build --release --locked --bin resound"] * 2)
         self.assertEqual(list(home.glob("source-*")), [])
         self.assertEqual(len(self.git("worktree", "list").splitlines()), 1)
+
+    def test_a_commit_can_be_built_as_tests_are(self) -> None:
+        home, commit = self.target / "previous", self.git("rev-parse", "HEAD~1")
+        for _ in range(2):
+            self.assertEqual(against.binary_of_commit(commit, home, "debug").read_text(), "one")
+        asked = (home / "build" / "asked").read_text().splitlines()
+        self.assertEqual(asked, ["build --locked --bin resound"])
 
     def test_a_build_that_fails_leaves_nothing_to_be_taken_for_one(self) -> None:
         self.commit("three", "fails")

@@ -275,6 +275,11 @@ fn read<'a>(words: &[&str], body: Option<&'a str>) -> Option<Message<'a>> {
             if !users.all(|id| member::identity(id).is_some()) {
                 return None;
             }
+            let mut counts = rows.channels.iter().map(|row| row.subscriptions);
+            let is_possible = |count: u64| count <= u64::from(u32::MAX);
+            if !is_possible(rows.connections) || !counts.all(is_possible) {
+                return None;
+            }
             Message::Answer(node_id(node)?, decimal(id)?, is_last, rows)
         }
         _ => return None,
@@ -306,6 +311,12 @@ fn decimal(text: &str) -> Option<u64> {
     is_canonical.then(|| text.parse().ok())?
 }
 
+/// Reads a count of subscribers, of which no node can have more than this.
+pub(super) fn count(text: &str) -> Option<usize> {
+    let count = u32::try_from(decimal(text)?).ok()?;
+    usize::try_from(count).ok()
+}
+
 /// A fact in a message: a letter for its kind, and its value.
 fn fact_text(fact: &Fact) -> String {
     let (kind, value) = letter_and_value(fact);
@@ -330,7 +341,7 @@ fn read_fact(text: &str) -> Option<Fact> {
     Some(match kind {
         'm' => Fact::Member(read_member(value)?),
         'l' if !value.is_empty() && value.len() <= member::MAX_USER_ID => Fact::Left(value.into()),
-        'n' => Fact::Subscribers(usize::try_from(decimal(value)?).ok()?),
+        'n' => Fact::Subscribers(count(value)?),
         'o' if value.is_empty() => Fact::Online,
         'f' if value.is_empty() => Fact::Offline,
         _ => return None,

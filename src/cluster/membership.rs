@@ -1,91 +1,91 @@
-//! Which other nodes are alive.
+//! Which other nodes are alive. Pure: it is told when something was heard, and has no
+//! clock.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::hub::NodeId;
 
-/// Nodes that were heard of, until their heartbeat is late.
+/// Nodes that are alive, as far as is known.
 pub(super) struct Membership {
-    last: HashMap<NodeId, Instant>,
-    /// Given up, and not heard of since.
+    /// Until when nothing need be heard of each.
+    until: HashMap<NodeId, Instant>,
+    /// Those that were late, and of which nothing was heard since.
     lost: HashSet<NodeId>,
-    /// Those that have said that they go. They never come back: ids are unique.
-    gone: HashSet<NodeId>,
-    /// Silence after which a node is given up.
+    /// Those of which it was said that they go, and when that came.
+    gone: HashMap<NodeId, Instant>,
+    /// Silence after which a node is taken for gone.
     lease: Duration,
 }
 
-/// Nodes that are remembered as given up.
-const MAX_LOST: usize = 1000;
+/// Nodes that are remembered as lost, and as gone.
+const MAX_REMEMBERED: usize = 1000;
 
 impl Membership {
     pub(super) fn new(lease: Duration) -> Self {
         Self {
-            last: HashMap::new(),
+            until: HashMap::new(),
             lost: HashSet::new(),
-            gone: HashSet::new(),
+            gone: HashMap::new(),
             lease,
         }
     }
 
-    /// A node was alive at that time. True if it had been given up: then what was
-    /// known of it has been forgotten here.
-    pub(super) fn seen(&mut self, node: NodeId, at: Instant, now: Instant) -> bool {
-        if now.saturating_duration_since(at) >= self.lease || self.gone.contains(&node) {
+    /// A node was alive at that time, as was answered to a question that was asked then.
+    /// True if it had been taken for gone: then what was known of it has been forgotten.
+    pub(super) fn seen(&mut self, node: NodeId, at: Instant, asked: Instant, now: Instant) -> bool {
+        if now.saturating_duration_since(at) >= self.lease {
             return false;
         }
-        let last = self.last.entry(node).or_insert(at);
-        *last = at.max(*last);
-        self.lost.remove(&node)
+        // It goes off the list before it says so: a list that was asked for later has it
+        // only if it is there again, or was never going.
+        let was_gone = match self.gone.get(&node) {
+            Some(since) if asked < *since => return false,
+            Some(_) => self.gone.remove(&node).is_some(),
+            None => false,
+        };
+        let until = self.until.entry(node).or_insert(at);
+        *until = (at + self.lease).max(*until);
+        self.lost.remove(&node) || was_gone
     }
 
-    /// A node has said that it goes. True if it was there.
-    pub(super) fn left(&mut self, node: NodeId) -> bool {
-        if self.gone.len() > MAX_LOST {
+    /// It was said that a node goes. True if it was there.
+    pub(super) fn remove(&mut self, node: NodeId, now: Instant) -> bool {
+        if self.gone.len() >= MAX_REMEMBERED {
             self.gone.clear();
         }
-        self.gone.insert(node);
-        self.last.remove(&node).is_some()
+        self.gone.insert(node, now);
+        self.until.remove(&node).is_some()
     }
 
-    /// Gives up the nodes that are late.
-    pub(super) fn give_up_late(&mut self, now: Instant) -> Vec<NodeId> {
-        let late: Vec<NodeId> = self
-            .last
-            .iter()
-            .filter(|(_, last)| now.saturating_duration_since(**last) >= self.lease)
-            .map(|(node, _)| *node)
-            .collect();
-        if self.lost.len() > MAX_LOST {
+    /// Removes the nodes that are late, and returns them.
+    pub(super) fn remove_late(&mut self, now: Instant) -> Vec<NodeId> {
+        let late = self.until.extract_if(|_, until| *until <= now);
+        let late: Vec<NodeId> = late.map(|(node, _)| node).collect();
+        if self.lost.len() >= MAX_REMEMBERED {
             self.lost.clear();
         }
-        for node in &late {
-            self.last.remove(node);
-            self.lost.insert(*node);
-        }
+        self.lost.extend(&late);
         late
     }
 
-    /// After a time without a link nobody could be heard: they get a little longer.
-    pub(super) fn excuse(&mut self, now: Instant, grace: Duration) {
-        let excused = now.checked_sub(self.lease.saturating_sub(grace));
-        let Some(excused) = excused else { return };
-        for last in self.last.values_mut() {
-            *last = excused.max(*last);
+    /// Nothing could be heard, or can be for now: nobody is late before that time has passed.
+    pub(super) fn excuse(&mut self, now: Instant, time: Duration) {
+        for until in self.until.values_mut() {
+            *until = (now + time).max(*until);
         }
     }
 
     pub(super) fn contains(&self, node: NodeId) -> bool {
-        self.last.contains_key(&node)
+        self.until.contains_key(&node)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = NodeId> {
-        self.last.keys().copied()
+        self.until.keys().copied()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.last.len()
+        self.until.len()
     }
 }
 
@@ -95,34 +95,50 @@ mod tests {
 
     const A: NodeId = NodeId(1);
 
-    #[test]
-    fn a_node_is_given_up_after_its_lease_and_greeted_when_it_returns() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut nodes = Membership::new(Duration::from_secs(12));
-        assert!(!nodes.seen(A, at(0), at(1)), "it is new");
-        assert_eq!(nodes.give_up_late(at(11)), []);
-        assert!(!nodes.seen(A, at(10), at(11)));
-        assert_eq!(nodes.give_up_late(at(21)), []);
-        assert_eq!(nodes.give_up_late(at(22)), [A]);
-        assert!(!nodes.contains(A));
-        assert!(!nodes.seen(A, at(10), at(23)), "old news");
-        assert!(!nodes.contains(A));
-        assert!(nodes.seen(A, at(23), at(23)));
-        assert!(nodes.contains(A));
-        assert!(nodes.left(A) && !nodes.left(A));
-        nodes.seen(A, at(24), at(24));
-        assert!(!nodes.contains(A), "an older list of nodes has it");
+    fn seen(nodes: &mut Membership, at: Instant, now: Instant) -> bool {
+        nodes.seen(A, at, now, now)
     }
 
     #[test]
-    fn after_a_time_alone_nodes_get_a_little_longer() {
+    fn a_node_is_lost_after_its_lease_and_known_when_it_returns() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut nodes = Membership::new(Duration::from_secs(12));
-        nodes.seen(A, at(0), at(0));
-        nodes.excuse(at(11), Duration::from_secs(5));
-        assert_eq!(nodes.give_up_late(at(15)), []);
-        assert_eq!(nodes.give_up_late(at(16)), [A]);
+        assert!(!seen(&mut nodes, at(0), at(1)), "it is new");
+        assert_eq!(nodes.remove_late(at(11)), []);
+        assert!(!seen(&mut nodes, at(10), at(11)));
+        assert_eq!(nodes.remove_late(at(21)), []);
+        assert_eq!(nodes.remove_late(at(22)), [A]);
+        assert!(!nodes.contains(A));
+        assert!(!seen(&mut nodes, at(10), at(23)), "old news");
+        assert!(!nodes.contains(A));
+        assert!(seen(&mut nodes, at(23), at(23)));
+        assert!(nodes.contains(A));
+    }
+
+    #[test]
+    fn a_node_that_goes_is_back_when_a_later_question_is_answered_with_it() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut nodes = Membership::new(Duration::from_secs(12));
+        seen(&mut nodes, at(0), at(0));
+        assert!(nodes.remove(A, at(2)) && !nodes.remove(A, at(2)));
+        assert!(!nodes.seen(A, at(2), at(1), at(3)), "asked before");
+        assert!(!nodes.contains(A));
+        assert!(nodes.seen(A, at(1), at(4), at(4)), "asked after");
+        assert!(nodes.contains(A) && !seen(&mut nodes, at(5), at(5)));
+    }
+
+    #[test]
+    fn nobody_is_late_while_nothing_can_be_heard() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut nodes = Membership::new(Duration::from_secs(12));
+        seen(&mut nodes, at(0), at(0));
+        nodes.excuse(at(11), Duration::from_secs(16));
+        assert_eq!(nodes.remove_late(at(26)), []);
+        nodes.excuse(at(26), Duration::from_secs(5));
+        assert_eq!(nodes.remove_late(at(30)), []);
+        assert_eq!(nodes.remove_late(at(31)), [A]);
     }
 }

@@ -54,20 +54,12 @@
 //! whatever cannot be read is ignored and counted.
 
 pub mod codec;
-mod connect;
-mod keys;
 mod membership;
-mod pipeline;
-mod receive;
-mod scripts;
+pub mod redis;
 mod sequence;
-mod session;
-pub mod snapshot;
 mod status;
-mod supervisor;
 mod survey;
-mod sync;
-mod topics;
+mod view;
 mod watchdog;
 
 use std::collections::{HashMap, VecDeque};
@@ -82,18 +74,20 @@ use crate::config::Scaling;
 use crate::hub::{BufferLimits, ClusterQueue, Hub, NodeId};
 use crate::protocol::{ChannelName, Frame};
 use codec::{Query, Question};
-use connect::Connector;
-use keys::Keys;
 use membership::Membership;
-use scripts::Scripts;
+use redis::connect::Connector;
+use redis::keys::Keys;
+use redis::scripts::Scripts;
+use redis::state::{Ask, State};
+use redis::supervisor;
 use sequence::SequenceCounter;
-use supervisor::{Ask, Supervisor};
 use survey::Surveys;
-use topics::Topics;
+use view::Views;
 
-pub use connect::ConnectError;
+pub use redis::connect::ConnectError;
 pub use status::Status;
 pub use survey::{SurveyResult, rows_of};
+pub use view::Snapshot;
 
 /// Questions to the link that may wait.
 const MAX_ASKS: usize = 1024;
@@ -112,7 +106,7 @@ pub struct Cluster {
 pub struct Node {
     status: Arc<Status>,
     queue: Arc<ClusterQueue>,
-    dialer: Connector,
+    connector: Connector,
     asks: (mpsc::Sender<Ask>, mpsc::Receiver<Ask>),
     settings: Scaling,
 }
@@ -140,7 +134,7 @@ impl Node {
         Ok(Self {
             status: Arc::new(Status::new(node, Arc::clone(&queue))),
             queue,
-            dialer: Connector::new(&settings.redis)?,
+            connector: Connector::new(&settings.redis)?,
             asks: mpsc::channel(MAX_ASKS),
             settings: settings.clone(),
         })
@@ -164,7 +158,7 @@ impl Node {
     /// # Errors
     /// If Redis is required and cannot be used.
     pub async fn start(self, hub: &Arc<Hub>, apps: &Apps) -> Result<Running, ConnectError> {
-        let first = tokio::time::timeout(FIRST_ATTEMPT, self.dialer.dial()).await;
+        let first = tokio::time::timeout(FIRST_ATTEMPT, self.connector.connect()).await;
         let shards = match first {
             Ok(Ok(shards)) => Some(shards),
             Ok(Err(error)) if self.settings.require_redis => return Err(error),
@@ -181,29 +175,28 @@ impl Node {
             Err(_) => None,
         };
         let (stop, stopped) = watch::channel(false);
-        let link = Supervisor {
+        let state = State {
             hub: Arc::clone(hub),
             queue: self.queue,
             apps: apps.clone(),
             node: self.status.node,
-            names: Keys::new(&self.settings.namespace, apps),
-            scripts: Scripts::new(self.dialer.is_sharded()),
+            keys: Keys::new(&self.settings.namespace, apps),
+            scripts: Scripts::new(self.connector.is_sharded()),
             status: self.status,
             asks: self.asks.1,
             stop: stopped,
-            topics: Topics::new(),
-            entry_generation: 0,
+            views: Views::new(),
             left: HashMap::new(),
-            suspects: HashMap::new(),
-            told_dropped: 0,
-            nodes: Membership::new(Supervisor::lease(&self.settings)),
-            counting: SequenceCounter::new(),
-            queries: Surveys::default(),
+            unknown_nodes: HashMap::new(),
+            logged_dropped: 0,
+            nodes: Membership::new(State::lease(&self.settings)),
+            sequences: SequenceCounter::new(),
+            surveys: Surveys::default(),
             unsure: VecDeque::new(),
             settings: self.settings,
         };
         Ok(Running {
-            task: tokio::spawn(link.run(self.dialer, shards)),
+            task: tokio::spawn(supervisor::run(state, self.connector, shards)),
             stop,
         })
     }
@@ -237,7 +230,7 @@ impl Cluster {
             app: app.id.clone(),
             about,
         };
-        self.ask(Ask::SurveyResult(question, reply)).await?;
+        self.ask(Ask::Survey(question, reply)).await?;
         answer.await.ok()
     }
 

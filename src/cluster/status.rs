@@ -21,6 +21,8 @@ pub struct Status {
     pub(super) listening: AtomicUsize,
     /// Whether the two have differed for too long.
     pub(super) is_incomplete: AtomicBool,
+    /// Topics one of whose keys in Redis is of another type.
+    pub(super) degraded: AtomicUsize,
     /// Events sent to other nodes.
     pub(super) published: AtomicU64,
     /// Messages that came.
@@ -47,6 +49,7 @@ impl Status {
             wanted: AtomicUsize::new(0),
             listening: AtomicUsize::new(0),
             is_incomplete: AtomicBool::new(false),
+            degraded: AtomicUsize::new(0),
             published: AtomicU64::new(0),
             received: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
@@ -76,6 +79,7 @@ impl Status {
             "nodes": self.nodes.load(Ordering::Relaxed),
             "wanted": self.wanted.load(Ordering::Relaxed),
             "listening": self.listening.load(Ordering::Relaxed),
+            "degraded": self.degraded.load(Ordering::Relaxed),
             "published": count(&self.published),
             "received": count(&self.received),
             "delivered": count(&self.delivered),

@@ -91,7 +91,8 @@ impl Surveys {
         if !open.waiting.contains(&node) {
             return;
         }
-        open.others.rows.connections += rows.connections;
+        let connections = &mut open.others.rows.connections;
+        *connections = connections.saturating_add(rows.connections);
         open.others.rows.channels.extend(rows.channels);
         if is_last {
             open.waiting.remove(&node);

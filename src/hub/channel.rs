@@ -1,20 +1,22 @@
-//! One channel.
+//! One channel on this node: who has subscribed, and what they are sent.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
-use super::cluster_queue::{ClusterUpdate, Fact, Topic};
-use super::lock;
+use super::event::{HubEventKind, Origin};
+use super::lock::{Lock, Rank};
 use super::outputs::{Broadcast, ConnectionRef, Outputs, Recipients, WorkerMessage};
 use super::remote::Remote;
+use super::sync::Sync;
+use super::topic::Topic;
 use crate::protocol::message::{self, EncodedMember};
 use crate::protocol::{ChannelName, Frame, Member};
 
 /// Subscribers from which on count events are held back (Pusher Channels,
 /// "Subscription count events").
-const MANY: usize = 100;
+const MIN_HELD_BACK: usize = 100;
 
 /// How long they are held back.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
@@ -27,7 +29,7 @@ pub struct Channel {
     name: ChannelName,
     /// Whether subscribers are told how many they are.
     pub(super) counts: bool,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Lock<State>,
 }
 
 #[derive(Debug)]
@@ -39,13 +41,20 @@ pub(super) struct State {
     /// Of a presence channel, by identity; the order is that of joining until
     /// somebody leaves. Those of other nodes, too.
     pub(super) members: IndexMap<Arc<str>, Present>,
-    /// What is known of other nodes, if there can be any.
-    pub(super) remote: Option<Box<Remote>>,
+    /// What other nodes know, and what is known of them, if there can be any.
+    pub(super) cluster: Option<Box<Clustered>>,
     counted: Option<Instant>,
     /// Whether a count was held back.
     count_due: bool,
     /// Whether somebody will come back for it.
     count_queued: bool,
+}
+
+/// A channel that other nodes may have, too.
+#[derive(Debug, Default)]
+pub(super) struct Clustered {
+    pub(super) sync: Sync,
+    pub(super) remote: Remote,
 }
 
 /// A user that is in a presence channel.
@@ -57,10 +66,12 @@ pub(super) struct Present {
     pub(super) connections: usize,
     /// Other nodes that it is on.
     pub(super) nodes: usize,
-    /// Times that it left this node and others may not know of it yet, nor this one of
-    /// a node that it has gone to.
-    pub(super) leaving: usize,
-    /// Who it said to be on this node, to tell others again.
+    /// The version in which it came to this node or left it.
+    pub(super) version: u64,
+    /// Whether it left this node and others may not know of it yet, nor this one of a
+    /// node that it has gone to.
+    pub(super) is_leaving: bool,
+    /// Who it said to be on this node, for the others.
     pub(super) own: Option<Box<Member>>,
 }
 
@@ -71,9 +82,14 @@ impl Present {
             id_json: member.id_json.clone(),
             connections: 0,
             nodes: 0,
-            leaving: 0,
+            version: 0,
+            is_leaving: false,
             own: None,
         }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.connections == 0 && self.nodes == 0 && !self.is_leaving
     }
 }
 
@@ -84,6 +100,8 @@ pub(super) struct Settings {
     pub(super) counts: bool,
     /// Whether there may be other nodes.
     pub(super) has_others: bool,
+    /// Whether there is a link to them now, by which their state will come.
+    pub(super) is_linked: bool,
 }
 
 /// How many there are on this node.
@@ -104,14 +122,15 @@ pub struct Full(pub usize);
 
 impl State {
     /// Subscribers on this node.
-    pub(super) fn here(&self) -> usize {
+    pub(super) fn local(&self) -> usize {
         self.subscribers.iter().sum()
     }
 
     /// Subscribers on all nodes.
     fn total(&self) -> usize {
-        let remote = self.remote.as_ref();
-        self.here() + remote.map_or(0, |remote| remote.subscribers())
+        let cluster = self.cluster.as_ref();
+        let remote = cluster.map_or(0, |cluster| cluster.remote.subscribers());
+        self.local().saturating_add(remote)
     }
 }
 
@@ -123,27 +142,31 @@ impl Channel {
         workers: usize,
         settings: Settings,
     ) -> Self {
-        let Settings { counts, has_others } = settings;
+        let clustered = || {
+            let mut clustered = Clustered::default();
+            clustered.remote.is_known = !settings.is_linked;
+            Box::new(clustered)
+        };
         let state = State {
             seq: 0,
             subscribers: vec![0; workers].into(),
             members: IndexMap::new(),
-            remote: has_others.then(Box::default),
+            cluster: settings.has_others.then(clustered),
             counted: None,
             count_due: false,
             count_queued: false,
         };
-        let counts = counts && !name.kind().is_presence();
+        let counts = settings.counts && !name.kind().is_presence();
         Self {
             id,
             app,
             name,
             counts,
-            state: Mutex::new(state),
+            state: Lock::new(Rank::Channel, state),
         }
     }
 
-    /// Unique in this process, also over a channel's lives.
+    /// Unique in this process: a channel that is forgotten and comes again has another.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -164,22 +187,23 @@ impl Channel {
 
     /// How many subscribers and members there are on this node.
     pub fn counts(&self) -> Counts {
-        let state = lock(&self.state);
-        let users = if state.remote.is_some() {
-            let is_here = |present: &&Present| present.connections > 0;
-            state.members.values().filter(is_here).count()
+        let state = self.state.lock();
+        let users = if state.cluster.is_some() {
+            let is_local = |present: &&Present| present.connections > 0;
+            state.members.values().filter(is_local).count()
         } else {
             state.members.len()
         };
         Counts {
-            subscriptions: state.here(),
+            subscriptions: state.local(),
             users,
         }
     }
 
     /// Ids of the members on this node, as JSON.
     pub fn member_ids(&self) -> Vec<Box<str>> {
-        lock(&self.state)
+        self.state
+            .lock()
             .members
             .values()
             .filter(|present| present.connections > 0)
@@ -192,21 +216,20 @@ impl Channel {
     pub(super) fn answer_again(
         &self,
         to: ConnectionRef,
-        cached: Option<Frame>,
+        last_event: Option<&Frame>,
         outputs: &Outputs,
     ) -> bool {
-        let state = lock(&self.state);
-        if state.is_waiting(to) {
+        let state = self.state.lock();
+        let cluster = state.cluster.as_ref();
+        if cluster.is_some_and(|cluster| cluster.sync.is_waiting(to)) {
             return false;
         }
-        for frame in [Some(self.welcome_of(&state)), cached]
-            .into_iter()
-            .flatten()
-        {
+        let welcome = self.welcome_of(&state);
+        for frame in [Some(&welcome), last_event].into_iter().flatten() {
             let broadcast = Broadcast {
                 channel: self.id,
                 seq: state.seq,
-                frame,
+                frame: frame.clone(),
                 to: Recipients::Only(to),
             };
             outputs.send(to.worker, WorkerMessage::Broadcast(broadcast));
@@ -225,29 +248,57 @@ impl Channel {
         }
     }
 
-    /// Adds a subscriber, and tells the others if it is its user's first. Gives
-    /// back the number of the last message and the answer to the subscription; none
-    /// if the answer comes later, with a number of its own.
+    /// Adds a subscriber, and tells the others if it is its user's first. Returns the
+    /// number of the last message and the answer to the subscription; none if the answer
+    /// comes later, with a number of its own.
     pub(super) fn join(
         &self,
         connection: ConnectionRef,
         member: Option<&Member>,
-        max: usize,
+        max_members: usize,
         outputs: &Outputs,
     ) -> Result<(u64, Option<Frame>), Full> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
+        let is_first = state.local() == 0;
         if let Some(member) = member {
-            self.join_as(&mut state, member, max, outputs)?;
+            self.join_as(&mut state, member, max_members, outputs)?;
         }
         state.subscribers[connection.worker] += 1;
-        let joined = if state.wait(connection, member) {
+        if is_first {
+            let kind = || HubEventKind::ChannelOccupied {
+                channel: &self.name,
+            };
+            outputs.sinks.emit(self.app, kind);
+        }
+        let answer = if self.must_wait(&mut state, connection, member, outputs) {
             (u64::MAX, None)
         } else {
             (state.seq, Some(self.welcome_of(&state)))
         };
-        self.tell_others_count(&state, outputs);
-        self.tell_count(&mut state, outputs);
-        Ok(joined)
+        self.send_count(&mut state, outputs);
+        Ok(answer)
+    }
+
+    /// Notes a change for other nodes, and has the subscriber wait until they know of it,
+    /// if it has to.
+    fn must_wait(
+        &self,
+        state: &mut State,
+        connection: ConnectionRef,
+        member: Option<&Member>,
+        outputs: &Outputs,
+    ) -> bool {
+        let is_first = state.local() == 1;
+        let version = member.map_or(1, |member| state.members[&*member.id].version);
+        let Some(cluster) = &mut state.cluster else {
+            return false;
+        };
+        // A member's first connection has advanced it already.
+        if self.counts || (is_first && member.is_none()) {
+            cluster.sync.advance();
+            outputs.mark(|| self.topic());
+        }
+        outputs.is_linked() && cluster.sync.wait(version, connection)
     }
 
     fn join_as(
@@ -267,18 +318,37 @@ impl Channel {
         }
         let present = &mut state.members[&*member.id];
         present.connections += 1;
-        if present.connections == 1 && outputs.cluster_queue.is_some() {
+        if present.connections == 1
+            && let Some(cluster) = &mut state.cluster
+        {
             present.own = Some(Box::new(member.clone()));
-            if outputs.is_linked() {
-                state.mark_unconfirmed(member);
-            }
-            outputs.tell(|| ClusterUpdate::Change(self.topic(), Fact::Member(member.clone())));
+            present.version = cluster.sync.advance_user(&member.id);
+            present.is_leaving = false;
+            outputs.mark(|| self.topic());
         }
         if is_new {
-            let added = message::member_added(&self.name, member);
-            self.broadcast_in(state, &added, Recipients::All, outputs);
+            self.add_member(state, member, Origin::Local, outputs);
         }
         Ok(())
+    }
+
+    /// Tells subscribers of a member that has just come.
+    pub(super) fn add_member(
+        &self,
+        state: &mut State,
+        member: &Member,
+        origin: Origin,
+        outputs: &Outputs,
+    ) {
+        let channel = &self.name;
+        let kind = || HubEventKind::MemberAdded {
+            channel,
+            member,
+            origin,
+        };
+        outputs.sinks.emit(self.app, kind);
+        let added = message::member_added(channel, member);
+        self.broadcast_in(state, &added, Recipients::All, outputs);
     }
 
     /// Takes a subscriber away, and tells the others if it was its user's last.
@@ -289,49 +359,90 @@ impl Channel {
         user: Option<&str>,
         outputs: &Outputs,
     ) -> usize {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.subscribers[connection.worker] -= 1;
-        state.wait_no_more(connection);
-        if let Some(user) = user
-            && let Some(present) = state.members.get_mut(user)
-        {
-            present.connections -= 1;
-            if present.connections == 0 {
-                present.own = None;
-                present.leaving += usize::from(outputs.is_linked());
-                state.clear_unconfirmed(user);
-                outputs.tell(|| ClusterUpdate::Change(self.topic(), Fact::Left(user.into())));
-                self.remove_if_gone(&mut state, user, outputs);
-            }
+        if let Some(cluster) = &mut state.cluster {
+            cluster.sync.stop_waiting(connection);
         }
-        self.tell_others_count(&state, outputs);
-        self.tell_count(&mut state, outputs);
-        state.here()
+        if let Some(user) = user {
+            self.leave_as(&mut state, user, outputs);
+        }
+        let left = state.local();
+        if self.counts
+            && left > 0
+            && let Some(cluster) = &mut state.cluster
+        {
+            cluster.sync.advance();
+            outputs.mark(|| self.topic());
+        }
+        self.send_count(&mut state, outputs);
+        if left == 0 {
+            let kind = || HubEventKind::ChannelVacated {
+                channel: &self.name,
+            };
+            outputs.sinks.emit(self.app, kind);
+        }
+        left
+    }
+
+    fn leave_as(&self, state: &mut State, user: &str, outputs: &Outputs) {
+        let Some((_, user, present)) = state.members.get_full_mut(user) else {
+            return;
+        };
+        let user = Arc::clone(user);
+        present.connections -= 1;
+        if present.connections > 0 {
+            return;
+        }
+        present.own = None;
+        if let Some(cluster) = &mut state.cluster {
+            present.version = cluster.sync.advance_user(&user);
+            if outputs.is_linked() {
+                present.is_leaving = true;
+                cluster.sync.keep_leaving(present.version, &user);
+            }
+            outputs.mark(|| self.topic());
+        }
+        self.remove_if_gone(state, &user, Origin::Local, outputs);
     }
 
     /// Removes a member that is on no node any more, and says so.
-    pub(super) fn remove_if_gone(&self, state: &mut State, user: &str, outputs: &Outputs) {
-        let is_gone = |present: &Present| {
-            present.connections == 0 && present.nodes == 0 && present.leaving == 0
-        };
-        if state.members.get(user).is_some_and(is_gone)
+    pub(super) fn remove_if_gone(
+        &self,
+        state: &mut State,
+        user: &str,
+        origin: Origin,
+        outputs: &Outputs,
+    ) {
+        if state.members.get(user).is_some_and(Present::is_gone)
             && let Some(gone) = state.members.swap_remove(user)
         {
-            let removed = message::member_removed(&self.name, &gone.id_json);
+            let (channel, id_json) = (&self.name, &*gone.id_json);
+            let kind = || HubEventKind::MemberRemoved {
+                channel,
+                id_json,
+                origin,
+            };
+            outputs.sinks.emit(self.app, kind);
+            let removed = message::member_removed(channel, id_json);
             self.broadcast_in(state, &removed, Recipients::All, outputs);
         }
     }
 
-    fn tell_others_count(&self, state: &State, outputs: &Outputs) {
-        if self.counts {
-            outputs.tell(|| ClusterUpdate::Change(self.topic(), Fact::Subscribers(state.here())));
-        }
-    }
-
     /// Numbers a frame and puts it into the inbox of each worker that has a
-    /// subscriber. Returns the number of subscribers.
-    pub(super) fn broadcast(&self, frame: &Frame, to: Recipients, outputs: &Outputs) -> usize {
-        self.broadcast_in(&mut lock(&self.state), frame, to, outputs)
+    /// subscriber; `then` runs under the channel's lock. Returns the number of
+    /// subscribers.
+    pub(super) fn broadcast(
+        &self,
+        frame: &Frame,
+        to: Recipients,
+        outputs: &Outputs,
+        then: impl FnOnce(usize),
+    ) -> usize {
+        let mut state = self.state.lock();
+        let subscribers = self.broadcast_in(&mut state, frame, to, outputs);
+        then(subscribers);
+        subscribers
     }
 
     pub(super) fn broadcast_in(
@@ -355,52 +466,59 @@ impl Channel {
                 to,
             }));
         }
-        state.here()
+        state.local()
+    }
+
+    /// An event was published here or came from another node, and is the last one.
+    pub(super) fn note_last_event(&self) {
+        if let Some(cluster) = &mut self.state.lock().cluster
+            && !cluster.remote.is_known
+        {
+            cluster.remote.has_last_event = true;
+        }
     }
 
     /// Tells subscribers how many they are: at once, or, when they are many, at
     /// most every five seconds.
-    pub(super) fn tell_count(&self, state: &mut State, outputs: &Outputs) {
-        let total = state.total();
-        if !self.counts || state.here() == 0 {
+    pub(super) fn send_count(&self, state: &mut State, outputs: &Outputs) {
+        if !self.counts || state.local() == 0 {
             return;
         }
-        let now = Instant::now();
+        let (count, now) = (state.total(), Instant::now());
         let recent = state
             .counted
             .is_some_and(|counted| now.saturating_duration_since(counted) < COUNT_INTERVAL);
-        if total > MANY && recent {
+        if count > MIN_HELD_BACK && recent {
             state.count_due = true;
             return;
         }
         state.counted = Some(now);
         state.count_due = false;
-        self.broadcast_in(
-            state,
-            &message::subscription_count(&self.name, total),
-            Recipients::All,
-            outputs,
-        );
+        let channel = &self.name;
+        let kind = || HubEventKind::CountChanged { channel, count };
+        outputs.sinks.emit(self.app, kind);
+        let frame = message::subscription_count(channel, count);
+        self.broadcast_in(state, &frame, Recipients::All, outputs);
     }
 
-    /// Whether a count was held back that nobody will come back for yet; whoever
-    /// asks has to call [`Self::tell_held_back_count`] later.
-    pub(super) fn must_be_queued(&self) -> bool {
+    /// Notes that a count that was held back is going to be sent, if one was and nobody
+    /// does so yet: whoever asks has to call [`Self::send_held_back_count`] later.
+    pub(super) fn queue_count(&self) -> bool {
         if !self.counts {
             return false;
         }
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let must = state.count_due && !state.count_queued;
         state.count_queued |= must;
         must
     }
 
     /// Sends a count that was held back long enough.
-    pub(super) fn tell_held_back_count(&self, outputs: &Outputs) {
-        let mut state = lock(&self.state);
+    pub(super) fn send_held_back_count(&self, outputs: &Outputs) {
+        let mut state = self.state.lock();
         state.count_queued = false;
         if state.count_due {
-            self.tell_count(&mut state, outputs);
+            self.send_count(&mut state, outputs);
         }
     }
 }

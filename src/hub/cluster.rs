@@ -1,174 +1,184 @@
-//! What comes in from other nodes, and what goes out to them all at once.
+//! The hub and other nodes: what they have to know is read here, and what they say comes
+//! in here.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cluster_queue::{ClusterQueue, ClusterUpdate, Event, Fact, NodeId, Topic};
+use super::cluster_queue::ClusterQueue;
 use super::outputs::Recipients;
-use super::remote::RemoteState;
-use super::{Channel, Hub, Slot, lock};
+use super::topic::{Event, Fact, LocalState, NodeId, RemoteState, Topic};
+use super::{AppState, Channel, Hub, Shard, Slot};
 use crate::app::App;
 use crate::protocol::{ChannelName, Frame};
 
+/// The last event of a cache channel, and how long it will be kept.
+type Last = Option<(Frame, Duration)>;
+
 impl Hub {
-    /// Where other nodes are told; `None` if there are none.
+    /// Where it waits what other nodes have to know; `None` if there are none.
     pub fn cluster_queue(&self) -> Option<&Arc<ClusterQueue>> {
         self.outputs.cluster_queue.as_ref()
     }
 
-    /// Topics that this node has to listen to: channels with a subscriber, and users who
-    /// are signed in or watched. Cheap: no channel is looked at.
+    /// How many topics concern other nodes: channels with a subscriber, and users who are
+    /// signed in or watched. Cheap: no channel is looked at.
     ///
-    /// While [`ClusterQueue::has_told_topics`] is true afterwards, every one of them has been
-    /// taken from the relay, since both change under the same locks.
+    /// While [`ClusterQueue::is_clean`] is true afterwards, every one of them has been
+    /// taken from the queue, since both change under the same locks.
     pub fn wanted_topics(&self) -> usize {
-        let channels = |shards: &[super::Shard]| -> usize {
-            let counts = shards.iter().map(|shard| lock(shard).len());
+        let channels = |shards: &[Shard]| -> usize {
+            let counts = shards.iter().map(|shard| shard.lock().len());
             counts.sum()
         };
-        let of_app = |app: &super::AppState| channels(&app.shards) + app.users.wanted();
+        let of_app = |app: &AppState| channels(&app.shards) + app.users.wanted();
         self.apps.iter().map(of_app).sum()
     }
 
-    /// Tells other nodes all that is so here, and asks how things stand there. Ends
-    /// with [`ClusterUpdate::AllTold`]. False, without telling anything, if there is no link.
-    pub fn tell_all(&self) -> bool {
-        if !self.outputs.is_linked() {
-            return false;
-        }
+    /// Those topics.
+    pub fn topics(&self) -> Vec<Topic> {
+        let mut topics = Vec::new();
         for app in &self.apps {
             for shard in &app.shards {
-                // The shard stays locked, so that a channel that ends is told after.
-                let shard = lock(shard);
-                for channel in shard.values() {
-                    channel.listen(false, &self.outputs);
+                topics.extend(shard.lock().values().map(|channel| channel.topic()));
+            }
+            topics.extend(app.users.topics());
+        }
+        topics
+    }
+
+    /// How a topic is on this node: all of it, or, if `known` is its present
+    /// [`LocalState::generation`], what may have changed since it was read last. `None` if
+    /// it does not concern other nodes.
+    pub fn local_state(&self, topic: &Topic, known: Option<u64>) -> Option<LocalState> {
+        match topic {
+            Topic::Channel(app, name) => {
+                // The shard stays locked: a channel that ends is marked after this.
+                let shard = self.shard(*app, name.as_str()).lock();
+                shard.get(name).map(|channel| channel.local_state(known))
+            }
+            Topic::User(app, id) => self.apps[*app].users.local_state(id, known),
+        }
+    }
+
+    /// Other nodes know everything of a topic's generation up to a version: answers who has
+    /// waited for that.
+    pub fn confirm(&self, topic: &Topic, generation: u64, version: u64) {
+        match topic {
+            Topic::Channel(app, name) => {
+                let shard = self.shard(*app, name.as_str()).lock();
+                if let Some(channel) = shard.get(name).filter(|c| c.id() == generation) {
+                    self.confirm_channel(channel, version);
                 }
             }
-            app.users.tell_all();
+            Topic::User(app, id) => self.apps[*app].users.confirm(id, generation, version),
         }
-        self.outputs.tell(|| ClusterUpdate::AllTold);
-        true
+    }
+
+    fn confirm_channel(&self, channel: &Arc<Channel>, version: u64) {
+        let last_event = self.last_event(channel.app(), channel.name());
+        let frame = last_event.as_ref().map(|last_event| &last_event.frame);
+        let answered = channel.confirm(version, frame, &self.outputs);
+        if answered > 0
+            && let Some(last_event) = &last_event
+        {
+            last_event.emit_miss(channel, &self.outputs);
+        }
+        self.queue_count(channel);
     }
 
     /// There is no link to other nodes: nobody waits for them, and what is published
     /// is kept for them.
     pub fn go_alone(&self) {
-        if let Some(cluster_queue) = &self.outputs.cluster_queue {
-            cluster_queue.go_down();
+        if let Some(queue) = &self.outputs.cluster_queue {
+            queue.go_down();
         }
         for (index, app) in self.apps.iter().enumerate() {
             for shard in &app.shards {
-                let shard = lock(shard);
+                let shard = shard.lock();
                 for channel in shard.values() {
                     let last_event = self.last_event(index, channel.name());
-                    channel.go_alone(last_event.as_ref(), &self.outputs);
+                    let frame = last_event.as_ref().map(|last_event| &last_event.frame);
+                    channel.release_all(frame, &self.outputs);
                 }
             }
-            app.users.go_alone();
+            app.users.release_all();
         }
     }
 
-    /// It is known how things stand with a topic on other nodes. `life` is that of the
-    /// [`ClusterUpdate::Listen`]; `last` is, for a cache channel, its last event, if it has one.
+    /// This is how a topic is on other nodes, and they know everything of its generation
+    /// here up to `version`. `last` is, for a cache channel, its last event, if it has one.
     /// Returns the last event that is known here if the others have lost it.
-    pub fn arrive(
+    pub fn reconcile(
         &self,
         topic: &Topic,
-        generation: u64,
-        remote_state: &RemoteState,
-        last: Option<Option<(Frame, Duration)>>,
-    ) -> Option<(Frame, Duration)> {
+        (generation, version): (u64, u64),
+        remote: &RemoteState,
+        last: Option<Last>,
+    ) -> Last {
         let (app, name) = match topic {
             Topic::Channel(app, name) => (*app, name),
             Topic::User(app, id) => {
                 let is_online = |facts: &[Fact]| facts.contains(&Fact::Online);
-                let nodes: Vec<NodeId> = remote_state
-                    .nodes
-                    .iter()
-                    .filter(|facts| is_online(&facts.facts))
-                    .map(|facts| facts.node)
-                    .collect();
-                self.apps[*app]
-                    .users
-                    .replace(id, &nodes, &remote_state.spared);
+                let nodes = remote.nodes.iter().filter(|node| is_online(&node.facts));
+                let nodes: Vec<NodeId> = nodes.map(|facts| facts.node).collect();
+                let users = &self.apps[*app].users;
+                users.replace(id, &nodes, &remote.unverified);
+                users.confirm(id, generation, version);
                 return None;
             }
         };
-        let shard = lock(self.shard(app, name.as_str()));
-        let channel = shard
-            .get(name)
-            .filter(|channel| channel.id() == generation)?;
-        let mut lost = None;
-        if let Some(last) = last {
-            let mut cache = lock(&self.apps[app].cache);
-            match (last, channel.waits_for_last()) {
-                (_, (true, true)) => {}
-                (Some((frame, left)), _) => cache.put_until(name, frame, Instant::now() + left),
-                // What was kept here while nobody listened need not be the last one.
-                (None, (true, false)) => cache.remove(name),
-                (None, (false, _)) => lost = cache.get(name, Instant::now()),
-            }
-        }
-        channel.replace(remote_state, &self.outputs);
-        channel.welcome(self.last_event(app, name).as_ref(), &self.outputs);
-        self.queue_count(channel);
+        let shard = self.shard(app, name.as_str()).lock();
+        let channel = shard.get(name).filter(|c| c.id() == generation)?;
+        let lost = last.and_then(|last| self.reconcile_last(channel, last));
+        channel.replace(remote, &self.outputs);
+        self.confirm_channel(channel, version);
         lost
     }
 
-    /// Asks again how things stand with a topic, and tells again how they do here.
-    pub fn tell_again(&self, topic: &Topic) {
-        match topic {
-            Topic::Channel(app, name) => {
-                let shard = lock(self.shard(*app, name.as_str()));
-                if let Some(channel) = shard.get(name) {
-                    channel.listen(false, &self.outputs);
-                }
+    /// Keeps the last event of other nodes, unless a later one is known here. Returns the
+    /// one that is if they have lost it.
+    fn reconcile_last(&self, channel: &Channel, last: Last) -> Last {
+        let (name, now) = (channel.name(), Instant::now());
+        let knows_last_event = channel.knows_last_event();
+        let mut cache = self.apps[channel.app()].cache.lock();
+        match (last, knows_last_event) {
+            (_, (false, true)) => None,
+            (Some((frame, left)), _) => {
+                cache.put_until(name, frame, now + left);
+                None
             }
-            Topic::User(app, id) => self.apps[*app].users.tell_again(id),
+            // What was kept here while nobody had subscribed need not be the last one.
+            (None, (false, false)) => {
+                cache.remove(name);
+                None
+            }
+            (None, (true, _)) => cache.get(name, now),
         }
     }
 
-    /// The last event of a cache channel that this node hears; `None` if it hears none.
-    pub fn last_known(&self, app: &App, name: &ChannelName) -> Option<Option<(Frame, Duration)>> {
-        let shard = lock(self.shard(app.index, name.as_str()));
+    /// The last event of a cache channel, if this node gets all of them; otherwise `None`.
+    pub fn last_known(&self, app: &App, name: &ChannelName) -> Option<Last> {
+        let shard = self.shard(app.index, name.as_str()).lock();
         let is_known = match shard.get(name) {
             Some(channel) => {
-                let (waits, has_last) = channel.waits_for_last();
-                !waits || has_last
+                let (is_known, has_last) = channel.knows_last_event();
+                is_known || has_last
             }
             None => !self.outputs.is_linked(),
         };
-        is_known.then(|| lock(&self.apps[app.index].cache).get(name, Instant::now()))
-    }
-
-    /// What this node has told of a topic, others can know now.
-    pub fn confirm(&self, topic: &Topic, fact: &Fact) {
-        match (topic, fact) {
-            (Topic::Channel(app, name), fact) => {
-                let shard = lock(self.shard(*app, name.as_str()));
-                let Some(channel) = shard.get(name) else {
-                    return;
-                };
-                match fact {
-                    Fact::Member(member) => {
-                        let last_event = self.last_event(*app, name);
-                        channel.confirm(&member.id, last_event.as_ref(), &self.outputs);
-                    }
-                    Fact::Left(user) => channel.confirm_leave(user, &self.outputs),
-                    Fact::Subscribers(_) | Fact::Online | Fact::Offline => {}
-                }
-            }
-            (Topic::User(app, id), Fact::Online) => self.apps[*app].users.confirm(id),
-            (Topic::User(app, id), Fact::Offline) => self.apps[*app].users.confirm_leave(id),
-            (Topic::User(..), _) => {}
-        }
+        let cached = || {
+            let mut cache = self.apps[app.index].cache.lock();
+            cache.get(name, Instant::now())
+        };
+        is_known.then(cached)
     }
 
     /// Something has changed on another node.
     pub fn apply(&self, topic: &Topic, node: NodeId, fact: &Fact) {
         match (topic, fact) {
             (Topic::Channel(app, name), fact) => {
-                if let Some(channel) = self.channel(*app, name) {
+                let channel = self.shard(*app, name.as_str()).lock().get(name).cloned();
+                if let Some(channel) = channel {
                     channel.apply(node, fact, &self.outputs);
                     self.queue_count(&channel);
                 }
@@ -187,15 +197,15 @@ impl Hub {
         let mut topics = Vec::new();
         for (index, app) in self.apps.iter().enumerate() {
             for shard in &app.shards {
-                let channels: Vec<Arc<Channel>> = lock(shard).values().cloned().collect();
+                let channels: Vec<Arc<Channel>> = shard.lock().values().cloned().collect();
                 for channel in channels {
-                    if channel.forget(node, &self.outputs) {
+                    if channel.remove_node(node, &self.outputs) {
                         self.queue_count(&channel);
                         topics.push(channel.topic());
                     }
                 }
             }
-            let users = app.users.forget(node).into_iter();
+            let users = app.users.remove_node(node).into_iter();
             topics.extend(users.map(|id| Topic::User(index, id)));
         }
         topics
@@ -204,7 +214,8 @@ impl Hub {
     /// Sends this node's subscribers what was published on another. False if that was
     /// given up because the workers are far behind.
     pub fn deliver(&self, event: Event) -> bool {
-        if self.outputs.inboxes.iter().any(|inbox| inbox.is_swamped()) {
+        let mut inboxes = self.outputs.inboxes.iter();
+        if inboxes.any(|inbox| inbox.is_swamped()) {
             return false;
         }
         let Event {
@@ -214,15 +225,16 @@ impl Hub {
             frame,
             is_kept,
         } = event;
-        let shard = lock(self.shard(app, name.as_str()));
+        let shard = self.shard(app, name.as_str()).lock();
         if let Some(channel) = shard.get(&name) {
             if is_kept {
                 channel.note_last_event();
             }
-            channel.broadcast(&frame, Recipients::from(except), &self.outputs);
+            channel.broadcast(&frame, Recipients::from(except), &self.outputs, |_| ());
         }
         if is_kept {
-            lock(&self.apps[app].cache).put(&name, frame, Instant::now());
+            let mut cache = self.apps[app].cache.lock();
+            cache.put(&name, frame, Instant::now());
         }
         true
     }
@@ -230,8 +242,9 @@ impl Hub {
     /// Keeps an event of this node's cache channel again: it was the last one that
     /// all nodes got, whatever was kept here in the meantime.
     pub fn keep(&self, event: Event) {
-        let _shard = lock(self.shard(event.app, event.channel.as_str()));
-        lock(&self.apps[event.app].cache).put(&event.channel, event.frame, Instant::now());
+        let _shard = self.shard(event.app, event.channel.as_str()).lock();
+        let mut cache = self.apps[event.app].cache.lock();
+        cache.put(&event.channel, event.frame, Instant::now());
     }
 
     /// Closes this node's connections of a user.
@@ -243,9 +256,5 @@ impl Hub {
     /// is given back.
     pub fn count_everywhere(&self, app: usize, slot: &mut Slot) {
         slot.counted = Some((app, Arc::clone(&self.outputs)));
-    }
-
-    fn channel(&self, app: usize, name: &ChannelName) -> Option<Arc<Channel>> {
-        lock(self.shard(app, name.as_str())).get(name).cloned()
     }
 }

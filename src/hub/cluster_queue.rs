@@ -1,82 +1,35 @@
-//! What other nodes have to be told: a queue from any thread to the one that
-//! speaks with them.
+//! What other nodes have to know: from any thread to the session with Redis.
 //!
-//! Nobody waits for it. While there is a link, everything is taken; events that it is
-//! too slow for are dropped, with a count. Without one, only what was published is
-//! kept, within a bound in bytes and time; facts are not, since all of them are told
-//! anew when the link returns.
+//! State and events apart. Of state only the *topics* wait whose facts have changed, each
+//! once: whoever takes one reads how it is then, so that what was changed back costs
+//! nothing, and no more wait than there are topics. Events wait in the order in which they
+//! were published, within a bound in bytes.
+//!
+//! No publisher waits for it. Clients that change topics faster than other nodes can be
+//! told are slowed down ([`ClusterQueue::has_room`]). Events that the link is too slow for
+//! are dropped, with a count. Without a link they are kept, within a bound in bytes and
+//! time; topics are not, since all of them are read when it returns.
 
-use std::collections::VecDeque;
-use std::fmt;
-use std::sync::Mutex;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::lock;
-use crate::protocol::{ChannelName, Frame, Member, SocketId};
+use tokio::sync::Notify;
+
+use super::lock::{Lock, Rank};
+use super::topic::{Event, Topic};
 
 /// Bytes of events that may wait while there is a link.
-const CAPACITY: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;
 
-/// A node, by the random number that it was given when it started.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(pub u64);
+/// Changed topics that may wait before clients that change more have to.
+const MAX_DIRTY: usize = 8192;
 
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl fmt::Debug for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// What nodes tell each other about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Topic {
-    /// A channel of the application with this index.
-    Channel(usize, ChannelName),
-    /// A user of it, for those who watch.
-    User(usize, std::sync::Arc<str>),
-}
-
-/// Something that is so on one node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fact {
-    /// A user is in the presence channel.
-    Member(Member),
-    /// It is not any more; its id.
-    Left(std::sync::Arc<str>),
-    /// So many connections have subscribed.
-    Subscribers(usize),
-    /// The user is signed in.
-    Online,
-    /// It is not any more.
-    Offline,
-}
-
-/// Something to tell.
+/// Something that other nodes have to do.
 #[derive(Clone, Debug)]
 pub enum ClusterUpdate {
-    /// The topic has to be listened to from now on, and these are its facts here.
-    Listen {
-        /// What.
-        topic: Topic,
-        /// Which life of it: [`super::Channel::id`], 0 for a user.
-        generation: u64,
-        /// What is so on this node.
-        facts: Vec<Fact>,
-    },
-    /// Nobody here needs the topic any more.
-    Unlisten(Topic),
-    /// Something has changed.
-    Change(Topic, Fact),
-    /// All [`ClusterUpdate::Listen`]s of [`super::Hub::tell_all`] are before this.
-    AllTold,
     /// Not only this node's subscribers have to get an event.
     Event(Event),
     /// All connections of a user have to be closed.
@@ -86,23 +39,6 @@ pub enum ClusterUpdate {
         /// The user's id.
         user: String,
     },
-    /// A connection that counted for an application's `max_connections` has ended.
-    Released(usize),
-}
-
-/// A published event.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// [`crate::app::App::index`].
-    pub app: usize,
-    /// Where it goes.
-    pub channel: ChannelName,
-    /// The one connection that does not get it.
-    pub except: Option<SocketId>,
-    /// What subscribers are sent.
-    pub frame: Frame,
-    /// Whether it is a cache channel's last event, kept for later subscribers.
-    pub is_kept: bool,
 }
 
 /// What is kept for the others while there is no link.
@@ -118,25 +54,9 @@ impl ClusterUpdate {
     fn cost(&self) -> usize {
         let bytes = match self {
             Self::Event(event) => event.frame.len(),
-            // There are as many as there are topics, which are bounded by their sockets.
-            Self::Listen { .. } => return 0,
-            Self::Change(_, Fact::Member(member)) => member.info_json.len(),
-            _ => 0,
+            Self::Terminate { user, .. } => user.len(),
         };
         bytes + 256
-    }
-
-    /// Whether it says which topics this node needs.
-    fn is_about_topics(&self) -> bool {
-        matches!(
-            self,
-            Self::Listen { .. } | Self::Unlisten(_) | Self::AllTold
-        )
-    }
-
-    /// Whether it is worth telling later, without a link now.
-    fn outlasts(&self) -> bool {
-        matches!(self, Self::Event(_) | Self::Terminate { .. })
     }
 }
 
@@ -145,28 +65,43 @@ impl ClusterUpdate {
 pub struct ClusterQueue {
     is_up: AtomicBool,
     bytes: AtomicUsize,
+    dirty: AtomicUsize,
     dropped: AtomicU64,
-    kept: BufferLimits,
-    queue: Mutex<Queue>,
+    limits: BufferLimits,
+    /// Notified when fewer topics wait than half of what may.
+    freed: Arc<Notify>,
+    queue: Lock<Queue>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    notes: VecDeque<(Instant, ClusterUpdate)>,
-    /// Notes among them that say which topics this node needs.
-    about_topics: usize,
+    updates: VecDeque<(Instant, ClusterUpdate)>,
+    /// Topics that have changed, in the order in which they did first.
+    topics: VecDeque<Topic>,
+    /// The same, to be found.
+    is_dirty: HashSet<Topic>,
+    /// Connections that counted for an application's `max_connections` and have ended.
+    released: HashMap<usize, usize>,
     waker: Option<Waker>,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.updates.is_empty() && self.topics.is_empty() && self.released.is_empty()
+    }
 }
 
 impl ClusterQueue {
     /// An empty queue without a link.
-    pub fn new(kept: BufferLimits) -> Self {
+    pub fn new(limits: BufferLimits) -> Self {
         Self {
             is_up: AtomicBool::new(false),
             bytes: AtomicUsize::new(0),
+            dirty: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
-            kept,
-            queue: Mutex::default(),
+            limits,
+            freed: Arc::default(),
+            queue: Lock::new(Rank::ClusterQueue, Queue::default()),
         }
     }
 
@@ -175,112 +110,158 @@ impl ClusterQueue {
         self.is_up.load(Ordering::Acquire)
     }
 
-    /// Bytes that wait.
+    /// Bytes of updates that wait.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether so much waits, beside events, that the link cannot be keeping up.
-    pub fn is_swamped(&self) -> bool {
-        self.bytes() > 2 * CAPACITY
+    /// Whether clients may change more topics now.
+    pub fn has_room(&self) -> bool {
+        // SeqCst, here and in `take_topics`: as for an inbox.
+        self.dirty.load(Ordering::SeqCst) < MAX_DIRTY
     }
 
-    /// Events that were not kept long enough to be told.
+    pub(super) fn freed(&self) -> &Arc<Notify> {
+        &self.freed
+    }
+
+    /// Events that were not kept long enough to be sent.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Counts one that was given up elsewhere.
+    /// Counts events that were given up by whoever took them.
     pub fn count_dropped(&self, events: u64) {
         self.dropped.fetch_add(events, Ordering::Relaxed);
     }
 
-    pub(super) fn push(&self, note: ClusterUpdate) {
-        let mut queue = lock(&self.queue);
+    pub(super) fn push(&self, update: ClusterUpdate) {
+        let mut queue = self.queue.lock();
         let is_up = self.is_up();
-        if !is_up && !note.outlasts() {
-            return;
-        }
-        if is_up && self.bytes() > CAPACITY && matches!(note, ClusterUpdate::Event(_)) {
+        if is_up && self.bytes() > MAX_BYTES && matches!(update, ClusterUpdate::Event(_)) {
             self.count_dropped(1);
             return;
         }
-        self.bytes.fetch_add(note.cost(), Ordering::Relaxed);
-        queue.about_topics += usize::from(note.is_about_topics());
-        queue.notes.push_back((Instant::now(), note));
+        self.bytes.fetch_add(update.cost(), Ordering::Relaxed);
+        queue.updates.push_back((Instant::now(), update));
         if !is_up {
             self.hold_to_bound(&mut queue);
         }
         let waker = queue.waker.take();
         drop(queue);
-        if let Some(waker) = waker {
-            waker.wake();
+        wake(waker);
+    }
+
+    /// A topic has changed, has become one, or is none any more.
+    pub(super) fn mark(&self, topic: Topic) {
+        let mut queue = self.queue.lock();
+        if !self.is_up() || queue.is_dirty.contains(&topic) {
+            return;
+        }
+        queue.is_dirty.insert(topic.clone());
+        queue.topics.push_back(topic);
+        self.dirty.fetch_add(1, Ordering::SeqCst);
+        let waker = queue.waker.take();
+        drop(queue);
+        wake(waker);
+    }
+
+    /// A connection has ended that counted for all nodes' quota of an application.
+    pub(super) fn release(&self, app: usize) {
+        let mut queue = self.queue.lock();
+        if self.is_up() {
+            *queue.released.entry(app).or_default() += 1;
+            wake(queue.waker.take());
         }
     }
 
     /// A link has come up: from now on everything is taken.
     pub fn go_up(&self) {
-        let _queue = lock(&self.queue);
+        let _queue = self.queue.lock();
         self.is_up.store(true, Ordering::Release);
     }
 
-    /// The link is gone. Of what waits, only what was published is kept.
+    /// The link is gone. Of what waits, only updates are kept.
     pub fn go_down(&self) {
-        let mut queue = lock(&self.queue);
+        let mut queue = self.queue.lock();
         self.is_up.store(false, Ordering::Release);
-        queue.notes.retain(|(_, note)| note.outlasts());
-        queue.about_topics = 0;
-        let left: usize = queue.notes.iter().map(|(_, note)| note.cost()).sum();
-        self.bytes.store(left, Ordering::Relaxed);
+        queue.topics.clear();
+        queue.is_dirty.clear();
+        queue.released.clear();
+        self.dirty.store(0, Ordering::SeqCst);
         self.hold_to_bound(&mut queue);
+        drop(queue);
+        self.freed.notify_waiters();
     }
 
     /// Drops what was kept for too long. To be called now and then without a link.
     pub fn expire(&self) {
-        self.hold_to_bound(&mut lock(&self.queue));
+        self.hold_to_bound(&mut self.queue.lock());
     }
 
     fn hold_to_bound(&self, queue: &mut Queue) {
         let now = Instant::now();
-        while let Some((since, note)) = queue.notes.front() {
-            let is_old = now.duration_since(*since) > self.kept.time;
-            if !is_old && self.bytes() <= self.kept.bytes {
+        while let Some((since, update)) = queue.updates.front() {
+            let is_old = now.duration_since(*since) > self.limits.time;
+            if !is_old && self.bytes() <= self.limits.bytes {
                 return;
             }
-            self.bytes.fetch_sub(note.cost(), Ordering::Relaxed);
+            self.bytes.fetch_sub(update.cost(), Ordering::Relaxed);
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            queue.notes.pop_front();
+            queue.updates.pop_front();
         }
     }
 
-    /// Takes up to `most` notes that cost up to `bytes`, and at least one if there is
+    /// Takes up to `max` updates that cost up to `max_bytes`, and at least one if there is
     /// one, with the time at which each was put in.
-    pub fn take(&self, max: usize, bytes: usize) -> Vec<(Instant, ClusterUpdate)> {
-        let mut queue = lock(&self.queue);
+    pub fn take_updates(&self, max: usize, max_bytes: usize) -> Vec<(Instant, ClusterUpdate)> {
+        let mut queue = self.queue.lock();
         let mut cost = 0;
         let mut taken = Vec::new();
         while taken.len() < max
-            && cost < bytes
-            && let Some((since, note)) = queue.notes.pop_front()
+            && cost < max_bytes
+            && let Some((since, update)) = queue.updates.pop_front()
         {
-            cost += note.cost();
-            queue.about_topics -= usize::from(note.is_about_topics());
-            taken.push((since, note));
+            cost += update.cost();
+            taken.push((since, update));
         }
         self.bytes.fetch_sub(cost, Ordering::Relaxed);
         taken
     }
 
-    /// Whether all that was told of topics that this node needs, or needs no more, has
-    /// been taken.
-    pub fn has_told_topics(&self) -> bool {
-        lock(&self.queue).about_topics == 0
+    /// Takes up to `max` topics that have changed.
+    pub fn take_topics(&self, max: usize) -> Vec<Topic> {
+        let taken: Vec<Topic> = {
+            let mut queue = self.queue.lock();
+            let count = queue.topics.len().min(max);
+            let taken: Vec<Topic> = queue.topics.drain(..count).collect();
+            for topic in &taken {
+                queue.is_dirty.remove(topic);
+            }
+            taken
+        };
+        let before = self.dirty.fetch_sub(taken.len(), Ordering::SeqCst);
+        let half = MAX_DIRTY / 2;
+        if before > half && before - taken.len() <= half {
+            self.freed.notify_waiters();
+        }
+        taken
+    }
+
+    /// Takes the connections that have ended, by application.
+    pub fn take_released(&self) -> HashMap<usize, usize> {
+        std::mem::take(&mut self.queue.lock().released)
+    }
+
+    /// Whether no topic has changed that was not taken.
+    pub fn is_clean(&self) -> bool {
+        self.dirty.load(Ordering::SeqCst) == 0
     }
 
     /// Waits until something can be taken.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut queue = lock(&self.queue);
-        if queue.notes.is_empty() {
+        let mut queue = self.queue.lock();
+        if queue.is_empty() {
             queue.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -288,13 +269,23 @@ impl ClusterQueue {
     }
 }
 
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::message;
+    use crate::protocol::{ChannelName, message};
+
+    fn name(text: &str) -> ChannelName {
+        ChannelName::parse(text, 100).unwrap()
+    }
 
     fn event(data: usize) -> ClusterUpdate {
-        let channel = ChannelName::parse("c", 10).unwrap();
+        let channel = name("c");
         let frame = message::event("\"e\"", &format!("\"{}\"", "x".repeat(data)), &channel);
         ClusterUpdate::Event(Event {
             app: 0,
@@ -305,86 +296,98 @@ mod tests {
         })
     }
 
-    fn cluster_queue(bytes: usize, time: Duration) -> ClusterQueue {
+    fn queue(bytes: usize, time: Duration) -> ClusterQueue {
         ClusterQueue::new(BufferLimits { bytes, time })
     }
 
+    fn take(queue: &ClusterQueue) -> usize {
+        queue.take_updates(10, usize::MAX).len()
+    }
+
     #[test]
-    fn without_a_link_only_events_are_kept_and_the_oldest_go_first() {
-        let cluster_queue = cluster_queue(1000, Duration::from_secs(60));
-        cluster_queue.push(ClusterUpdate::Released(0));
-        assert_eq!(cluster_queue.bytes(), 0, "facts are told anew later");
+    fn without_a_link_only_updates_are_kept_and_the_oldest_go_first() {
+        let queue = queue(1000, Duration::from_secs(60));
+        queue.mark(Topic::Channel(0, name("c")));
+        queue.release(0);
+        assert!(queue.is_clean(), "all topics are read later");
         for _ in 0..3 {
-            cluster_queue.push(event(200));
+            queue.push(event(200));
         }
-        assert_eq!(
-            (
-                cluster_queue.take(10, usize::MAX).len(),
-                cluster_queue.dropped()
-            ),
-            (2, 1)
-        );
-        assert_eq!(cluster_queue.bytes(), 0);
-        cluster_queue.push(event(2000));
-        assert_eq!(
-            (
-                cluster_queue.take(10, usize::MAX).len(),
-                cluster_queue.dropped()
-            ),
-            (0, 2)
-        );
+        assert_eq!((take(&queue), queue.dropped()), (2, 1));
+        assert_eq!(queue.bytes(), 0);
+        queue.push(event(2000));
+        assert_eq!((take(&queue), queue.dropped()), (0, 2));
     }
 
     #[test]
     fn with_a_link_everything_is_taken_until_it_breaks() {
-        let cluster_queue = cluster_queue(1000, Duration::ZERO);
-        cluster_queue.go_up();
-        cluster_queue.push(ClusterUpdate::Released(0));
-        cluster_queue.push(event(2000));
-        assert_eq!(cluster_queue.dropped(), 0);
-        cluster_queue.go_down();
-        assert_eq!(
-            (
-                cluster_queue.take(10, usize::MAX).len(),
-                cluster_queue.dropped()
-            ),
-            (0, 1)
-        );
+        let queue = queue(1000, Duration::ZERO);
+        queue.go_up();
+        queue.mark(Topic::Channel(0, name("c")));
+        queue.push(event(2000));
+        assert_eq!((queue.dropped(), queue.is_clean()), (0, false));
+        queue.go_down();
+        assert_eq!((take(&queue), queue.dropped()), (0, 1));
+        assert!(queue.is_clean());
     }
 
     #[test]
-    fn it_is_known_whether_all_that_was_told_of_topics_is_taken() {
-        let cluster_queue = cluster_queue(1000, Duration::from_secs(60));
-        cluster_queue.push(ClusterUpdate::AllTold);
-        assert!(
-            cluster_queue.has_told_topics(),
-            "without a link it is not kept"
-        );
-        cluster_queue.go_up();
-        cluster_queue.push(ClusterUpdate::AllTold);
-        cluster_queue.push(event(1));
-        assert!(!cluster_queue.has_told_topics());
-        cluster_queue.take(1, usize::MAX);
-        assert!(cluster_queue.has_told_topics(), "events do not matter");
-        cluster_queue.push(ClusterUpdate::AllTold);
-        cluster_queue.go_down();
-        assert!(cluster_queue.has_told_topics());
+    fn a_topic_waits_once_however_often_it_changes() {
+        let queue = queue(1000, Duration::from_secs(60));
+        queue.go_up();
+        let topic = |text| Topic::Channel(0, name(text));
+        for _ in 0..10_000 {
+            queue.mark(topic("a"));
+            queue.mark(topic("b"));
+        }
+        assert_eq!(queue.take_topics(1), [topic("a")]);
+        queue.mark(topic("a"));
+        assert_eq!(queue.take_topics(10), [topic("b"), topic("a")]);
+        assert!(queue.is_clean());
+    }
+
+    #[test]
+    fn clients_wait_while_too_many_topics_have_changed() {
+        let queue = queue(1000, Duration::from_secs(60));
+        queue.go_up();
+        for n in 0..MAX_DIRTY {
+            assert!(queue.has_room());
+            queue.mark(Topic::User(0, n.to_string().into()));
+        }
+        assert!(!queue.has_room());
+        let mut freed = std::pin::pin!(queue.freed().notified());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(freed.as_mut().poll(&mut cx).is_pending());
+        queue.take_topics(1);
+        assert!(queue.has_room() && freed.as_mut().poll(&mut cx).is_pending());
+        queue.take_topics(MAX_DIRTY / 2);
+        assert!(freed.as_mut().poll(&mut cx).is_ready());
     }
 
     #[test]
     fn a_link_that_is_too_slow_costs_events_and_nobody_waits() {
-        let cluster_queue = cluster_queue(usize::MAX, Duration::from_secs(60));
-        cluster_queue.go_up();
-        cluster_queue.push(event(CAPACITY));
-        cluster_queue.push(event(1));
-        assert_eq!(cluster_queue.dropped(), 1);
-        cluster_queue.push(ClusterUpdate::Released(0));
-        assert_eq!(cluster_queue.take(10, 1).len(), 1, "one, however big");
-        assert_eq!(
-            cluster_queue.take(10, 1).len(),
-            1,
-            "what is no event is not dropped"
-        );
-        assert_eq!(cluster_queue.bytes(), 0);
+        let queue = queue(usize::MAX, Duration::from_secs(60));
+        queue.go_up();
+        queue.push(event(MAX_BYTES));
+        queue.push(event(1));
+        assert_eq!(queue.dropped(), 1);
+        queue.push(ClusterUpdate::Terminate {
+            app: 0,
+            user: "1".to_owned(),
+        });
+        assert_eq!(queue.take_updates(10, 1).len(), 1, "one, however big");
+        assert_eq!(take(&queue), 1, "what is no event is not dropped");
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn ended_connections_are_added_up() {
+        let queue = queue(0, Duration::ZERO);
+        queue.go_up();
+        for app in [1, 2, 1] {
+            queue.release(app);
+        }
+        assert_eq!(queue.take_released(), HashMap::from([(1, 2), (2, 1)]));
+        assert!(queue.take_released().is_empty());
     }
 }

@@ -5,26 +5,32 @@
 //! decided under the channel's lock and put into the workers' inboxes under that
 //! same lock, so all subscribers of a channel see one order.
 //!
-//! Lock order: a registry shard, then a channel, then a cache, then the users of an
-//! application, then the counts that are due, then an inbox, then the relay. None is held while anything is awaited; there is no
-//! `async fn` in here.
+//! Locks have one order (`lock`), which debug builds enforce. None is held while anything
+//! is awaited; there is no `async fn` in here.
 //!
-//! If there are other nodes, what they have to be told goes into the [`ClusterQueue`] under
-//! the same locks; what they tell comes in through `cluster`.
+//! Everything that the hub says goes through its `outputs`: the inboxes of the workers,
+//! the [`ClusterQueue`] for other nodes, and any number of [`Sink`]s, each under the lock
+//! under which it was decided. What other nodes say comes in through `cluster`.
 
 mod cache;
 mod channel;
 mod closes;
 mod cluster;
 mod cluster_queue;
+mod event;
+mod lock;
 mod outputs;
+mod publish;
+mod reconcile;
 mod remote;
+mod sync;
+mod topic;
 mod users;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -34,19 +40,22 @@ use crate::app::{App, Apps};
 use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId, User, message};
 use cache::Cache;
 use channel::Settings;
+use lock::{Lock, Rank};
 use outputs::Outputs;
 use users::Users;
 
 pub use channel::{Channel, Counts, Full};
 pub use closes::Closes;
-pub use cluster_queue::{BufferLimits, ClusterQueue, ClusterUpdate, Event, Fact, NodeId, Topic};
+pub use cluster_queue::{BufferLimits, ClusterQueue, ClusterUpdate};
+pub use event::{HubEvent, HubEventKind, Origin, Sink, Sinks};
 pub use outputs::{Broadcast, ConnectionRef, Inbox, Recipients, WorkerMessage};
-pub use remote::{NodeFacts, RemoteState};
+pub use publish::Publisher;
+pub use topic::{Event, Fact, LocalState, NodeFacts, NodeId, RemoteState, Topic};
 
 /// Shards of an application's channel registry: enough that two cores seldom meet.
 const SHARDS: usize = 16;
 
-type Shard = Mutex<HashMap<ChannelName, Arc<Channel>>>;
+type Shard = Lock<HashMap<ChannelName, Arc<Channel>>>;
 
 /// All channels of all applications.
 pub struct Hub {
@@ -57,9 +66,8 @@ pub struct Hub {
     sockets: Arc<AtomicUsize>,
     capacity: Capacity,
     hasher: RandomState,
-    next_channel_id: AtomicU64,
     /// Channels whose count of subscribers was held back.
-    counts_due: Mutex<Vec<Arc<Channel>>>,
+    counts_due: Lock<Vec<Arc<Channel>>>,
     closes: Closes,
 }
 
@@ -67,7 +75,7 @@ struct AppState {
     shards: [Shard; SHARDS],
     connections: Arc<AtomicUsize>,
     users: Users,
-    cache: Mutex<Cache>,
+    cache: Lock<Cache>,
     max_members: usize,
     counts: bool,
 }
@@ -84,6 +92,25 @@ pub struct Joined {
     /// Nothing, if it has to wait until it is known how things stand on other nodes;
     /// the answers then come as [`Recipients::Welcome`].
     pub answers: Answers,
+    /// Whether it is the channel's first subscription on this node.
+    pub is_new: bool,
+}
+
+/// What a subscriber of a cache channel is sent after its answer.
+struct LastEvent {
+    frame: Frame,
+    /// Whether it says that there is none.
+    is_miss: bool,
+}
+
+impl LastEvent {
+    fn emit_miss(&self, channel: &Channel, outputs: &Outputs) {
+        if self.is_miss {
+            let name = channel.name();
+            let kind = || HubEventKind::CacheMiss { channel: name };
+            outputs.sinks.emit(channel.app(), kind);
+        }
+    }
 }
 
 /// What a subscriber is answered: success, and then the last event of a cache
@@ -111,7 +138,9 @@ pub struct Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some((app, outputs)) = &self.counted {
-            outputs.tell(|| ClusterUpdate::Released(*app));
+            if let Some(queue) = &outputs.cluster_queue {
+                queue.release(*app);
+            }
         }
     }
 }
@@ -161,31 +190,31 @@ impl Drop for SignedIn {
 }
 
 impl Hub {
-    /// A hub without channels for `workers` workers, and without other nodes.
+    /// A hub without channels for `workers` workers, without other nodes and sinks.
     pub fn new(apps: &Apps, workers: usize, capacity: Capacity) -> Self {
-        Self::with_cluster(apps, workers, capacity, None)
+        Self::with_outputs(apps, workers, capacity, None, Sinks::default())
     }
 
-    /// One that tells other nodes what they have to know.
-    pub fn with_cluster(
+    /// One that tells other nodes what they have to know, and sinks what happens.
+    pub fn with_outputs(
         apps: &Apps,
         workers: usize,
         capacity: Capacity,
         cluster_queue: Option<Arc<ClusterQueue>>,
+        sinks: Sinks,
     ) -> Self {
-        let freed = Arc::new(Notify::new());
+        // One for all: whoever waits for room waits for that of both.
+        let queue = cluster_queue.as_ref();
+        let freed = queue.map_or_else(Arc::default, |queue| Arc::clone(queue.freed()));
         let inboxes: Vec<_> = (0..workers)
             .map(|_| Arc::new(Inbox::new(capacity.inbox_bytes, Arc::clone(&freed))))
             .collect();
-        let outputs = Arc::new(Outputs {
-            inboxes,
-            cluster_queue,
-        });
+        let outputs = Arc::new(Outputs::new(inboxes, cluster_queue, sinks));
         let state = |app: &Arc<App>| AppState {
-            shards: std::array::from_fn(|_| Mutex::default()),
+            shards: std::array::from_fn(|_| Lock::new(Rank::Registry, HashMap::new())),
             connections: Arc::default(),
             users: Users::new(app.index, Arc::clone(&outputs)),
-            cache: Mutex::new(Cache::new(app.cache.max_bytes, app.cache.ttl)),
+            cache: Lock::new(Rank::Cache, Cache::new(app.cache.max_bytes, app.cache.ttl)),
             max_members: app.presence.max_members.unwrap_or(usize::MAX),
             counts: app.subscription_count,
         };
@@ -196,8 +225,7 @@ impl Hub {
             sockets: Arc::default(),
             capacity,
             hasher: RandomState::new(),
-            next_channel_id: AtomicU64::new(0),
-            counts_due: Mutex::default(),
+            counts_due: Lock::new(Rank::CountsDue, Vec::new()),
             closes: Closes::default(),
         }
     }
@@ -213,8 +241,16 @@ impl Hub {
         self.outputs.inboxes.iter().all(|inbox| inbox.has_room())
     }
 
+    /// Whether a client may change what other nodes have to know: it has to wait while more
+    /// has changed than they could be told.
+    pub fn has_room_for_changes(&self) -> bool {
+        let queue = self.outputs.cluster_queue.as_ref();
+        self.has_room() && queue.is_none_or(|queue| queue.has_room())
+    }
+
     /// Is done when an inbox is down to half of what it may hold. Whoever waits enables it
-    /// before asking [`Self::has_room`] once more, so that nothing is missed.
+    /// before asking [`Self::has_room`] once more, so that nothing is missed. The same holds
+    /// for [`Self::has_room_for_changes`].
     pub fn freed(&self) -> Notified<'_> {
         self.freed.notified()
     }
@@ -243,7 +279,7 @@ impl Hub {
     pub fn channels(&self, app: &App, prefix: &str) -> Vec<Arc<Channel>> {
         let mut found = Vec::new();
         for shard in &self.apps[app.index].shards {
-            let shard = lock(shard);
+            let shard = shard.lock();
             found.extend(
                 shard
                     .values()
@@ -256,7 +292,7 @@ impl Hub {
 
     /// The channel of this name, if it has a subscriber.
     pub fn find(&self, app: &App, name: &str) -> Option<Arc<Channel>> {
-        lock(self.shard(app.index, name)).get(name).cloned()
+        self.shard(app.index, name).lock().get(name).cloned()
     }
 
     /// Adds a subscriber; `member` is who it is in a presence channel.
@@ -271,71 +307,70 @@ impl Hub {
         // The shard stays locked so that the last subscriber's leaving cannot
         // take the channel out of the registry in between, and so that a cache
         // channel's event is either the cached one or comes later.
-        let mut shard = lock(self.shard(app.index, name.as_str()));
-        let is_new = !shard.contains_key(name);
-        let channel = shard.entry(name.clone()).or_insert_with(|| {
-            let id = self.next_channel_id.fetch_add(1, Ordering::Relaxed);
-            Arc::new(Channel::new(
-                id,
-                app.index,
-                name.clone(),
-                self.outputs.inboxes.len(),
-                Settings {
-                    counts: state.counts,
-                    has_others: self.outputs.cluster_queue.is_some(),
-                },
-            ))
-        });
-        let channel = Arc::clone(channel);
+        let mut shard = self.shard(app.index, name.as_str()).lock();
+        let existing = shard.get(name).map(Arc::clone);
+        let is_new = existing.is_none();
+        let channel = existing.unwrap_or_else(|| self.new_channel(app, name));
+        let joined = channel.join(connection, member, state.max_members, &self.outputs);
+        let (after, welcome) = joined?;
         if is_new {
-            channel.listen(true, &self.outputs);
+            shard.insert(name.clone(), Arc::clone(&channel));
         }
-        match channel.join(connection, member, state.max_members, &self.outputs) {
-            Ok((after, welcome)) => {
-                let last_event = welcome
-                    .as_ref()
-                    .and_then(|_| self.last_event(app.index, name));
-                let answers = [welcome, last_event];
-                drop(shard);
-                if let Some(member) = member {
-                    state.users.join(&member.id, connection);
-                }
-                self.queue_count(&channel);
-                Ok(Joined {
-                    channel,
-                    after,
-                    answers,
-                })
-            }
-            Err(full) => {
-                if is_new {
-                    shard.remove(name);
-                    self.outputs
-                        .tell(|| ClusterUpdate::Unlisten(channel.topic()));
-                }
-                Err(full)
-            }
+        let last_event = match welcome {
+            Some(_) => self.last_event(app.index, name),
+            None => None,
+        };
+        if let Some(last_event) = &last_event {
+            last_event.emit_miss(&channel, &self.outputs);
         }
+        let answers = [welcome, last_event.map(|last_event| last_event.frame)];
+        drop(shard);
+        if let Some(member) = member {
+            state.users.join(&member.id, connection);
+        }
+        self.queue_count(&channel);
+        Ok(Joined {
+            channel,
+            after,
+            answers,
+            is_new,
+        })
+    }
+
+    fn new_channel(&self, app: &App, name: &ChannelName) -> Arc<Channel> {
+        let outputs = &self.outputs;
+        let settings = Settings {
+            counts: self.apps[app.index].counts,
+            has_others: outputs.cluster_queue.is_some(),
+            is_linked: outputs.is_linked(),
+        };
+        let (id, workers) = (outputs.next_generation(), outputs.inboxes.len());
+        let channel = Channel::new(id, app.index, name.clone(), workers, settings);
+        Arc::new(channel)
     }
 
     /// Answers a subscriber that subscribes again: in the channel's order, so that
     /// what it hears before is in the answer and what it hears after is not. False if
     /// its first answer is still to come, and answers this, too.
     pub fn answer_again(&self, channel: &Channel, to: ConnectionRef) -> bool {
-        let _shard = lock(self.shard(channel.app(), channel.name().as_str()));
-        let cached = self.last_event(channel.app(), channel.name());
-        channel.answer_again(to, cached, &self.outputs)
+        let _shard = self.shard(channel.app(), channel.name().as_str()).lock();
+        let last_event = self.last_event(channel.app(), channel.name());
+        let frame = last_event.as_ref().map(|last_event| &last_event.frame);
+        let is_answered = channel.answer_again(to, frame, &self.outputs);
+        if is_answered && let Some(last_event) = &last_event {
+            last_event.emit_miss(channel, &self.outputs);
+        }
+        is_answered
     }
 
     /// Takes a subscriber away, who was `user` in a presence channel; a channel
     /// without subscribers is forgotten.
     pub fn leave(&self, channel: &Arc<Channel>, connection: ConnectionRef, user: Option<&str>) {
         let name = channel.name().as_str();
-        let mut shard = lock(self.shard(channel.app(), name));
+        let mut shard = self.shard(channel.app(), name).lock();
         if channel.leave(connection, user, &self.outputs) == 0 {
             shard.remove(name);
-            self.outputs
-                .tell(|| ClusterUpdate::Unlisten(channel.topic()));
+            self.outputs.mark(|| channel.topic());
         }
         drop(shard);
         if let Some(user) = user {
@@ -344,76 +379,19 @@ impl Hub {
         self.queue_count(channel);
     }
 
-    /// Sends an event to all subscribers of a channel but `except`, here and on
-    /// other nodes. Returns how many subscribers the channel has here. The frame is
-    /// encoded only if there may be somebody to get it.
-    pub fn publish(
-        &self,
-        app: &App,
-        name: &ChannelName,
-        except: Option<SocketId>,
-        encode: impl FnOnce() -> Frame,
-    ) -> usize {
-        let channel = self.find(app, name.as_str());
-        if channel.is_none() && self.outputs.cluster_queue.is_none() {
-            return 0;
-        }
-        let frame = encode();
-        let subscribers = channel.map_or(0, |channel| {
-            channel.broadcast(&frame, Recipients::from(except), &self.outputs)
-        });
-        self.tell_event(app, name, (except, false), frame);
-        subscribers
-    }
-
-    /// Sends an event of a cache channel, and keeps it for later subscribers.
-    pub fn publish_and_keep(
-        &self,
-        app: &App,
-        name: &ChannelName,
-        except: Option<SocketId>,
-        frame: Frame,
-    ) -> usize {
-        let shard = lock(self.shard(app.index, name.as_str()));
-        let subscribers = shard.get(name).map_or(0, |channel| {
-            channel.note_last_event();
-            channel.broadcast(&frame, Recipients::from(except), &self.outputs)
-        });
-        lock(&self.apps[app.index].cache).put(name, frame.clone(), Instant::now());
-        // Under the lock, so that other nodes keep the same one.
-        self.tell_event(app, name, (except, true), frame);
-        subscribers
-    }
-
-    fn tell_event(
-        &self,
-        app: &App,
-        name: &ChannelName,
-        (except, is_kept): (Option<SocketId>, bool),
-        frame: Frame,
-    ) {
-        self.outputs.tell(|| {
-            ClusterUpdate::Event(Event {
-                app: app.index,
-                channel: name.clone(),
-                except,
-                frame,
-                is_kept,
-            })
-        });
-    }
-
     /// The last event of a cache channel, and how long it will be kept.
     pub fn cached(&self, app: &App, name: &ChannelName) -> Option<(Frame, Duration)> {
-        lock(&self.apps[app.index].cache).get(name, Instant::now())
+        self.apps[app.index].cache.lock().get(name, Instant::now())
     }
 
-    fn last_event(&self, app: usize, name: &ChannelName) -> Option<Frame> {
+    fn last_event(&self, app: usize, name: &ChannelName) -> Option<LastEvent> {
         if !name.kind().is_cache() {
             return None;
         }
-        let cached = lock(&self.apps[app].cache).get(name, Instant::now());
-        Some(cached.map_or_else(|| message::cache_miss(name), |(frame, _)| frame))
+        let cached = self.apps[app].cache.lock().get(name, Instant::now());
+        let is_miss = cached.is_none();
+        let frame = cached.map_or_else(|| message::cache_miss(name), |(frame, _)| frame);
+        Some(LastEvent { frame, is_miss })
     }
 
     /// A connection has signed in. Gives `success` back if it is to be sent now;
@@ -421,16 +399,16 @@ impl Hub {
     pub fn sign_in(
         self: &Arc<Self>,
         app: &App,
-        address: ConnectionRef,
+        connection: ConnectionRef,
         user: User,
         success: Frame,
     ) -> (SignedIn, Option<Frame>) {
         let users = &self.apps[app.index].users;
-        let now = users.sign_in(&user.member.id, address, &user.watchlist, success);
+        let now = users.sign_in(&user.member.id, connection, &user.watchlist, success);
         let signed_in = SignedIn {
             hub: Arc::clone(self),
             app: app.index,
-            socket: address.id,
+            socket: connection.id,
             user,
         };
         (signed_in, now)
@@ -439,7 +417,7 @@ impl Hub {
     /// Closes all connections of a user, signed in or in a presence channel, on all
     /// nodes. Returns how many there are here.
     pub fn terminate(&self, app: &App, user: &str) -> usize {
-        self.outputs.tell(|| ClusterUpdate::Terminate {
+        self.outputs.update(|| ClusterUpdate::Terminate {
             app: app.index,
             user: user.to_owned(),
         });
@@ -452,12 +430,35 @@ impl Hub {
     }
 
     /// Sends counts of subscribers that were held back. To be called every second.
-    pub fn tell_counts(&self) {
-        let due = std::mem::take(&mut *lock(&self.counts_due));
+    pub fn send_counts(&self) {
+        let due = std::mem::take(&mut *self.counts_due.lock());
         for channel in due {
-            channel.tell_held_back_count(&self.outputs);
+            channel.send_held_back_count(&self.outputs);
             self.queue_count(&channel);
         }
+    }
+
+    /// A connection that was let in begins.
+    pub fn connection_opened(&self, app: &App, socket: SocketId) {
+        let kind = || HubEventKind::ConnectionOpened { socket };
+        self.outputs.sinks.emit(app.index, kind);
+    }
+
+    /// A connection that was let in has ended.
+    pub fn connection_closed(&self, app: &App, socket: SocketId, reason: CloseReason) {
+        self.closes.count(reason);
+        let kind = || HubEventKind::ConnectionClosed { socket, reason };
+        self.outputs.sinks.emit(app.index, kind);
+    }
+
+    /// A subscription was refused; `reason` is what the client is told.
+    pub fn subscription_refused(&self, app: &App, socket: SocketId, channel: &str, reason: &str) {
+        let kind = || HubEventKind::SubscriptionRefused {
+            socket,
+            channel,
+            reason,
+        };
+        self.outputs.sinks.emit(app.index, kind);
     }
 
     /// Why connections ended.
@@ -466,8 +467,8 @@ impl Hub {
     }
 
     fn queue_count(&self, channel: &Arc<Channel>) {
-        if channel.must_be_queued() {
-            lock(&self.counts_due).push(Arc::clone(channel));
+        if channel.queue_count() {
+            self.counts_due.lock().push(Arc::clone(channel));
         }
     }
 
@@ -476,14 +477,6 @@ impl Hub {
             usize::try_from(self.hasher.hash_one(name) % SHARDS as u64).expect("it is below 16");
         &self.apps[app].shards[hash]
     }
-}
-
-/// Locks, also after a panic elsewhere: no code under these locks leaves state
-/// half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
-//! A worker's inbox: what its sockets have to be sent.
+//! Where the hub speaks: to the workers' inboxes, to other nodes, and to the sinks.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
 
 use super::cluster_queue::{ClusterQueue, ClusterUpdate};
-use super::lock;
+use super::event::Sinks;
+use super::lock::{Lock, Rank};
+use super::topic::Topic;
 use crate::protocol::{CloseReason, Frame, SocketId};
 
 /// Where a connection lives.
@@ -65,23 +67,46 @@ impl From<Option<SocketId>> for Recipients {
     }
 }
 
-/// Where the hub puts what others have to be told: the workers of this node, and,
-/// if there are other nodes, the one who speaks with them.
+/// Where the hub puts what others have to know: the workers of this node, the session
+/// with other nodes, if there may be any, and whoever else wants to know.
 #[derive(Debug)]
 pub(super) struct Outputs {
     pub(super) inboxes: Vec<Arc<Inbox>>,
     pub(super) cluster_queue: Option<Arc<ClusterQueue>>,
+    pub(super) sinks: Sinks,
+    generations: AtomicU64,
 }
 
 impl Outputs {
+    pub(super) fn new(
+        inboxes: Vec<Arc<Inbox>>,
+        cluster_queue: Option<Arc<ClusterQueue>>,
+        sinks: Sinks,
+    ) -> Self {
+        Self {
+            inboxes,
+            cluster_queue,
+            sinks,
+            generations: AtomicU64::new(1),
+        }
+    }
+
     pub(super) fn send(&self, worker: usize, message: WorkerMessage) {
         self.inboxes[worker].push(message);
     }
 
-    /// Tells other nodes, if there are any.
-    pub(super) fn tell(&self, note: impl FnOnce() -> ClusterUpdate) {
-        if let Some(cluster_queue) = &self.cluster_queue {
-            cluster_queue.push(note());
+    /// Has other nodes do something, if there may be any.
+    pub(super) fn update(&self, update: impl FnOnce() -> ClusterUpdate) {
+        if let Some(queue) = &self.cluster_queue {
+            queue.push(update());
+        }
+    }
+
+    /// A topic has changed of which other nodes have to know, if there is a link to them:
+    /// otherwise all are read when there is.
+    pub(super) fn mark(&self, topic: impl FnOnce() -> Topic) {
+        if let Some(queue) = self.cluster_queue.as_ref().filter(|queue| queue.is_up()) {
+            queue.mark(topic());
         }
     }
 
@@ -89,7 +114,12 @@ impl Outputs {
     pub(super) fn is_linked(&self) -> bool {
         self.cluster_queue
             .as_ref()
-            .is_some_and(|cluster_queue| cluster_queue.is_up())
+            .is_some_and(|queue| queue.is_up())
+    }
+
+    /// A number that no channel and no user has had.
+    pub(super) fn next_generation(&self) -> u64 {
+        self.generations.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -122,7 +152,7 @@ pub struct Inbox {
     bytes: AtomicUsize,
     capacity: usize,
     freed: Arc<Notify>,
-    queue: Mutex<Queue>,
+    queue: Lock<Queue>,
 }
 
 #[derive(Debug, Default)]
@@ -137,7 +167,7 @@ impl Inbox {
             bytes: AtomicUsize::new(0),
             capacity,
             freed,
-            queue: Mutex::default(),
+            queue: Lock::new(Rank::Inbox, Queue::default()),
         }
     }
 
@@ -157,7 +187,7 @@ impl Inbox {
     pub(super) fn push(&self, message: WorkerMessage) {
         self.bytes.fetch_add(message.cost(), Ordering::Relaxed);
         let waker = {
-            let mut queue = lock(&self.queue);
+            let mut queue = self.queue.lock();
             queue.messages.push_back(message);
             queue.waker.take()
         };
@@ -168,12 +198,12 @@ impl Inbox {
 
     /// Takes all that waits. It counts as waiting until [`Self::release`].
     pub fn take(&self) -> VecDeque<WorkerMessage> {
-        std::mem::take(&mut lock(&self.queue).messages)
+        std::mem::take(&mut self.queue.lock().messages)
     }
 
     /// Takes all that waits, or waits for the first.
     pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<VecDeque<WorkerMessage>> {
-        let mut queue = lock(&self.queue);
+        let mut queue = self.queue.lock();
         if queue.messages.is_empty() {
             queue.waker = Some(cx.waker().clone());
             return Poll::Pending;

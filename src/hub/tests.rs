@@ -9,6 +9,8 @@ const CAPACITY: Capacity = Capacity {
     sockets: 1000,
 };
 
+const APPLICATION: Publisher<'_> = Publisher::Application { except: None };
+
 fn apps(change: impl Fn(&mut App)) -> Apps {
     let mut pair = ["a", "b"].map(app);
     pair.iter_mut().for_each(change);
@@ -68,8 +70,8 @@ fn each_worker_with_subscribers_gets_a_message_once_in_one_order() {
         hub.subscribe(app, &name("c"), connection(worker, key), None)
             .unwrap();
     }
-    assert_eq!(hub.publish(app, &name("c"), None, message::ping), 3);
-    assert_eq!(hub.publish(app, &name("c"), None, message::ping), 3);
+    assert_eq!(hub.publish(app, &name("c"), APPLICATION, message::ping), 3);
+    assert_eq!(hub.publish(app, &name("c"), APPLICATION, message::ping), 3);
     for (worker, expected) in [(0, &[1, 2][..]), (1, &[]), (2, &[1, 2])] {
         assert_eq!(
             broadcasts(&hub, worker)
@@ -92,7 +94,7 @@ fn a_channel_lives_from_its_first_subscriber_to_its_last() {
     let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
     let hub = Hub::new(&apps, 1, CAPACITY);
     assert_eq!(
-        hub.publish(a, &name("c"), None, || unreachable!(
+        hub.publish(a, &name("c"), APPLICATION, || unreachable!(
             "nobody is remote_node"
         )),
         0
@@ -289,7 +291,7 @@ fn counts_are_told_at_once_to_few_and_held_back_from_many() {
         counts[99]
     );
     assert_eq!(last.unwrap().after, counts[99].0);
-    hub.tell_counts();
+    hub.send_counts();
     assert_eq!(told(&hub, 0), [], "five seconds are not over");
     hub.subscribe(
         app,

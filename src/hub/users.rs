@@ -1,24 +1,24 @@
 //! Users of an application: where they are connected, who is online, who watches whom.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use super::cluster_queue::{ClusterUpdate, Fact, NodeId, Topic};
-use super::lock;
+use super::lock::{Lock, Rank};
 use super::outputs::{ConnectionRef, Outputs, WorkerMessage};
+use super::topic::{Fact, LocalState, NodeId, Topic};
 use crate::protocol::{CloseReason, Frame, SocketId, message};
 
 /// All users that have a connection, or that somebody watches.
 pub(super) struct Users {
     app: usize,
     outputs: Arc<Outputs>,
-    known: Mutex<Known>,
+    known: Lock<Known>,
 }
 
 #[derive(Default)]
 struct Known {
     by_id: HashMap<Arc<str>, Entry>,
-    /// Those of them that matter elsewhere.
+    /// Those of them that concern other nodes.
     wanted: usize,
     /// Watchers that are not told anything until it is known of all whom they watch.
     awaiting: HashMap<SocketId, Awaiting>,
@@ -32,39 +32,49 @@ struct Entry {
     watchers: HashMap<SocketId, ConnectionRef>,
     /// Other nodes where it is signed in.
     nodes: HashSet<NodeId>,
-    /// Whether other nodes were asked and have not answered.
-    is_asked: bool,
-    /// Times that it signed out here and others may not know of it yet, nor this node
-    /// of one that it has gone to.
-    leaving: usize,
-    /// Who gets the answer to its sign-in once other nodes can know of it.
-    unconfirmed: Option<Vec<(ConnectionRef, Frame)>>,
+    /// How far other nodes know of it, while it concerns them: they are told of who signed
+    /// in, and asked about whom somebody watches.
+    sync: Option<UserSync>,
+}
+
+/// How far other nodes know of a user, as [`super::sync`] has it of channels.
+struct UserSync {
+    generation: u64,
+    version: u64,
+    confirmed: u64,
+    /// The version in which it signed in.
+    signed_in: u64,
+    /// The version in which it signed out, until others know, and this node knows whether
+    /// it has gone to one of them.
+    leaving: Option<u64>,
+    /// Who gets the answer to its sign-in once a version is confirmed.
+    waiting: Vec<(u64, ConnectionRef, Frame)>,
 }
 
 /// Why a connection counts as this user's.
 struct Held {
-    address: ConnectionRef,
+    connection: ConnectionRef,
     signed_in: bool,
     /// Presence channels that it joined as this user.
     memberships: usize,
 }
 
 struct Awaiting {
-    address: ConnectionRef,
+    connection: ConnectionRef,
     watchlist: Vec<Arc<str>>,
-    /// Users of it that others were asked about.
+    /// What has to be confirmed before: users of it, and its own sign-in.
     unknown: usize,
 }
 
 impl Entry {
     fn is_online(&self) -> bool {
-        self.signed_in > 0 || !self.nodes.is_empty() || self.leaving > 0
+        let is_leaving = |sync: &UserSync| sync.leaving.is_some();
+        self.signed_in > 0 || !self.nodes.is_empty() || self.sync.as_ref().is_some_and(is_leaving)
     }
 
-    /// Whether other nodes matter: they are told of who signed in, and asked about
-    /// whom somebody watches.
-    fn concerns_remote(&self) -> bool {
-        self.signed_in > 0 || !self.watchers.is_empty()
+    /// Whether it is known how it is on other nodes.
+    fn is_known(&self) -> bool {
+        self.sync.as_ref().is_none_or(|sync| sync.confirmed > 0)
     }
 }
 
@@ -73,19 +83,19 @@ impl Users {
         Self {
             app,
             outputs,
-            known: Mutex::default(),
+            known: Lock::new(Rank::Users, Known::default()),
         }
     }
 
     /// A connection joined a presence channel as this user.
-    pub(super) fn join(&self, id: &Arc<str>, address: ConnectionRef) {
-        let mut known = lock(&self.known);
-        held(known.by_id.entry(Arc::clone(id)).or_default(), address).memberships += 1;
+    pub(super) fn join(&self, id: &Arc<str>, connection: ConnectionRef) {
+        let mut known = self.known.lock();
+        held(known.by_id.entry(Arc::clone(id)).or_default(), connection).memberships += 1;
     }
 
     /// A connection left a presence channel.
     pub(super) fn leave(&self, id: &str, socket: SocketId) {
-        let mut known = lock(&self.known);
+        let mut known = self.known.lock();
         let Some(entry) = known.by_id.get_mut(id) else {
             return;
         };
@@ -98,113 +108,94 @@ impl Users {
         forget_if_unused(&mut known, id);
     }
 
-    /// A connection signed in as this user: its watchers hear that it is online,
-    /// if it was not, and the connection hears who of its watchlist is. Gives
-    /// `success` back if it is to be sent now; otherwise it is sent once other nodes can
-    /// know of the user, who may leave one of them next and is not to be taken for gone.
+    /// A connection signed in as this user: its watchers are told that it is online, if it
+    /// was not, and the connection is told who of its watchlist is. Returns `success` if
+    /// it is to be sent now; otherwise it is sent once other nodes know of the user, who
+    /// may leave one of them next and is not to be taken for gone.
     pub(super) fn sign_in(
         &self,
         id: &Arc<str>,
-        address: ConnectionRef,
+        connection: ConnectionRef,
         watchlist: &[Arc<str>],
         success: Frame,
     ) -> Option<Frame> {
-        let mut known = lock(&self.known);
-        let entry = self.entry_for_others(&mut known, id);
-        held(entry, address).signed_in = true;
+        let known = &mut *self.known.lock();
+        let entry = self.entry_for_others(known, id);
+        held(entry, connection).signed_in = true;
         let was_online = entry.is_online();
         entry.signed_in += 1;
-        if entry.signed_in == 1 {
-            if self.outputs.is_linked() {
-                entry.unconfirmed = Some(Vec::new());
+        let is_first = entry.signed_in == 1;
+        let mut now = Some(success);
+        if let Some(sync) = &mut entry.sync {
+            if is_first {
+                sync.version += 1;
+                (sync.signed_in, sync.leaving) = (sync.version, None);
+                self.outputs.mark(|| self.topic(id));
             }
-            self.outputs
-                .tell(|| ClusterUpdate::Change(self.topic(id), Fact::Online));
+            if self.outputs.is_linked() && sync.signed_in > sync.confirmed {
+                let waiting = now
+                    .take()
+                    .map(|success| (sync.signed_in, connection, success));
+                sync.waiting.extend(waiting);
+            }
         }
-        let is_unconfirmed = entry.unconfirmed.is_some();
-        let now = match &mut entry.unconfirmed {
-            Some(unconfirmed) => {
-                unconfirmed.push((address, success));
-                None
-            }
-            None => Some(success),
-        };
         if !was_online {
-            self.tell_watchers(&known, id, true);
+            self.tell_watchers(known, id, true);
         }
         for watched in watchlist {
-            let entry = self.entry_for_others(&mut known, watched);
-            entry.watchers.insert(address.id, address);
+            let entry = self.entry_for_others(known, watched);
+            entry.watchers.insert(connection.id, connection);
         }
         if watchlist.is_empty() {
             return now;
         }
-        let is_unknown = |id: &&Arc<str>| known.by_id.get(*id).is_some_and(|entry| entry.is_asked);
-        let unknown = watchlist.iter().filter(is_unknown).count() + usize::from(is_unconfirmed);
+        let is_unknown = |id: &&Arc<str>| known.by_id.get(*id).is_some_and(|e| !e.is_known());
+        let unknown: HashSet<&Arc<str>> = watchlist.iter().filter(is_unknown).collect();
+        let unknown = if self.outputs.is_linked() {
+            unknown.len() + usize::from(now.is_none())
+        } else {
+            0
+        };
         let awaiting = Awaiting {
-            address,
+            connection,
             watchlist: watchlist.to_vec(),
             unknown,
         };
         if unknown == 0 {
-            self.tell_watchlist(&known, &awaiting);
+            self.tell_watchlist(known, &awaiting);
         } else {
-            known.awaiting.insert(address.id, awaiting);
+            known.awaiting.insert(connection.id, awaiting);
         }
         now
     }
 
-    /// Other nodes can know now that a user is signed in here.
-    pub(super) fn confirm(&self, id: &str) {
-        let mut known = lock(&self.known);
-        let unconfirmed = known.by_id.get_mut(id).and_then(|e| e.unconfirmed.take());
-        for (address, success) in unconfirmed.into_iter().flatten() {
-            self.send(address, WorkerMessage::Direct(address, success));
-            self.release_watcher(&mut known, address.id);
-        }
-    }
-
-    /// Others know that a user has signed out here.
-    pub(super) fn confirm_leave(&self, id: &str) {
-        let mut known = lock(&self.known);
-        let Some(entry) = known.by_id.get_mut(id) else {
-            return;
-        };
-        let was_online = entry.is_online();
-        entry.leaving = entry.leaving.saturating_sub(1);
-        if was_online && !entry.is_online() {
-            self.tell_watchers(&known, id, false);
-        }
-    }
-
-    /// A user's entry, about which other nodes are told and asked from now on: the caller
-    /// has to enter why.
+    /// A user's entry, which concerns other nodes from now on: the caller has to enter why.
     fn entry_for_others<'a>(&self, known: &'a mut Known, id: &Arc<str>) -> &'a mut Entry {
         let entry = known.by_id.entry(Arc::clone(id)).or_default();
-        if entry.concerns_remote() {
-            return entry;
-        }
-        known.wanted += 1;
-        if self.outputs.is_linked() {
-            entry.is_asked = true;
-            self.outputs.tell(|| ClusterUpdate::Listen {
-                topic: self.topic(id),
-                generation: 0,
-                facts: Vec::new(),
+        if entry.sync.is_none() {
+            known.wanted += 1;
+            entry.sync = Some(UserSync {
+                generation: self.outputs.next_generation(),
+                version: 1,
+                confirmed: 0,
+                signed_in: 0,
+                leaving: None,
+                waiting: Vec::new(),
             });
+            self.outputs.mark(|| self.topic(id));
         }
         entry
     }
 
     /// A signed-in connection has ended.
     pub(super) fn sign_out(&self, id: &str, socket: SocketId, watchlist: &[Arc<str>]) {
-        let mut known = lock(&self.known);
+        let mut known = self.known.lock();
         known.awaiting.remove(&socket);
         for watched in watchlist {
             // It may stand there twice.
             if let Some(entry) = known.by_id.get_mut(watched)
                 && entry.watchers.remove(&socket).is_some()
-                && self.unlisten_if_idle(entry, watched)
+                && self.release_if_idle(entry, watched)
             {
                 known.wanted -= 1;
             }
@@ -220,16 +211,17 @@ impl Users {
             }
         }
         entry.signed_in -= 1;
-        if let Some(unconfirmed) = &mut entry.unconfirmed {
-            unconfirmed.retain(|(address, _)| address.id != socket);
+        if let Some(sync) = &mut entry.sync {
+            sync.waiting.retain(|(_, waiting, _)| waiting.id != socket);
+            if entry.signed_in == 0 {
+                sync.version += 1;
+                sync.leaving = self.outputs.is_linked().then_some(sync.version);
+                self.outputs.mark(|| self.topic(id));
+            }
         }
         if entry.signed_in == 0 {
-            entry.unconfirmed = None;
-            entry.leaving += usize::from(self.outputs.is_linked());
-            self.outputs
-                .tell(|| ClusterUpdate::Change(self.topic(id), Fact::Offline));
             let is_online = entry.is_online();
-            let is_idle = self.unlisten_if_idle(entry, id);
+            let is_idle = self.release_if_idle(entry, id);
             known.wanted -= usize::from(is_idle);
             if !is_online {
                 self.tell_watchers(&known, id, false);
@@ -238,108 +230,136 @@ impl Users {
         forget_if_unused(&mut known, id);
     }
 
-    /// True if the user mattered elsewhere until now and does not any more.
-    fn unlisten_if_idle(&self, entry: &mut Entry, id: &str) -> bool {
-        let is_idle = !entry.concerns_remote();
+    /// True if the user concerned other nodes until now and does not any more.
+    fn release_if_idle(&self, entry: &mut Entry, id: &str) -> bool {
+        let is_idle = entry.signed_in == 0 && entry.watchers.is_empty();
         if is_idle {
             entry.nodes.clear();
-            entry.leaving = 0;
-            entry.is_asked = false;
-            self.outputs
-                .tell(|| ClusterUpdate::Unlisten(self.topic(id)));
+            entry.sync = None;
+            self.outputs.mark(|| self.topic(id));
         }
         is_idle
     }
 
     /// Closes all connections of a user, signed in or present.
     pub(super) fn terminate(&self, id: &str) -> usize {
-        let known = lock(&self.known);
+        let known = self.known.lock();
         let Some(entry) = known.by_id.get(id) else {
             return 0;
         };
         for held in entry.connections.values() {
-            self.send(
-                held.address,
-                WorkerMessage::Close(held.address, CloseReason::Terminated),
-            );
+            let close = WorkerMessage::Close(held.connection, CloseReason::Terminated);
+            self.send(held.connection, close);
         }
         entry.connections.len()
     }
 
     /// Users that are known of.
     pub(super) fn len(&self) -> usize {
-        lock(&self.known).by_id.len()
+        self.known.lock().by_id.len()
     }
 
-    /// Users that other nodes are told or asked about.
+    /// How many users concern other nodes.
     pub(super) fn wanted(&self) -> usize {
-        lock(&self.known).wanted
+        self.known.lock().wanted
     }
 
-    /// Tells other nodes all that they have to know, and asks again.
-    pub(super) fn tell_all(&self) {
-        let known = lock(&self.known);
-        for (id, entry) in &known.by_id {
-            self.tell_of(id, entry);
-        }
+    /// Those users.
+    pub(super) fn topics(&self) -> Vec<Topic> {
+        let known = self.known.lock();
+        let wanted = known.by_id.iter().filter(|(_, entry)| entry.sync.is_some());
+        wanted.map(|(id, _)| self.topic(id)).collect()
     }
 
-    /// Tells and asks again about one.
-    pub(super) fn tell_again(&self, id: &str) {
-        let known = lock(&self.known);
-        if let Some(entry) = known.by_id.get(id) {
-            self.tell_of(id, entry);
-        }
-    }
-
-    fn tell_of(&self, id: &str, entry: &Entry) {
-        if entry.concerns_remote() {
-            let online = (entry.signed_in > 0).then_some(Fact::Online);
-            self.outputs.tell(|| ClusterUpdate::Listen {
-                topic: self.topic(id),
-                generation: 0,
-                facts: online.into_iter().collect(),
-            });
-        }
-    }
-
-    /// It is known where else a user is signed in.
-    pub(super) fn replace(&self, id: &str, nodes: &[NodeId], spared: &HashSet<NodeId>) {
-        let mut known = lock(&self.known);
-        let Some(entry) = known.by_id.get_mut(id) else {
-            return;
+    /// How a user is on this node; `None` if it does not concern other nodes.
+    pub(super) fn local_state(&self, id: &str, known: Option<u64>) -> Option<LocalState> {
+        let users = self.known.lock();
+        let entry = users.by_id.get(id)?;
+        let sync = entry.sync.as_ref()?;
+        let is_complete = known != Some(sync.generation);
+        let facts = match (entry.signed_in > 0, is_complete) {
+            (true, _) => vec![Fact::Online],
+            (false, true) => Vec::new(),
+            (false, false) => vec![Fact::Offline],
         };
-        let was_online = entry.is_online();
-        entry.nodes.retain(|node| spared.contains(node));
-        entry.nodes.extend(nodes);
-        let is_online = entry.is_online();
-        if was_online != is_online {
-            self.tell_watchers(&known, id, is_online);
-        }
-        self.confirm_state(&mut known, id);
+        Some(LocalState {
+            generation: sync.generation,
+            version: sync.version,
+            is_complete,
+            facts,
+        })
+    }
+
+    /// This is where else a user is signed in.
+    pub(super) fn replace(&self, id: &str, nodes: &[NodeId], unverified: &HashSet<NodeId>) {
+        self.change(id, |known| {
+            known.retain(|node| unverified.contains(node));
+            known.extend(nodes);
+        });
     }
 
     /// A user has signed in or out on another node.
     pub(super) fn apply(&self, id: &str, node: NodeId, online: bool) {
-        let mut known = lock(&self.known);
+        self.change(id, |known| {
+            if online {
+                known.insert(node);
+            } else {
+                known.remove(&node);
+            }
+        });
+    }
+
+    /// Changes the other nodes where a user is signed in, and tells its watchers.
+    fn change(&self, id: &str, change: impl FnOnce(&mut HashSet<NodeId>)) {
+        let mut known = self.known.lock();
         let Some(entry) = known.by_id.get_mut(id) else {
             return;
         };
         let was_online = entry.is_online();
-        if online {
-            entry.nodes.insert(node);
-        } else {
-            entry.nodes.remove(&node);
-        }
+        change(&mut entry.nodes);
         let is_online = entry.is_online();
         if was_online != is_online {
             self.tell_watchers(&known, id, is_online);
         }
     }
 
+    /// Other nodes know everything of a user up to a version, and it is known how it is
+    /// there: answers who has waited for that.
+    pub(super) fn confirm(&self, id: &str, generation: u64, version: u64) {
+        let mut known = self.known.lock();
+        let Some(entry) = known.by_id.get_mut(id) else {
+            return;
+        };
+        let (was_online, was_known) = (entry.is_online(), entry.is_known());
+        let Some(sync) = &mut entry.sync else { return };
+        if sync.generation != generation {
+            return;
+        }
+        sync.confirmed = version.max(sync.confirmed);
+        let confirmed = sync.confirmed;
+        sync.leaving = sync.leaving.filter(|version| *version > confirmed);
+        let is_due = |(version, ..): &mut (u64, ConnectionRef, Frame)| *version <= confirmed;
+        let due: Vec<_> = sync.waiting.extract_if(.., is_due).collect();
+        let watchers: Vec<SocketId> = match was_known {
+            true => Vec::new(),
+            false => entry.watchers.keys().copied().collect(),
+        };
+        let is_online = entry.is_online();
+        if was_online && !is_online {
+            self.tell_watchers(&known, id, false);
+        }
+        for (_, connection, success) in due {
+            self.send(connection, WorkerMessage::Direct(connection, success));
+            self.release_watcher(&mut known, connection.id);
+        }
+        for watcher in watchers {
+            self.release_watcher(&mut known, watcher);
+        }
+    }
+
     /// A node is gone. Returns the users that were signed in there.
-    pub(super) fn forget(&self, node: NodeId) -> Vec<Arc<str>> {
-        let mut known = lock(&self.known);
+    pub(super) fn remove_node(&self, node: NodeId) -> Vec<Arc<str>> {
+        let mut known = self.known.lock();
         let mut were_there = Vec::new();
         for (id, entry) in &mut known.by_id {
             if entry.nodes.remove(&node) {
@@ -354,17 +374,20 @@ impl Users {
         were_there
     }
 
-    /// Nobody will answer: everybody is told what is known.
-    pub(super) fn go_alone(&self) {
-        let mut known = lock(&self.known);
+    /// Nobody will confirm anything: everybody is told what is known.
+    pub(super) fn release_all(&self) {
+        let mut known = self.known.lock();
         let mut left = Vec::new();
         for (id, entry) in &mut known.by_id {
-            entry.is_asked = false;
-            if std::mem::take(&mut entry.leaving) > 0 && !entry.is_online() {
-                left.push(Arc::clone(id));
+            let Some(sync) = &mut entry.sync else {
+                continue;
+            };
+            let was_leaving = sync.leaving.take().is_some();
+            for (_, connection, success) in sync.waiting.drain(..) {
+                self.send(connection, WorkerMessage::Direct(connection, success));
             }
-            for (address, success) in entry.unconfirmed.take().into_iter().flatten() {
-                self.send(address, WorkerMessage::Direct(address, success));
+            if was_leaving && !entry.is_online() {
+                left.push(Arc::clone(id));
             }
         }
         for id in left {
@@ -372,19 +395,6 @@ impl Users {
         }
         for (_, awaiting) in std::mem::take(&mut known.awaiting) {
             self.tell_watchlist(&known, &awaiting);
-        }
-    }
-
-    fn confirm_state(&self, known: &mut Known, id: &str) {
-        let Some(entry) = known.by_id.get_mut(id) else {
-            return;
-        };
-        if !std::mem::take(&mut entry.is_asked) {
-            return;
-        }
-        let watchers: Vec<SocketId> = entry.watchers.keys().copied().collect();
-        for watcher in watchers {
-            self.release_watcher(known, watcher);
         }
     }
 
@@ -409,10 +419,8 @@ impl Users {
             .map(|id| &**id)
             .partition(is_online);
         let frame = message::watchlist_events(&online, &offline);
-        self.send(
-            watcher.address,
-            WorkerMessage::Direct(watcher.address, frame),
-        );
+        let connection = watcher.connection;
+        self.send(connection, WorkerMessage::Direct(connection, frame));
     }
 
     fn tell_watchers(&self, known: &Known, id: &str, is_online: bool) {
@@ -439,14 +447,14 @@ impl Users {
         Topic::User(self.app, id.into())
     }
 
-    fn send(&self, address: ConnectionRef, message: WorkerMessage) {
-        self.outputs.send(address.worker, message);
+    fn send(&self, connection: ConnectionRef, message: WorkerMessage) {
+        self.outputs.send(connection.worker, message);
     }
 }
 
-fn held(entry: &mut Entry, address: ConnectionRef) -> &mut Held {
-    entry.connections.entry(address.id).or_insert(Held {
-        address,
+fn held(entry: &mut Entry, connection: ConnectionRef) -> &mut Held {
+    entry.connections.entry(connection.id).or_insert(Held {
+        connection,
         signed_in: false,
         memberships: 0,
     })
@@ -461,18 +469,16 @@ fn forget_if_unused(known: &mut Known, id: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::event::Sinks;
     use super::super::outputs::Inbox;
     use super::*;
 
     fn users_of(inbox: &Arc<Inbox>) -> Users {
-        let outputs = Outputs {
-            inboxes: vec![Arc::clone(inbox)],
-            cluster_queue: None,
-        };
+        let outputs = Outputs::new(vec![Arc::clone(inbox)], None, Sinks::default());
         Users::new(0, Arc::new(outputs))
     }
 
-    fn address(key: usize) -> ConnectionRef {
+    fn connection_ref(key: usize) -> ConnectionRef {
         ConnectionRef {
             worker: 0,
             key,
@@ -497,7 +503,7 @@ mod tests {
         let inbox = Arc::new(Inbox::new(1 << 20, Arc::default()));
         let users = users_of(&inbox);
         let ids: Vec<Arc<str>> = ["1", "2", "3"].map(Arc::from).into();
-        users.sign_in(&ids[0], address(1), &ids[1..], message::pong());
+        users.sign_in(&ids[0], connection_ref(1), &ids[1..], message::pong());
         assert_eq!(users.wanted(), 3);
         let told = frames(&inbox);
         assert_eq!(told.len(), 1);
@@ -507,8 +513,8 @@ mod tests {
                 .contains(r#"\"offline\",\"user_ids\":[\"2\",\"3\"]"#),
             "{told:?}"
         );
-        users.sign_in(&ids[1], address(2), &[], message::pong());
-        users.sign_in(&ids[1], address(3), &[], message::pong());
+        users.sign_in(&ids[1], connection_ref(2), &[], message::pong());
+        users.sign_in(&ids[1], connection_ref(3), &[], message::pong());
         let told = frames(&inbox);
         assert_eq!(
             told.len(),
@@ -516,11 +522,11 @@ mod tests {
             "the second connection of a user changes nothing"
         );
         assert!(told[0].0 == 1 && told[0].1.contains("online"), "{told:?}");
-        users.sign_out("2", address(2).id, &[]);
+        users.sign_out("2", connection_ref(2).id, &[]);
         assert_eq!(frames(&inbox), []);
-        users.sign_out("2", address(3).id, &[]);
+        users.sign_out("2", connection_ref(3).id, &[]);
         assert!(frames(&inbox)[0].1.contains("offline"));
-        users.sign_out("1", address(1).id, &ids[1..]);
+        users.sign_out("1", connection_ref(1).id, &ids[1..]);
         assert_eq!((users.len(), users.wanted()), (0, 0), "nothing is left");
     }
 
@@ -529,14 +535,14 @@ mod tests {
         let inbox = Arc::new(Inbox::new(1 << 20, Arc::default()));
         let users = users_of(&inbox);
         let ids: Vec<Arc<str>> = ["1", "2", "2", "1"].map(Arc::from).into();
-        users.join(&ids[1], address(3));
+        users.join(&ids[1], connection_ref(3));
         assert_eq!(users.wanted(), 0, "a member concerns its channel");
-        users.sign_in(&ids[0], address(1), &ids, message::pong());
-        users.sign_in(&ids[0], address(2), &ids[..2], message::pong());
+        users.sign_in(&ids[0], connection_ref(1), &ids, message::pong());
+        users.sign_in(&ids[0], connection_ref(2), &ids[..2], message::pong());
         assert_eq!(users.wanted(), 2, "one watches itself, and twice the other");
-        users.sign_out("1", address(1).id, &ids);
+        users.sign_out("1", connection_ref(1).id, &ids);
         assert_eq!(users.wanted(), 2);
-        users.sign_out("1", address(2).id, &ids[..2]);
+        users.sign_out("1", connection_ref(2).id, &ids[..2]);
         assert_eq!((users.len(), users.wanted()), (1, 0));
     }
 
@@ -545,15 +551,15 @@ mod tests {
         let inbox = Arc::new(Inbox::new(1 << 20, Arc::default()));
         let users = users_of(&inbox);
         let id: Arc<str> = "1".into();
-        users.join(&id, address(1));
-        users.join(&id, address(1));
-        users.sign_in(&id, address(2), &[], message::pong());
+        users.join(&id, connection_ref(1));
+        users.join(&id, connection_ref(1));
+        users.sign_in(&id, connection_ref(2), &[], message::pong());
         assert_eq!(users.terminate("1"), 2);
         assert_eq!(users.terminate("2"), 0);
-        users.leave("1", address(1).id);
-        users.sign_out("1", address(2).id, &[]);
+        users.leave("1", connection_ref(1).id);
+        users.sign_out("1", connection_ref(2).id, &[]);
         assert_eq!(users.terminate("1"), 1, "it is still in another channel");
-        users.leave("1", address(1).id);
+        users.leave("1", connection_ref(1).id);
         assert_eq!(users.len(), 0);
     }
 }

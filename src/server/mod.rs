@@ -24,7 +24,7 @@ use crate::app::Apps;
 use crate::broker::Broker;
 use crate::cluster::{ConnectError, Node, Running};
 use crate::config::Config;
-use crate::hub::{Capacity, Hub};
+use crate::hub::{Capacity, Hub, Sinks};
 use crate::worker::{ConnectionPermits, Limits, Pool, Setup};
 use crate::ws::arrivals::Arrivals;
 pub use tls::TlsError;
@@ -117,7 +117,13 @@ impl Server {
             server.max_connections_per_address,
         );
         let queue = node.as_ref().map(|node| Arc::clone(node.queue()));
-        let hub = Arc::new(Hub::with_cluster(&config.apps, workers, capacity, queue));
+        let hub = Arc::new(Hub::with_outputs(
+            &config.apps,
+            workers,
+            capacity,
+            queue,
+            Sinks::default(),
+        ));
         let cluster = node.as_ref().map(Node::cluster);
         let broker = Broker::new(Arc::clone(&hub), cluster);
         let api = Api {

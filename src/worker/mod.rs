@@ -386,7 +386,7 @@ impl Worker {
             }
             // One worker does it for all.
             if self.index == 0 {
-                self.hub.tell_counts();
+                self.hub.send_counts();
                 let slow = self.hub.closes().of(CloseReason::TooSlow);
                 if slow > told {
                     tracing::warn!(

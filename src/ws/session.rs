@@ -76,6 +76,7 @@ pub fn run(
     async move {
         let connection = &session.connection;
         tracing::debug!(app = session.app.id, socket_id = %connection.id(), peer = %session.peer, "connected");
+        session.hub.connection_opened(&session.app, connection.id());
         connection.send(&message::connection_established(
             connection.id(),
             session.app.activity_timeout,
@@ -92,7 +93,9 @@ pub fn run(
             }
         };
         session.log_end(reason);
-        session.hub.closes().count(reason);
+        session
+            .hub
+            .connection_closed(&session.app, connection.id(), reason);
         let worker = Rc::clone(connection.worker());
         worker.defer_drop(session);
     }
@@ -126,7 +129,7 @@ impl Session {
     /// long: then this one message is handled all the same.
     async fn wait_for_room(&self) {
         tokio::select! {
-            () = self.broker.wait_for_room() => {}
+            () = self.broker.wait_for_room_for_changes() => {}
             () = self.connection.write_only() => {}
             () = tokio::time::sleep(MAX_WAIT) => self.has_waited.set(true),
         }
@@ -137,7 +140,7 @@ impl Session {
         // What others have to be told of waits until they can be.
         let has_waited = self.has_waited.take();
         if frame.as_ref().is_ok_and(ClientFrame::concerns_others)
-            && !self.broker.has_room()
+            && !self.broker.has_room_for_changes()
             && !has_waited
         {
             return Handled::NoRoom;
@@ -196,6 +199,13 @@ impl Session {
             self.send_error(why.0, &why.1);
         }
         Handled::Done
+    }
+
+    /// A subscription was refused, for whoever counts that.
+    pub(super) fn refused_subscription(&self, channel: &str, reason: &str) {
+        let socket = self.connection.id();
+        self.hub
+            .subscription_refused(&self.app, socket, channel, reason);
     }
 
     pub(super) fn send_error(&self, code: ErrorCode, text: &str) {

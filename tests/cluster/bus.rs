@@ -22,9 +22,15 @@ impl Bystander {
 
     /// One that hears everything.
     pub(crate) fn listening(port: u16) -> Self {
+        Self::listening_to(port, "*")
+    }
+
+    /// One that hears the Redis channels whose names match.
+    pub(crate) fn listening_to(port: u16, pattern: &str) -> Self {
         let mut bystander = Self::connect(port);
-        bystander.say(&[b"PSUBSCRIBE", b"*"]);
-        assert_eq!(bystander.list(), [&b"psubscribe"[..], b"*", b"1"]);
+        let pattern = pattern.as_bytes();
+        bystander.say(&[b"PSUBSCRIBE", pattern]);
+        assert_eq!(bystander.list(), [&b"psubscribe"[..], pattern, b"1"]);
         bystander
     }
 

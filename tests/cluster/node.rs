@@ -1,6 +1,7 @@
 //! A real `resound`, as a process of its own.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -37,7 +38,16 @@ impl Node {
     }
 
     pub(crate) fn with_flags(settings: &Settings, flags: &[&str]) -> Self {
-        let (mut running, dir) = launch(settings, flags);
+        Self::of_program(&present(), settings, flags)
+    }
+
+    /// One of the version before this one.
+    pub(crate) fn previous(settings: &Settings) -> Self {
+        Self::of_program(&previous(), settings, &[])
+    }
+
+    fn of_program(program: &Path, settings: &Settings, flags: &[&str]) -> Self {
+        let (mut running, dir) = launch(program, settings, flags);
         let Some(line) = running.line_with("server on ") else {
             panic!("the node ended:\n{}", running.log());
         };
@@ -51,7 +61,7 @@ impl Node {
 
     /// What one that is not to start says, and its exit code; `None` if it does start.
     pub(crate) fn refused(settings: &Settings, flags: &[&str]) -> (Option<i32>, String) {
-        let (mut running, _dir) = launch(settings, flags);
+        let (mut running, _dir) = launch(&present(), settings, flags);
         let status = running.ended(PATIENCE);
         (status.and_then(|status| status.code()), running.log())
     }
@@ -103,6 +113,11 @@ impl Node {
         self.running.log()
     }
 
+    /// Bytes of memory that it has for itself at the moment.
+    pub(crate) fn resident(&self) -> u64 {
+        self.running.resident()
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.running.kill();
@@ -127,9 +142,30 @@ impl Node {
     }
 }
 
-fn launch(settings: &Settings, flags: &[&str]) -> (Running, TempDir) {
+/// The binary that is tested.
+fn present() -> PathBuf {
+    env!("CARGO_BIN_EXE_resound").into()
+}
+
+/// The binary that `RESOUND_PREVIOUS` names.
+fn previous() -> PathBuf {
+    const HOW: &str = "`export RESOUND_PREVIOUS=$(scripts/previous)` builds it";
+    let Some(path) = std::env::var_os("RESOUND_PREVIOUS") else {
+        panic!("RESOUND_PREVIOUS does not name the binary of the version before; {HOW}");
+    };
+    let path = PathBuf::from(path);
+    assert!(
+        path.is_file(),
+        "RESOUND_PREVIOUS names {}, where there is no binary; {HOW}",
+        path.display()
+    );
+    // Nodes run in directories of their own.
+    path.canonicalize().unwrap()
+}
+
+fn launch(program: &Path, settings: &Settings, flags: &[&str]) -> (Running, TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_resound"));
+    let mut command = Command::new(program);
     command
         .args(["start", "--host", "127.0.0.1", "--port", "0"])
         .args(flags)

@@ -86,6 +86,16 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Bytes of memory that it has for itself at the moment.
+    pub(crate) fn resident(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let mut lines = status.lines();
+        let size = lines.find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kilobytes = size.trim().strip_suffix(" kB").unwrap();
+        kilobytes.parse::<u64>().unwrap() * 1024
+    }
+
     /// SIGKILL, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         // It may have ended already.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use resound::app::App;
 use resound::broker::Broker;
 use resound::config::Config;
-use resound::hub::{Capacity, ConnectionRef, Hub};
+use resound::hub::{Capacity, ConnectionRef, Hub, Publisher};
 use resound::protocol::{ChannelName, SocketId, message};
 use resound::worker::{
     Admission, Connection, ConnectionPermits, Handled, Limits, Pool, Received, Setup, Upgraded,
@@ -22,6 +22,8 @@ use crate::support::{self, APP_ID, Client, PATIENCE};
 
 /// A worker, and a second one that is so far behind that it does nothing: whether
 /// there is room is for the test to say.
+const APPLICATION: Publisher<'_> = Publisher::Application { except: None };
+
 struct Workers {
     hub: Arc<Hub>,
     app: Arc<App>,
@@ -126,7 +128,7 @@ impl Workers {
     fn publish(&self, name: &str, data: &str) {
         let name = channel(name);
         let encode = || message::event("\"ev\"", &format!("\"{data}\""), &name);
-        self.hub.publish(&self.app, &name, None, encode);
+        self.hub.publish(&self.app, &name, APPLICATION, encode);
     }
 
     fn fall_behind(&self) {

@@ -2,8 +2,8 @@
 
 use redis::{Cmd, Script};
 
-use super::codec::letter_and_value;
 use super::keys::TopicKeys;
+use crate::cluster::codec::letter_and_value;
 use crate::hub::{Fact, NodeId};
 
 /// How long facts outlive the last who changed or refreshed them, in milliseconds.
@@ -63,22 +63,30 @@ return redis.call('HEXISTS', key, ARGV[1])
 ";
 
 /// KEYS: facts, Redis channel. ARGV: who tells others if there were any (nobody if it
-/// is empty), nodes whose facts are to go.
+/// is empty), nodes whose facts are to go. With the last of them the key goes, too.
+/// Returns whether it did.
 const REMOVE: &str = r"
 local key, gone = KEYS[1], {}
 for i = 2, #ARGV do gone[ARGV[i]] = true end
-local changed = false
+local changed, left, removed = false, 0, 0
 for _, field in ipairs(redis.call('HKEYS', key)) do
-  if #field >= 16 and gone[string.sub(field, 1, 16)] then
-    redis.call('HDEL', key, field)
-    changed = changed or #field > 16
+  if #field >= 16 then
+    if gone[string.sub(field, 1, 16)] then
+      redis.call('HDEL', key, field)
+      changed = changed or #field > 16
+      removed = 1
+    else
+      left = left + 1
+    end
   end
 end
-if changed and ARGV[1] ~= '' then
+if left == 0 then
+  redis.call('DEL', key)
+elseif changed and ARGV[1] ~= '' then
   local version = redis.call('HINCRBY', key, 'v', 1)
   redis.call('@PUBLISH', KEYS[2], 'R1 = ' .. string.format('%.0f', version) .. ' ' .. ARGV[1])
 end
-return 0
+return left == 0 and removed or 0
 ";
 
 /// KEYS: last event, Redis channel. ARGV: the message's head, the event, time to live.
@@ -94,7 +102,7 @@ return { redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1]) }
 
 /// KEYS: nodes. ARGV: node, milliseconds after which a node is forgotten.
 /// Returns how long ago this one's last heartbeat was (-1: never), and for each
-/// node its id and how long ago its was.
+/// node its id and how long ago its was (-1: in the future, by a clock that was ahead).
 const HEARTBEAT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -102,11 +110,11 @@ local before = redis.call('ZSCORE', KEYS[1], ARGV[1])
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-local nodes = { before and (now - before) or -1 }
+local nodes = { before and math.max(now - before, 0) or -1 }
 local there = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 for i = 1, #there, 2 do
   nodes[#nodes + 1] = there[i]
-  nodes[#nodes + 1] = now - there[i + 1]
+  nodes[#nodes + 1] = math.max(now - there[i + 1], -1)
 end
 return nodes
 ";
@@ -127,7 +135,7 @@ return 1
 ";
 
 /// The scripts as Redis knows them once they are loaded.
-pub(super) struct Scripts {
+pub(in crate::cluster) struct Scripts {
     enter: Loaded,
     change: Loaded,
     remove: Loaded,
@@ -145,7 +153,7 @@ struct Loaded {
 }
 
 impl Scripts {
-    pub(super) fn new(is_sharded: bool) -> Self {
+    pub(in crate::cluster) fn new(is_sharded: bool) -> Self {
         let publish = if is_sharded { "SPUBLISH" } else { "PUBLISH" };
         let loaded = |code: &str| {
             let code = code.replace("@PUBLISH", publish);

@@ -7,7 +7,7 @@ use crate::hub::{NodeId, Topic};
 pub(super) const SLOTS: u16 = 16_384;
 
 /// What everything is called.
-pub(super) struct Keys {
+pub(in crate::cluster) struct Keys {
     namespace: String,
     apps: Apps,
 }
@@ -23,7 +23,7 @@ pub(super) struct TopicKeys {
 }
 
 impl Keys {
-    pub(super) fn new(namespace: &str, apps: &Apps) -> Self {
+    pub(in crate::cluster) fn new(namespace: &str, apps: &Apps) -> Self {
         Self {
             namespace: namespace.to_owned(),
             apps: apps.clone(),

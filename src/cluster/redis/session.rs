@@ -1,115 +1,142 @@
 //! One session with Redis, from the link that came up to the one that broke: an
 //! explicit loop over all that can happen.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, RedisResult, Value};
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::codec::Message;
 use super::connect::{Pushed, Shards};
 use super::pipeline::{Answers, Batch, Expect, InFlight, Outgoing};
-use super::status::add;
-use super::supervisor::{Ask, End, Supervisor, TICK, stopped};
-use super::watchdog::{self, Verdict, Watchdog};
+use super::state::{Ask, State};
+use crate::cluster::codec::Message;
+use crate::cluster::status::add;
+use crate::cluster::watchdog::{self, Verdict, Watchdog};
 use crate::hub::{NodeId, Topic};
 
-/// Notes that are taken from the relay at a time, and their bytes: what one round trip
+/// How often things are looked at.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+
+/// Updates that are taken from the queue at a time, and their bytes: what one round trip
 /// to Redis carries.
-const NOTES: usize = 4096;
-const NOTE_BYTES: usize = 4 << 20;
+const MAX_UPDATES: usize = 4096;
+const MAX_UPDATE_BYTES: usize = 4 << 20;
+
+/// Topics that go with them: some tens of milliseconds of Redis's time, for which events
+/// wait.
+const MAX_TOPICS: usize = 1024;
 
 /// Messages that are handled before something else has its turn.
-const PUSHES: usize = 512;
+const MAX_PUSHED: usize = 512;
 
-/// Topics that are left at a time.
-const LEAVES: usize = 512;
-
-/// How long events wait for other nodes to listen again, after a link came up.
+/// How long events wait for other nodes to subscribe again, after a link came up.
 const HOLD: Duration = Duration::from_secs(4);
 
 /// How long what is left may take when the server stops.
-const FAREWELL: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often it is tried whether a degraded topic is in order again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Why a session has ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The server stops, and other nodes know.
+    Stopped,
+    /// This went wrong.
+    Broken(String),
+}
 
 /// A session.
 pub(super) struct Session<'a> {
-    pub(super) supervisor: &'a mut Supervisor,
+    pub(super) state: &'a mut State,
     pub(super) shards: Shards,
     /// What is sent next.
     pub(super) batch: Batch,
+    /// Topics that have something in it: each is taken once for a batch, so that an answer
+    /// is never to an earlier question.
+    pub(super) in_batch: HashSet<Arc<str>>,
     /// What was sent and is not answered.
-    flight: Option<InFlight>,
-    /// Events that wait until other nodes listen again.
+    in_flight: Option<InFlight>,
+    /// Topics to be looked at again.
+    pub(super) again: VecDeque<Topic>,
+    /// Topics that are still to be looked at until all are.
+    pub(super) resync: VecDeque<Topic>,
+    /// Whether all are being looked at.
+    pub(super) is_resyncing: bool,
+    /// Whether it has to be done once more then, since somebody has asked meanwhile.
+    pub(super) must_resync_again: bool,
+    /// Whether it was done in this session.
+    pub(super) is_linked: bool,
+    /// Events that wait until other nodes have subscribed again.
     pub(super) held: VecDeque<Outgoing>,
     /// Their bytes.
     held_bytes: usize,
     /// How long they wait at most; `None` when none does.
     hold_until: Option<Instant>,
-    /// Nodes of which it is asked whether they listen, and the answers so far.
+    /// Nodes of which it is asked whether they have subscribed, and the answers so far.
     listeners: Vec<(NodeId, Option<bool>)>,
-    /// Whether all that is so here is being told: the end of it is in the relay.
-    pub(super) is_telling: bool,
-    /// Whether it has to be told once more then, since somebody has asked meanwhile.
-    pub(super) tells_again: bool,
-    /// Whether it was told in this session.
-    pub(super) is_linked: bool,
     watchdog: Watchdog,
     /// When it looks next.
     watch: Instant,
-    /// Topics that are to be left.
-    pub(super) leaving: VecDeque<(Arc<str>, Topic)>,
-    /// Redis channels that are asked not to be listened to any more, and how often.
+    /// Redis channels that are asked not to be subscribed to any more, and how often.
     pub(super) ending: HashMap<Box<str>, usize>,
     /// When the next heartbeat is due.
     pub(super) beat: Instant,
-    /// Connections that were let in by all nodes, by application.
-    pub(super) admitted: Vec<i64>,
+    /// When degraded topics are tried next.
+    retry: Instant,
+    /// Connections that Redis counts for this node, by application.
+    pub(super) admitted: HashMap<usize, i64>,
     /// Applications' connections that are waiting to be let in.
-    pub(super) admitting: Vec<usize>,
+    pub(super) admitting: HashMap<usize, usize>,
 }
 
 /// Ends the session, and why.
 pub(super) type Broken = String;
 
 impl<'a> Session<'a> {
-    pub(super) async fn run(supervisor: &'a mut Supervisor, shards: Shards) -> End {
-        supervisor.begin();
-        let apps = supervisor.apps.iter().len();
+    pub(super) async fn run(state: &'a mut State, shards: Shards) -> End {
+        state.begin();
+        let now = Instant::now();
         let mut session = Self {
             batch: Batch::new(shards.servers.len()),
-            flight: None,
+            in_batch: HashSet::new(),
+            in_flight: None,
             shards,
+            again: VecDeque::new(),
+            resync: VecDeque::new(),
+            is_resyncing: false,
+            must_resync_again: false,
+            is_linked: false,
             held: VecDeque::new(),
             held_bytes: 0,
-            ending: HashMap::new(),
             hold_until: None,
             listeners: Vec::new(),
-            is_telling: false,
-            tells_again: false,
-            is_linked: false,
             watchdog: Watchdog::default(),
-            watch: Instant::now(),
-            leaving: VecDeque::new(),
-            beat: Instant::now(),
-            admitted: vec![-1; apps],
-            admitting: vec![0; apps],
-            supervisor,
+            watch: now,
+            ending: HashMap::new(),
+            beat: now,
+            retry: now,
+            admitted: HashMap::new(),
+            admitting: HashMap::new(),
+            state,
         };
         let served = session.serve().await;
         // Of events in flight it is not known whether Redis has them; whoever got them
         // will know them by their numbers.
-        let in_flight = session.flight.take().map(|flight| flight.events);
+        let in_flight = session.in_flight.take().map(|sent| sent.events);
         let unsure = in_flight.into_iter().flatten();
         let unsent = std::mem::take(&mut session.batch.events);
         let held = std::mem::take(&mut session.held);
         // If it broke before they were taken over, those of the session before are there.
-        let before = std::mem::take(&mut session.supervisor.unsure);
+        let before = std::mem::take(&mut session.state.unsure);
         let all = before.into_iter().chain(unsure).chain(unsent).chain(held);
-        session.supervisor.unsure = all.collect();
+        session.state.unsure = all.collect();
         match served {
             Ok(()) => End::Stopped,
             Err(problem) => End::Broken(problem),
@@ -117,140 +144,155 @@ impl<'a> Session<'a> {
     }
 
     async fn serve(&mut self) -> Result<(), Broken> {
-        self.greet();
-        self.depart();
-        self.land().await?;
-        self.supervisor.queue.go_up();
-        self.supervisor.status.is_up.store(true, Ordering::Release);
-        // Whatever was not known to be sent goes first, once the others listen again.
-        self.held = std::mem::take(&mut self.supervisor.unsure);
+        self.begin();
+        self.send_batch();
+        self.await_answers().await?;
+        self.state.queue.go_up();
+        self.state.status.is_up.store(true, Ordering::Release);
+        // Whatever was not known to be sent goes first, once the others have subscribed.
+        self.held = std::mem::take(&mut self.state.unsure);
         self.held_bytes = self.held.iter().map(|event| event.bytes).sum();
         self.hold_until = Some(Instant::now() + HOLD);
-        self.tell_all();
+        self.resync_all();
         self.turn().await?;
-        self.leave().await
+        self.stop().await
     }
 
     /// Until the server stops.
     async fn turn(&mut self) -> Result<(), Broken> {
-        let queue = Arc::clone(&self.supervisor.queue);
-        let mut stop = self.supervisor.stop.clone();
+        let queue = Arc::clone(&self.state.queue);
+        let mut stop = self.state.stop.clone();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pushed = Vec::new();
         loop {
-            if self.flight.is_none() {
-                // Whoever shares the core gets to tell more: one write for many notes
+            if self.in_flight.is_none() {
+                // Whoever shares the core gets to publish more: one write for many updates
                 // instead of one for each (twice the events per second, measured where
                 // nodes and Redis have one core). With a core to itself it goes on at once.
                 std::thread::yield_now();
-                self.take_notes();
-                self.depart();
+                self.take();
+                self.send_batch();
             }
-            let is_idle = self.flight.is_none();
+            let is_idle = self.in_flight.is_none();
             tokio::select! {
-                count = self.shards.pushed.recv_many(&mut pushed, PUSHES) => {
+                count = self.shards.pushed.recv_many(&mut pushed, MAX_PUSHED) => {
                     if count == 0 { return Err("the connection is closed".to_owned()) }
                     for pushed in pushed.drain(..) { self.receive(pushed)? }
                 }
-                answers = landing(&mut self.flight) => self.settle(answers)?,
+                answers = answers_of(&mut self.in_flight) => self.settle(answers)?,
                 () = poll_fn(|cx| queue.poll_ready(cx)), if is_idle => {}
-                Some(ask) = self.supervisor.asks.recv() => self.ask(ask),
-                _ = ticks.tick() => self.look_around()?,
-                () = stopped(&mut stop) => return self.land().await,
+                Some(ask) = self.state.asks.recv() => self.ask(ask),
+                _ = ticks.tick() => self.tick()?,
+                () = stopped(&mut stop) => return self.await_answers().await,
             }
         }
     }
 
     /// What every session begins with: scripts, a heartbeat, the channels of all
     /// nodes and of this one.
-    fn greet(&mut self) {
+    fn begin(&mut self) {
         for server in 0..self.shards.servers.len() {
-            for script in self.supervisor.scripts.load() {
+            for script in self.state.scripts.load() {
                 self.batch
                     .add_to(server, Arc::new(script), Expect::Anything);
             }
         }
-        let (all, own) = (
-            self.supervisor.names.all(),
-            self.supervisor.names.node(self.supervisor.node),
-        );
+        let (all, own) = (self.state.keys.all(), self.state.keys.node(self.state.node));
         for bus in [&all, &own] {
             let command = self.subscription("SUBSCRIBE", bus);
             self.add(bus, command, Expect::Confirmed);
         }
         self.heartbeat();
-        self.tell_all_nodes(&Message::Hello(self.supervisor.node));
+        self.publish_to_all(&Message::Hello(self.state.node));
     }
 
-    /// Says goodbye: tells what has ended meanwhile, and goes off the list.
-    async fn leave(&mut self) -> Result<(), Broken> {
+    /// Sends what has ended meanwhile, and goes off the list.
+    async fn stop(&mut self) -> Result<(), Broken> {
         self.release();
-        // What is not told in time, others take for gone when this node says so.
-        let telling = async {
+        // What is not sent in time, others take for gone when this node says that it goes.
+        let sending = async {
             loop {
-                self.take_notes();
+                self.take();
                 if self.batch.is_empty() {
                     return Ok(());
                 }
-                self.depart();
-                self.land().await?;
+                self.send_batch();
+                self.await_answers().await?;
             }
         };
-        let told: Result<Result<(), Broken>, _> = tokio::time::timeout(FAREWELL, telling).await;
-        if let Ok(Err(problem)) = told {
+        let sent: Result<Result<(), Broken>, _> = tokio::time::timeout(STOP_TIMEOUT, sending).await;
+        if let Ok(Err(problem)) = sent {
             return Err(problem);
         }
-        let farewell = async {
-            let nodes = self.supervisor.names.nodes();
+        let ending = async {
+            let nodes = self.state.keys.nodes();
             let mut command = redis::cmd("ZREM");
-            command.arg(&nodes).arg(self.supervisor.node.to_string());
+            command.arg(&nodes).arg(self.state.node.to_string());
             self.add(&nodes, command, Expect::Anything);
-            self.tell_all_nodes(&Message::Bye(self.supervisor.node));
-            self.depart();
-            self.land().await
+            self.publish_to_all(&Message::Bye(self.state.node));
+            self.send_batch();
+            self.await_answers().await
         };
-        // If this is not heard in time, others notice by the missing heartbeat.
-        tokio::time::timeout(FAREWELL, farewell)
+        // If others do not get this in time, they notice by the missing heartbeat.
+        tokio::time::timeout(STOP_TIMEOUT, ending)
             .await
             .unwrap_or(Ok(()))
             .or(Ok(()))
     }
 
-    fn take_notes(&mut self) {
-        let notes = self.supervisor.queue.take(NOTES, NOTE_BYTES);
-        let wanted = self.wanted_topics();
-        for (since, note) in notes {
-            self.apply_update(since, note);
+    /// Takes what has to be sent: events first, which do not wait for topics.
+    fn take(&mut self) {
+        let queue = Arc::clone(&self.state.queue);
+        for (since, update) in queue.take_updates(MAX_UPDATES, MAX_UPDATE_BYTES) {
+            self.send_update(since, update);
         }
-        self.take_leave(LEAVES);
-        if let Some(wanted) = wanted {
-            self.compare(wanted);
+        for (app, count) in queue.take_released() {
+            self.release_connections(app, count);
         }
+        for topic in queue.take_topics(MAX_TOPICS) {
+            self.sync(topic);
+        }
+        let again = self.again.len();
+        for topic in self
+            .again
+            .drain(..again.min(MAX_TOPICS))
+            .collect::<Vec<_>>()
+        {
+            self.sync(topic);
+        }
+        let room = MAX_TOPICS.saturating_sub(self.in_batch.len());
+        let next = self.resync.len().min(room);
+        for topic in self.resync.drain(..next).collect::<Vec<_>>() {
+            self.sync(topic);
+        }
+        if self.is_resyncing && self.resync.is_empty() && self.again.is_empty() {
+            self.finish_resync();
+        }
+        self.watch_topics();
     }
 
-    /// How many topics this node needs, if it is time to compare and the notes that were
-    /// just taken make up all of them.
-    fn wanted_topics(&mut self) -> Option<usize> {
+    /// Looks whether this node has subscribed to as many topics as its sockets need, if it
+    /// is time to and none is on its way.
+    fn watch_topics(&mut self) {
         let now = Instant::now();
         if now < self.watch {
-            return None;
+            return;
         }
-        let wanted = self.supervisor.hub.wanted_topics();
-        let status = &self.supervisor.status;
-        status.wanted.store(wanted, Ordering::Relaxed);
-        // As long as not all was told in this session, it counts how long that takes.
-        if self.is_linked && !self.supervisor.queue.has_told_topics() {
+        let wanted = self.state.hub.wanted_topics();
+        self.state.status.wanted.store(wanted, Ordering::Relaxed);
+        // As long as not all were looked at in this session, it counts how long that takes.
+        let is_clean = self.state.queue.is_clean() && self.again.is_empty();
+        if self.is_linked && (!is_clean || self.is_resyncing) {
             self.watch = now + TICK;
-            return None;
+            return;
         }
         self.watch = now + watchdog::INTERVAL;
-        Some(wanted)
+        self.compare(wanted);
     }
 
-    /// Looks whether this node listens to as many topics as it needs.
     fn compare(&mut self, wanted: usize) {
-        let status = &self.supervisor.status;
+        let status = &self.state.status;
         let listening = status.listening.load(Ordering::Relaxed);
         match self.watchdog.compare(wanted, listening, Instant::now()) {
             Verdict::Complete => status.is_incomplete.store(false, Ordering::Relaxed),
@@ -258,12 +300,12 @@ impl<'a> Session<'a> {
             Verdict::Incomplete => {
                 status.is_incomplete.store(true, Ordering::Relaxed);
                 tracing::warn!(
-                    node = %self.supervisor.node,
+                    node = %self.state.node,
                     wanted,
                     listening,
                     "this node does not listen to just what its sockets need; all is told again"
                 );
-                self.tell_all_anew();
+                self.restart_resync();
             }
         }
     }
@@ -274,7 +316,7 @@ impl<'a> Session<'a> {
 
     /// `SUBSCRIBE` or `UNSUBSCRIBE`, or what they are in a Redis Cluster.
     pub(super) fn subscription(&self, name: &str, bus: &str) -> Cmd {
-        let sharded = if self.supervisor.scripts.is_sharded {
+        let sharded = if self.state.scripts.is_sharded {
             "S"
         } else {
             ""
@@ -285,7 +327,7 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn publication(&self, bus: &str, message: &str) -> Cmd {
-        let name = if self.supervisor.scripts.is_sharded {
+        let name = if self.state.scripts.is_sharded {
             "SPUBLISH"
         } else {
             "PUBLISH"
@@ -295,49 +337,47 @@ impl<'a> Session<'a> {
         command
     }
 
-    pub(super) fn tell_all_nodes(&mut self, message: &Message<'_>) {
-        let all = self.supervisor.names.all();
+    pub(super) fn publish_to_all(&mut self, message: &Message<'_>) {
+        let all = self.state.keys.all();
         let command = self.publication(&all, &message.encode());
         self.add(&all, command, Expect::Anything);
     }
 
     /// Sends what there is to send.
-    fn depart(&mut self) {
+    fn send_batch(&mut self) {
         if self.batch.is_empty() {
             return;
         }
         let next = Batch::new(self.shards.servers.len());
         let batch = std::mem::replace(&mut self.batch, next);
-        self.flight = Some(batch.send(&self.shards));
+        self.in_batch.clear();
+        self.in_flight = Some(batch.send(&self.shards));
     }
 
     /// Waits for the answers to what was sent, if something was.
-    async fn land(&mut self) -> Result<(), Broken> {
-        if self.flight.is_none() {
+    async fn await_answers(&mut self) -> Result<(), Broken> {
+        if self.in_flight.is_none() {
             return Ok(());
         }
-        let answers = landing(&mut self.flight).await;
+        let answers = answers_of(&mut self.in_flight).await;
         self.settle(answers)
     }
 
     /// Handles the answers to a batch. What Redis published before it answered is
-    /// handled first: a topic then has heard all that the answer does not tell.
+    /// handled first: a topic then has all that is not in the answer.
     fn settle(&mut self, answers: Answers) -> Result<(), Broken> {
         while let Ok(pushed) = self.shards.pushed.try_recv() {
             self.receive(pushed)?;
         }
-        let Some(flight) = &mut self.flight else {
+        let Some(sent) = &mut self.in_flight else {
             return Ok(());
         };
-        let expects = std::mem::take(&mut flight.expects);
+        let expects = std::mem::take(&mut sent.expects);
         for (answers, expects) in answers.into_iter().zip(expects) {
             self.settle_server(answers, expects)?;
         }
-        if let Some(flight) = self.flight.take() {
-            add(
-                &self.supervisor.status.published,
-                flight.events.len() as u64,
-            );
+        if let Some(sent) = self.in_flight.take() {
+            add(&self.state.status.published, sent.events.len() as u64);
         }
         Ok(())
     }
@@ -347,13 +387,19 @@ impl<'a> Session<'a> {
         answers: RedisResult<Vec<Value>>,
         expects: Vec<Expect>,
     ) -> Result<(), Broken> {
-        let answers = answers.map_err(|error| error.to_string())?;
-        if answers.len() != expects.len() {
-            return Err("Redis gave another number of answers".to_owned());
-        }
-        for (answer, expect) in answers.into_iter().zip(expects) {
+        let mut answers = answers.map_err(|error| error.to_string())?.into_iter();
+        for expect in expects {
+            if let Expect::Synced(bus) = &expect {
+                self.synced(bus);
+                continue;
+            }
+            let answer = answers.next().ok_or("Redis gave too few answers")?;
             if let Value::ServerError(error) = &answer {
-                return Err(format!("Redis says {error}"));
+                if !expect.is_about_one_key(error) {
+                    return Err(format!("Redis says {error}"));
+                }
+                self.degrade(expect, error);
+                continue;
             }
             // A shard that loses a slot says so unasked, which would be taken for an answer.
             if matches!(answer, Value::Push { .. }) != expect.is_confirmation() {
@@ -361,21 +407,25 @@ impl<'a> Session<'a> {
             }
             self.answered(answer, expect)?;
         }
-        Ok(())
+        match answers.next() {
+            Some(_) => Err("Redis gave too many answers".to_owned()),
+            None => Ok(()),
+        }
     }
 
     /// What is done now and then.
-    fn look_around(&mut self) -> Result<(), Broken> {
+    fn tick(&mut self) -> Result<(), Broken> {
         let now = Instant::now();
-        if self.shards.flood.is_over() {
+        if self.shards.pending.is_over() {
             return Err("more came than could be handled".to_owned());
         }
-        if self.supervisor.queue.is_swamped() {
-            return Err("Redis is too slow for what is published".to_owned());
-        }
-        self.supervisor.queries.close_late(now);
-        self.supervisor.tell_dropped();
+        self.state.surveys.close_late(now);
+        self.state.log_dropped();
         self.hold(now);
+        if now >= self.retry {
+            self.retry = now + RETRY;
+            self.retry_degraded();
+        }
         if now >= self.beat {
             self.heartbeat();
             self.count_connections();
@@ -391,32 +441,32 @@ impl<'a> Session<'a> {
         }
         self.held_bytes += event.bytes;
         self.held.push_back(event);
-        while self.held_bytes > self.supervisor.settings.buffer_bytes
+        while self.held_bytes > self.state.settings.buffer_bytes
             && let Some(oldest) = self.held.pop_front()
         {
             self.held_bytes -= oldest.bytes;
-            self.supervisor.queue.count_dropped(1);
+            self.state.queue.count_dropped(1);
         }
     }
 
     /// Asks whether all nodes that were known listen again, if that is waited for.
     fn hold(&mut self, now: Instant) {
         let Some(until) = self.hold_until else { return };
-        let nodes: Vec<NodeId> = self.supervisor.nodes.iter().collect();
+        let nodes: Vec<NodeId> = self.state.nodes.iter().collect();
         if now >= until || nodes.is_empty() {
             return self.release();
         }
         if !self.listeners.is_empty() {
             return;
         }
-        let name = if self.supervisor.scripts.is_sharded {
+        let name = if self.state.scripts.is_sharded {
             "SHARDNUMSUB"
         } else {
             "NUMSUB"
         };
         self.listeners = nodes.iter().map(|node| (*node, None)).collect();
         for node in nodes {
-            let bus = self.supervisor.names.listens(node);
+            let bus = self.state.keys.listens(node);
             let mut command = redis::cmd("PUBSUB");
             command.arg(name).arg(&bus);
             self.add(&bus, command, Expect::Listens(node));
@@ -449,42 +499,31 @@ impl<'a> Session<'a> {
 
     fn ask(&mut self, ask: Ask) {
         match ask {
-            Ask::SurveyResult(question, reply) => {
+            Ask::Survey(question, reply) => {
                 let now = Instant::now();
-                if let Some(id) =
-                    self.supervisor
-                        .queries
-                        .open(self.supervisor.nodes.iter(), reply, now)
-                {
-                    self.tell_all_nodes(&Message::Ask(self.supervisor.node, id, question));
+                if let Some(id) = self.state.surveys.open(self.state.nodes.iter(), reply, now) {
+                    self.publish_to_all(&Message::Ask(self.state.node, id, question));
                 }
             }
             Ask::Admit(app, reply) => {
-                let Some(max) = self
-                    .supervisor
-                    .apps
-                    .at(app)
-                    .and_then(|app| app.max_connections)
-                else {
+                let Some(max) = self.state.apps.at(app).and_then(|app| app.max_connections) else {
                     // Whoever asked may have gone.
                     let _ = reply.send(true);
                     return;
                 };
-                let key = self.supervisor.names.connections(app);
-                let command = self.supervisor.scripts.admit(
-                    &key,
-                    self.supervisor.node,
-                    max,
-                    self.supervisor.nodes.iter(),
-                );
-                self.admitting[app] += 1;
+                let key = self.state.keys.connections(app);
+                let command =
+                    self.state
+                        .scripts
+                        .admit(&key, self.state.node, max, self.state.nodes.iter());
+                *self.admitting.entry(app).or_default() += 1;
                 self.add(&key, command, Expect::Admitted(app, reply));
             }
             Ask::Last(app, channel, reply) => {
                 let topic = Topic::Channel(app, channel);
-                let names = self.supervisor.names.of(&topic);
-                let command = self.supervisor.scripts.last(&names);
-                self.add(&names.last, command, Expect::Wanted(reply));
+                let keys = self.state.keys.of(&topic);
+                let command = self.state.scripts.last(&keys);
+                self.add(&keys.last, command, Expect::Wanted(reply));
             }
         }
     }
@@ -506,8 +545,8 @@ impl<'a> Session<'a> {
             Pushed::Gone => Err("the connection is closed".to_owned()),
             Pushed::Ended(bus) => self.ended(&bus),
             Pushed::Message(bus, message) => {
-                self.shards.flood.ebb(message.len());
-                add(&self.supervisor.status.received, 1);
+                self.shards.pending.handled(message.len());
+                add(&self.state.status.received, 1);
                 self.receive_message(&bus, &message);
                 Ok(())
             }
@@ -515,10 +554,16 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Is done when the server stops.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Whoever could say so being gone means the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 /// Waits for the answers to what was sent; for ever, if nothing was.
-async fn landing(flight: &mut Option<InFlight>) -> Answers {
-    match flight {
-        Some(flight) => flight.answers.as_mut().await,
+async fn answers_of(in_flight: &mut Option<InFlight>) -> Answers {
+    match in_flight {
+        Some(sent) => sent.answers.as_mut().await,
         None => std::future::pending().await,
     }
 }

@@ -114,24 +114,24 @@ pub(super) struct Shard {
 }
 
 /// Everything that makes up one Redis.
-pub(super) struct Shards {
+pub(in crate::cluster) struct Shards {
     pub(super) servers: Vec<Shard>,
     /// What was published in Redis channels that are listened to.
     pub(super) pushed: mpsc::Receiver<Pushed>,
-    pub(super) flood: Arc<Flood>,
+    pub(super) pending: Arc<PushedBytes>,
 }
 
 /// How much was published and not yet handled.
 #[derive(Default)]
-pub(super) struct Flood {
+pub(super) struct PushedBytes {
     bytes: AtomicUsize,
     /// Set when more came than may be held.
     is_over: AtomicBool,
 }
 
-impl Flood {
+impl PushedBytes {
     /// Messages of so many bytes were handled.
-    pub(super) fn ebb(&self, bytes: usize) {
+    pub(super) fn handled(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
@@ -147,7 +147,7 @@ impl Flood {
         };
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         if before > MAX_PUSHED_BYTES || sender.try_send(pushed).is_err() {
-            self.ebb(bytes);
+            self.handled(bytes);
             self.is_over.store(true, Ordering::Relaxed);
             return Err(());
         }
@@ -177,13 +177,13 @@ impl Shards {
 }
 
 /// What is needed to connect, read from the files once.
-pub(super) struct Connector {
+pub(in crate::cluster) struct Connector {
     redis: Redis,
     certificates: Option<TlsCertificates>,
 }
 
 impl Connector {
-    pub(super) fn new(redis: &Redis) -> Result<Self, ConnectError> {
+    pub(in crate::cluster) fn new(redis: &Redis) -> Result<Self, ConnectError> {
         let certificates = redis.tls.as_ref().map(certificates).transpose()?;
         Ok(Self {
             redis: redis.clone(),
@@ -191,21 +191,21 @@ impl Connector {
         })
     }
 
-    pub(super) fn is_sharded(&self) -> bool {
+    pub(in crate::cluster) fn is_sharded(&self) -> bool {
         matches!(self.redis.servers, Servers::Cluster(_))
     }
 
     /// Connects to everything.
-    pub(super) async fn dial(&self) -> Result<Shards, ConnectError> {
+    pub(in crate::cluster) async fn connect(&self) -> Result<Shards, ConnectError> {
         let (sender, pushed) = mpsc::channel(MAX_PUSHED);
-        let flood = Arc::new(Flood::default());
+        let pending = Arc::new(PushedBytes::default());
         let config = || {
-            let (sender, flood) = (sender.clone(), Arc::clone(&flood));
+            let (sender, pending) = (sender.clone(), Arc::clone(&pending));
             AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(PATIENCE))
                 .set_response_timeout(Some(PATIENCE))
                 .set_push_sender(move |info: PushInfo| match pushed_of(info) {
-                    Some(pushed) => flood.push(&sender, pushed),
+                    Some(pushed) => pending.push(&sender, pushed),
                     None => Ok(()),
                 })
         };
@@ -218,7 +218,7 @@ impl Connector {
             Servers::Cluster(seeds) => {
                 let mut servers = Vec::new();
                 for (place, slots) in self.masters(seeds).await? {
-                    let connection = self.connect(&self.client(&place)?, config()).await?;
+                    let connection = self.connect_to(&self.client(&place)?, config()).await?;
                     servers.push(Shard { connection, slots });
                 }
                 servers
@@ -227,7 +227,7 @@ impl Connector {
         Ok(Shards {
             servers,
             pushed,
-            flood,
+            pending,
         })
     }
 
@@ -236,14 +236,14 @@ impl Connector {
         client: Client,
         config: AsyncConnectionConfig,
     ) -> Result<Shard, ConnectError> {
-        let connection = self.connect(&client, config).await?;
+        let connection = self.connect_to(&client, config).await?;
         Ok(Shard {
             connection,
             slots: vec![(0, SLOTS - 1)],
         })
     }
 
-    async fn connect(
+    async fn connect_to(
         &self,
         client: &Client,
         config: AsyncConnectionConfig,
@@ -336,7 +336,7 @@ impl Connector {
                 let config = AsyncConnectionConfig::new()
                     .set_connection_timeout(Some(PATIENCE))
                     .set_response_timeout(Some(PATIENCE));
-                let mut connection = self.connect(&self.client(seed)?, config).await?;
+                let mut connection = self.connect_to(&self.client(seed)?, config).await?;
                 redis::cmd("CLUSTER")
                     .arg("SLOTS")
                     .query_async::<Value>(&mut connection)

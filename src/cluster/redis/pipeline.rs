@@ -6,33 +6,33 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use redis::{Cmd, Pipeline, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisResult, ServerError, Value};
 use tokio::sync::oneshot;
 
 use super::connect::Shards;
 use super::keys;
-use super::topics::Last;
-use crate::hub::{Fact, NodeId};
+use crate::cluster::view::Last;
+use crate::hub::NodeId;
 
 /// What is done with an answer.
 pub(super) enum Expect {
     /// Nothing, as long as it is no error.
     Anything,
-    /// Nothing, but it has to confirm that something is listened to or is not any more.
+    /// Nothing, but it has to confirm that something is subscribed to or is not any more.
     Confirmed,
-    /// A topic is listened to.
-    Subscribed(Part),
     /// All facts of a topic.
-    Facts(Part),
+    Facts(Arc<str>),
     /// The last event of a topic.
-    Last(Part),
+    Last(Arc<str>),
     /// Whether this node's other facts of the topic are there.
-    Changed(Arc<str>, Fact),
+    Changed(Arc<str>),
+    /// No answer: everything about a topic that was sent before is answered.
+    Synced(Arc<str>),
     /// That this node's facts of a topic are taken out.
     Left(Arc<str>),
-    /// Which nodes are alive.
-    Heartbeat,
-    /// Whether a node listens.
+    /// Which nodes are alive; asked then.
+    Heartbeat(Instant),
+    /// Whether a node has subscribed to all that it needs.
     Listens(NodeId),
     /// Whether a connection may be let in, of the application with this index.
     Admitted(usize, oneshot::Sender<bool>),
@@ -40,24 +40,24 @@ pub(super) enum Expect {
     Wanted(oneshot::Sender<Last>),
 }
 
-/// Part of what is asked about a topic.
-pub(super) struct Part {
-    pub(super) bus: Arc<str>,
-    /// [`super::topics::Entry::serial`] of the entry that asks.
-    pub(super) entry_generation: u64,
-    /// Whether nothing more is to come.
-    pub(super) is_last: bool,
-}
-
 impl Expect {
     /// Whether Redis answers by confirming a subscription or its end.
     pub(super) fn is_confirmation(&self) -> bool {
-        matches!(self, Self::Confirmed | Self::Subscribed(_))
+        matches!(self, Self::Confirmed)
+    }
+
+    /// Whether an error concerns one key, which somebody has made something else of, and
+    /// not the link.
+    pub(super) fn is_about_one_key(&self, error: &ServerError) -> bool {
+        let is_about_all = matches!(self, Self::Confirmed | Self::Heartbeat(_));
+        let text = error.to_string();
+        let of_types = ["WRONGTYPE", "is not an integer", "is not a valid float"];
+        !is_about_all && of_types.iter().any(|part| text.contains(part))
     }
 }
 
 /// An event on its way, kept until Redis has it.
-pub(super) struct Outgoing {
+pub(in crate::cluster) struct Outgoing {
     pub(super) since: Instant,
     pub(super) command: Arc<Cmd>,
     pub(super) slot: u16,
@@ -104,6 +104,13 @@ impl Batch {
     pub(super) fn add_to(&mut self, server: usize, command: Arc<Cmd>, expect: Expect) {
         let (commands, expects) = &mut self.by_server[server];
         commands.push(command);
+        expects.push(expect);
+    }
+
+    /// Expects something once everything about `key` that was added is answered.
+    pub(super) fn then(&mut self, shards: &Shards, key: &str, expect: Expect) {
+        let server = shards.of_slot(keys::slot(key));
+        let (_, expects) = &mut self.by_server[server];
         expects.push(expect);
     }
 

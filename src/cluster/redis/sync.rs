@@ -1,0 +1,358 @@
+//! What a session sends: topics as they are now, and events.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::keys;
+use super::pipeline::{Expect, Outgoing};
+use super::scripts::Scripts;
+use super::session::Session;
+use crate::cluster::codec::{EventHead, MAX_MESSAGE, Message, Termination, event};
+use crate::cluster::view::View;
+use crate::hub::{ClusterUpdate, Event, Fact, LocalState, Topic};
+use crate::protocol::message;
+use crate::telemetry::limit::limited;
+
+/// Facts expire after an hour; they are refreshed well before.
+const REFRESH: Duration = Duration::from_secs(1200);
+
+/// Heartbeats come at least so often.
+const MAX_BEAT: Duration = Duration::from_secs(3);
+
+/// Topics that are refreshed with one heartbeat.
+const MAX_REFRESHED: usize = 1000;
+
+/// Facts that are taken out one by one when a topic ends: of more, other nodes read the
+/// rest once.
+const MAX_ENDED: usize = 16;
+
+impl Session<'_> {
+    pub(super) fn send_update(&mut self, since: Instant, update: ClusterUpdate) {
+        match update {
+            ClusterUpdate::Event(event) => self.publish(since, event),
+            ClusterUpdate::Terminate { app, user } => {
+                let app = self.app_id(app);
+                let who = Termination { app, user };
+                let text = Message::Terminate(self.state.node, who).encode();
+                let all = self.state.keys.all();
+                let command = self.publication(&all, &text);
+                let outgoing = Outgoing {
+                    since,
+                    command: Arc::new(command),
+                    slot: keys::slot(&all),
+                    bytes: text.len(),
+                };
+                self.send_event(outgoing);
+            }
+        }
+    }
+
+    /// Connections have ended that counted for an application's quota.
+    pub(super) fn release_connections(&mut self, app: usize, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        if let Some(admitted) = self.admitted.get_mut(&app) {
+            *admitted -= count;
+        }
+        let key = self.state.keys.connections(app);
+        let mut command = redis::cmd("HINCRBY");
+        command.arg(&key).arg(self.state.node.to_string());
+        command.arg(-count);
+        self.add(&key, command, Expect::Anything);
+    }
+
+    fn app_id(&self, index: usize) -> String {
+        let app = self.state.apps.at(index);
+        app.map(|app| app.id.clone()).unwrap_or_default()
+    }
+
+    fn publish(&mut self, since: Instant, event_: Event) {
+        let Event {
+            app,
+            channel,
+            except,
+            frame,
+            is_kept,
+        } = event_;
+        let topic = Topic::Channel(app, channel);
+        let bus = self.state.keys.bus(&topic);
+        let text = message::text(&frame);
+        let (run, number) = self.state.sequences.next(&bus);
+        let head = EventHead {
+            node: self.state.node,
+            run,
+            number,
+            except,
+            is_kept,
+        };
+        if text.len() + 200 > MAX_MESSAGE {
+            let what = "an event is too long for other nodes";
+            limited!(warn, what, None, { bytes = text.len(), }, what);
+            self.state.queue.count_dropped(1);
+            return;
+        }
+        let command = if is_kept {
+            let app = self.state.apps.at(app);
+            let ttl = app.map_or(Duration::ZERO, |app| app.cache.ttl);
+            let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+            let keys = self.state.keys.of(&topic);
+            let scripts = &self.state.scripts;
+            scripts.keep(&keys, &event(&head, ""), text, ttl_ms)
+        } else {
+            self.publication(&bus, &event(&head, text))
+        };
+        let outgoing = Outgoing {
+            since,
+            command: Arc::new(command),
+            slot: keys::slot(&bus),
+            bytes: text.len(),
+        };
+        self.send_event(outgoing);
+    }
+
+    /// Sends how a topic is here now, as far as it differs from what was sent.
+    pub(super) fn sync(&mut self, topic: Topic) {
+        let bus: Arc<str> = self.state.keys.bus(&topic).into();
+        if self.in_batch.contains(&bus) {
+            self.again.push_back(topic);
+            return;
+        }
+        let known = self.state.views.get(&bus).and_then(View::known_generation);
+        match self.state.hub.local_state(&topic, known) {
+            None => self.leave(&bus, topic),
+            Some(local) if local.is_complete => self.enter(&bus, topic, &local),
+            Some(local) => self.send_changes(&bus, local),
+        }
+    }
+
+    /// Subscribes to a topic's Redis channel, enters all its facts, and reads those of the
+    /// other nodes.
+    fn enter(&mut self, bus: &Arc<str>, topic: Topic, local: &LocalState) {
+        self.in_batch.insert(Arc::clone(bus));
+        self.state.left.remove(bus);
+        let keys = self.state.keys.of(&topic);
+        let (has_facts, has_last) = self.kept_of(&topic);
+        let views = &mut self.state.views;
+        let view = views
+            .entry(Arc::clone(bus))
+            .or_insert_with(|| View::new(topic, has_facts, has_last));
+        view.enter(local);
+        if !std::mem::replace(&mut view.is_subscribed, true) {
+            self.state.status.listening.fetch_add(1, Ordering::Relaxed);
+            let command = self.subscription("SUBSCRIBE", bus);
+            self.add(bus, command, Expect::Confirmed);
+        }
+        if has_facts {
+            let (epoch, node) = (epoch(), self.state.node);
+            let scripts = &self.state.scripts;
+            let command = scripts.enter(&keys, node, &epoch, &local.facts);
+            self.add(bus, command, Expect::Facts(Arc::clone(bus)));
+        }
+        if has_last {
+            let command = self.state.scripts.last(&keys);
+            self.add(bus, command, Expect::Last(Arc::clone(bus)));
+        }
+        self.expect_synced(bus);
+    }
+
+    /// What nodes have in common of a topic: facts, and its last event.
+    fn kept_of(&self, topic: &Topic) -> (bool, bool) {
+        match topic {
+            Topic::Channel(app, name) => {
+                let app = self.state.apps.at(*app);
+                let kind = name.kind();
+                let counts = app.is_some_and(|app| app.subscription_count);
+                (kind.is_presence() || counts, kind.is_cache())
+            }
+            Topic::User(..) => (true, false),
+        }
+    }
+
+    /// Sends what has changed of a topic since it was entered.
+    fn send_changes(&mut self, bus: &Arc<str>, local: LocalState) {
+        let Some(view) = self.state.views.get_mut(bus) else {
+            return;
+        };
+        let facts = view.send(local);
+        if facts.is_empty() || !view.has_facts {
+            let (generation, version) = view.sent_version;
+            self.state.hub.confirm(&view.topic, generation, version);
+            return;
+        }
+        let keys = self.state.keys.of(&view.topic);
+        self.in_batch.insert(Arc::clone(bus));
+        self.change(bus, &keys, &facts);
+        self.expect_synced(bus);
+    }
+
+    fn change(&mut self, bus: &Arc<str>, keys: &keys::TopicKeys, facts: &[Fact]) {
+        let epoch = epoch();
+        for fact in facts {
+            let scripts = &self.state.scripts;
+            let command = scripts.change(keys, self.state.node, &epoch, fact);
+            self.add(bus, command, Expect::Changed(Arc::clone(bus)));
+        }
+    }
+
+    /// Has a topic confirmed once everything before is answered.
+    fn expect_synced(&mut self, bus: &Arc<str>) {
+        self.batch
+            .then(&self.shards, bus, Expect::Synced(Arc::clone(bus)));
+    }
+
+    /// Takes this node out of a topic that does not concern it any more.
+    fn leave(&mut self, bus: &Arc<str>, topic: Topic) {
+        let view = self.state.views.remove(bus);
+        if let Some(view) = &view
+            && view.is_subscribed
+        {
+            self.state.status.listening.fetch_sub(1, Ordering::Relaxed);
+            let command = self.subscription("UNSUBSCRIBE", bus);
+            self.add(bus, command, Expect::Confirmed);
+            *self.ending.entry((&**bus).into()).or_default() += 1;
+        }
+        let has_facts = view.as_ref().is_some_and(|view| view.has_facts);
+        if !has_facts && !self.state.left.contains_key(bus) {
+            return;
+        }
+        self.in_batch.insert(Arc::clone(bus));
+        let keys = self.state.keys.of(&topic);
+        if let Some(facts) = view.and_then(|view| view.sent.end(MAX_ENDED)) {
+            self.change(bus, &keys, &facts);
+        }
+        self.state.left.insert(Arc::clone(bus), topic);
+        let command = self.state.scripts.leave(&keys, self.state.node);
+        self.add(bus, command, Expect::Left(Arc::clone(bus)));
+    }
+
+    /// Has all topics entered and read again. If that is under way, other nodes may have
+    /// lost what they were sent, and it is done once more after that.
+    ///
+    /// Before the link is up it does nothing: it is done anyhow when it is.
+    pub(super) fn resync_all(&mut self) {
+        if self.is_resyncing {
+            self.must_resync_again = true;
+        } else if self.state.queue.is_up() {
+            self.restart_resync();
+        }
+    }
+
+    pub(super) fn restart_resync(&mut self) {
+        let mut topics = self.state.hub.topics();
+        let mut buses = std::collections::HashSet::with_capacity(topics.len());
+        buses.extend(topics.iter().map(|topic| self.state.keys.bus(topic)));
+        for (bus, view) in &mut self.state.views {
+            view.must_enter = true;
+            if !buses.contains(&**bus) {
+                topics.push(view.topic.clone());
+            }
+        }
+        let left = self.state.left.iter();
+        let left = left.filter(|(bus, _)| !buses.contains(&***bus));
+        topics.extend(left.map(|(_, topic)| topic.clone()));
+        self.resync = topics.into();
+        self.is_resyncing = true;
+    }
+
+    /// All topics have been entered: other nodes know that there is no more to come.
+    pub(super) fn finish_resync(&mut self) {
+        self.is_resyncing = false;
+        if !std::mem::replace(&mut self.is_linked, true) {
+            tracing::info!(
+                node = %self.state.node,
+                nodes = self.state.nodes.len() + 1,
+                "linked to other nodes through Redis at {}",
+                self.state.settings.redis
+            );
+        }
+        self.count_connections();
+        let listens = self.state.keys.listens(self.state.node);
+        let command = self.subscription("SUBSCRIBE", &listens);
+        self.add(&listens, command, Expect::Confirmed);
+        self.publish_to_all(&Message::AllTold(self.state.node));
+        if std::mem::take(&mut self.must_resync_again) {
+            self.restart_resync();
+        }
+    }
+
+    /// Tries again what was degraded.
+    pub(super) fn retry_degraded(&mut self) {
+        for view in self.state.views.values_mut() {
+            if view.is_degraded {
+                view.must_enter = true;
+                self.again.push_back(view.topic.clone());
+            }
+        }
+    }
+
+    /// Corrects how many connections Redis counts for this node.
+    pub(super) fn count_connections(&mut self) {
+        let apps = self.state.apps.clone();
+        for app in apps.iter().filter(|app| app.max_connections.is_some()) {
+            let here = i64::try_from(self.state.hub.connections(app)).unwrap_or(i64::MAX);
+            let is_admitting = self
+                .admitting
+                .get(&app.index)
+                .is_some_and(|count| *count > 0);
+            if is_admitting || self.admitted.get(&app.index) == Some(&here) {
+                continue;
+            }
+            self.admitted.insert(app.index, here);
+            let key = self.state.keys.connections(app.index);
+            let mut command = redis::cmd("HSET");
+            command.arg(&key).arg(self.state.node.to_string()).arg(here);
+            self.add(&key, command, Expect::Anything);
+            self.add(&key, Scripts::refresh(&key), Expect::Anything);
+        }
+    }
+
+    /// Keeps facts that nobody changes from expiring.
+    pub(super) fn refresh(&mut self, now: Instant) {
+        let due: Vec<Topic> = self
+            .state
+            .views
+            .values_mut()
+            .filter(|view| view.has_facts && now.duration_since(view.refreshed) > REFRESH)
+            .take(MAX_REFRESHED)
+            .map(|view| {
+                view.refreshed = now;
+                view.topic.clone()
+            })
+            .collect();
+        for topic in due {
+            let keys = self.state.keys.of(&topic);
+            self.add(&keys.bus, Scripts::refresh(&keys.facts), Expect::Anything);
+        }
+        let apps = self.state.apps.clone();
+        for app in apps.iter().filter(|app| app.max_connections.is_some()) {
+            let key = self.state.keys.connections(app.index);
+            self.add(&key, Scripts::refresh(&key), Expect::Anything);
+        }
+    }
+
+    pub(super) fn heartbeat(&mut self) {
+        let timeout = self.state.settings.node_timeout;
+        let now = Instant::now();
+        self.beat = now + (timeout / 5).min(MAX_BEAT);
+        for server in 0..self.shards.servers.len() {
+            // So that a server which hangs is noticed, whatever is asked of it.
+            let ping = Arc::new(redis::cmd("PING"));
+            self.batch.add_to(server, ping, Expect::Anything);
+        }
+        let key = self.state.keys.nodes();
+        let forget_ms = u64::try_from(timeout.as_millis() * 4).unwrap_or(u64::MAX);
+        let command = self
+            .state
+            .scripts
+            .heartbeat(&key, self.state.node, forget_ms);
+        self.add(&key, command, Expect::Heartbeat(now));
+    }
+}
+
+/// A random text for facts that Redis has none of yet.
+fn epoch() -> String {
+    let mut random = [0; 8];
+    // Without random numbers, a loss of facts may go unnoticed until the next change.
+    let _ = getrandom::fill(&mut random);
+    hex::encode(random)
+}

@@ -1,0 +1,152 @@
+//! An event on its way from the broker to the subscribers, the other nodes and the sinks.
+
+use std::time::Instant;
+
+use super::Hub;
+use super::cluster_queue::ClusterUpdate;
+use super::event::HubEventKind;
+use super::outputs::{Outputs, Recipients};
+use super::topic::Event;
+use crate::app::App;
+use crate::protocol::{ChannelName, Frame, SocketId};
+
+/// Who publishes an event.
+#[derive(Clone, Copy, Debug)]
+pub enum Publisher<'a> {
+    /// The application; one connection may be left out.
+    Application {
+        /// Which.
+        except: Option<SocketId>,
+    },
+    /// A client, which does not get it back.
+    Client {
+        /// Its connection.
+        socket: SocketId,
+        /// The event's name.
+        event: &'a str,
+        /// Its payload as JSON.
+        data: Option<&'a str>,
+        /// Who it is in a presence channel, as JSON.
+        user_id: Option<&'a str>,
+    },
+}
+
+impl Publisher<'_> {
+    fn except(&self) -> Option<SocketId> {
+        match self {
+            Self::Application { except } => *except,
+            Self::Client { socket, .. } => Some(*socket),
+        }
+    }
+
+    fn emit(
+        self,
+        app: &App,
+        channel: &ChannelName,
+        bytes: usize,
+        subscribers: usize,
+        outputs: &Outputs,
+    ) {
+        outputs.sinks.emit(app.index, || match self {
+            Self::Application { .. } => HubEventKind::EventPublished {
+                channel,
+                bytes,
+                subscribers,
+            },
+            Self::Client {
+                socket,
+                event,
+                data,
+                user_id,
+            } => HubEventKind::ClientEvent {
+                socket,
+                channel,
+                event,
+                data,
+                user_id,
+            },
+        });
+    }
+}
+
+impl Hub {
+    /// Sends an event to all subscribers of a channel but whoever sends it, here and on
+    /// other nodes. Returns how many subscribers the channel has here. The frame is
+    /// encoded only if there may be somebody to get it.
+    pub fn publish(
+        &self,
+        app: &App,
+        name: &ChannelName,
+        publisher: Publisher<'_>,
+        encode: impl FnOnce() -> Frame,
+    ) -> usize {
+        let channel = self.find(app, name.as_str());
+        let outputs = &self.outputs;
+        if channel.is_none() && outputs.cluster_queue.is_none() && outputs.sinks.is_empty() {
+            return 0;
+        }
+        let (frame, except) = (encode(), publisher.except());
+        // Under the channel's lock: its events are in one order on all nodes.
+        let then = |subscribers| {
+            publisher.emit(app, name, frame.len(), subscribers, outputs);
+            self.send_event(app, name, except, &frame);
+        };
+        match channel {
+            Some(channel) => channel.broadcast(&frame, Recipients::from(except), outputs, then),
+            None => {
+                then(0);
+                0
+            }
+        }
+    }
+
+    /// Sends an event of a cache channel, and keeps it for later subscribers.
+    pub fn publish_and_keep(
+        &self,
+        app: &App,
+        name: &ChannelName,
+        except: Option<SocketId>,
+        frame: Frame,
+    ) -> usize {
+        let outputs = &self.outputs;
+        let shard = self.shard(app.index, name.as_str()).lock();
+        let publisher = Publisher::Application { except };
+        let then = |subscribers| publisher.emit(app, name, frame.len(), subscribers, outputs);
+        let subscribers = match shard.get(name) {
+            Some(channel) => {
+                channel.note_last_event();
+                channel.broadcast(&frame, Recipients::from(except), outputs, then)
+            }
+            None => {
+                then(0);
+                0
+            }
+        };
+        let mut cache = self.apps[app.index].cache.lock();
+        cache.put(name, frame.clone(), Instant::now());
+        drop(cache);
+        // Under the shard's lock, so that other nodes keep the same one.
+        outputs.update(|| {
+            ClusterUpdate::Event(Event {
+                app: app.index,
+                channel: name.clone(),
+                except,
+                frame,
+                is_kept: true,
+            })
+        });
+        subscribers
+    }
+
+    fn send_event(&self, app: &App, name: &ChannelName, except: Option<SocketId>, frame: &Frame) {
+        self.outputs.update(|| {
+            ClusterUpdate::Event(Event {
+                app: app.index,
+                channel: name.clone(),
+                except,
+                frame: frame.clone(),
+                is_kept: false,
+            })
+        });
+    }
+}
