@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(view.send(local(4, &same)), [], "x came and went");
         let others = [member("u", "2"), Fact::Left("v".into()), member("x", "1")];
         assert_eq!(view.send(local(5, &others)), others);
-        assert_eq!(view.send(local(6, &[left.clone()])), [left]);
+        assert_eq!(view.send(local(6, std::slice::from_ref(&left))), [left]);
         assert_eq!(view.sent_version, (1, 6));
         let end = view.sent.end(2).unwrap();
         assert_eq!(end, [Fact::Left("u".into()), Fact::Subscribers(0)]);

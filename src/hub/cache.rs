@@ -76,7 +76,13 @@ impl Cache {
 }
 
 fn cost(channel: &ChannelName, frame: &Frame) -> usize {
-    channel.as_str().len() + frame.len() + OVERHEAD
+    cache_cost(channel, frame.len())
+}
+
+/// Bytes that a channel's last event of so many bytes takes of
+/// [`crate::app::CacheLimits::max_bytes`].
+pub fn cache_cost(channel: &ChannelName, bytes: usize) -> usize {
+    channel.as_str().len() + bytes + OVERHEAD
 }
 
 #[cfg(test)]

@@ -166,6 +166,10 @@ impl ClusterQueue {
         wake(waker);
     }
 
+    pub(super) fn is_marked(&self, topic: &Topic) -> bool {
+        self.queue.lock().is_dirty.contains(topic)
+    }
+
     /// A connection has ended that counted for all nodes' quota of an application.
     pub(super) fn release(&self, app: usize) {
         let mut queue = self.queue.lock();

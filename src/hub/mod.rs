@@ -44,6 +44,7 @@ use lock::{Lock, Rank};
 use outputs::Outputs;
 use users::Users;
 
+pub use cache::cache_cost;
 pub use channel::{Channel, Counts, Full};
 pub use closes::Closes;
 pub use cluster_queue::{BufferLimits, ClusterQueue, ClusterUpdate};
@@ -92,7 +93,7 @@ pub struct Joined {
     /// Nothing, if it has to wait until it is known how things stand on other nodes;
     /// the answers then come as [`Recipients::Welcome`].
     pub answers: Answers,
-    /// Whether it is the channel's first subscription on this node.
+    /// Whether other nodes have to know of the channel who did not before.
     pub is_new: bool,
 }
 
@@ -137,10 +138,10 @@ pub struct Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some((app, outputs)) = &self.counted {
-            if let Some(queue) = &outputs.cluster_queue {
-                queue.release(*app);
-            }
+        if let Some((app, outputs)) = &self.counted
+            && let Some(queue) = &outputs.cluster_queue
+        {
+            queue.release(*app);
         }
     }
 }
@@ -311,6 +312,8 @@ impl Hub {
         let existing = shard.get(name).map(Arc::clone);
         let is_new = existing.is_none();
         let channel = existing.unwrap_or_else(|| self.new_channel(app, name));
+        // Of one that was left and is joined again before they were told, they do not.
+        let is_unmarked = is_new && self.outputs.is_unmarked(|| channel.topic());
         let joined = channel.join(connection, member, state.max_members, &self.outputs);
         let (after, welcome) = joined?;
         if is_new {
@@ -333,7 +336,7 @@ impl Hub {
             channel,
             after,
             answers,
-            is_new,
+            is_new: is_unmarked,
         })
     }
 

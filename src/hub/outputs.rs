@@ -110,6 +110,12 @@ impl Outputs {
         }
     }
 
+    /// Whether other nodes have to know of a topic, and no change of it waits to be sent.
+    pub(super) fn is_unmarked(&self, topic: impl FnOnce() -> Topic) -> bool {
+        let queue = self.cluster_queue.as_ref().filter(|queue| queue.is_up());
+        queue.is_some_and(|queue| !queue.is_marked(&topic()))
+    }
+
     /// Whether there is a link to other nodes now.
     pub(super) fn is_linked(&self) -> bool {
         self.cluster_queue

@@ -43,8 +43,7 @@ impl Publisher<'_> {
         self,
         app: &App,
         channel: &ChannelName,
-        bytes: usize,
-        subscribers: usize,
+        (bytes, subscribers): (usize, usize),
         outputs: &Outputs,
     ) {
         outputs.sinks.emit(app.index, || match self {
@@ -88,7 +87,7 @@ impl Hub {
         let (frame, except) = (encode(), publisher.except());
         // Under the channel's lock: its events are in one order on all nodes.
         let then = |subscribers| {
-            publisher.emit(app, name, frame.len(), subscribers, outputs);
+            publisher.emit(app, name, (frame.len(), subscribers), outputs);
             self.send_event(app, name, except, &frame);
         };
         match channel {
@@ -111,7 +110,7 @@ impl Hub {
         let outputs = &self.outputs;
         let shard = self.shard(app.index, name.as_str()).lock();
         let publisher = Publisher::Application { except };
-        let then = |subscribers| publisher.emit(app, name, frame.len(), subscribers, outputs);
+        let then = |subscribers| publisher.emit(app, name, (frame.len(), subscribers), outputs);
         let subscribers = match shard.get(name) {
             Some(channel) => {
                 channel.note_last_event();

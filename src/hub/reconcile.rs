@@ -54,10 +54,7 @@ impl Channel {
     pub(super) fn knows_last_event(&self) -> (bool, bool) {
         let state = self.state.lock();
         let of = |cluster: &Clustered| (cluster.remote.is_known, cluster.remote.has_last_event);
-        state
-            .cluster
-            .as_deref()
-            .map_or((true, false), |cluster| of(cluster))
+        state.cluster.as_deref().map_or((true, false), of)
     }
 
     /// One thing has changed on another node.

@@ -111,6 +111,15 @@ pub enum SubscribeError {
     Full(#[from] Full),
 }
 
+/// A channel was joined, or had been before.
+#[derive(Debug, Default)]
+pub struct Subscribed {
+    /// What to answer now.
+    pub answers: Answers,
+    /// Whether other nodes have to know of the channel who did not before.
+    pub is_new: bool,
+}
+
 /// An open WebSocket. Dropping it leaves every channel.
 pub struct Connection {
     socket: Rc<Socket>,
@@ -212,13 +221,13 @@ impl Connection {
         app: &App,
         name: &ChannelName,
         member: Option<&Member>,
-    ) -> Result<Answers, SubscribeError> {
+    ) -> Result<Subscribed, SubscribeError> {
         let hub = &self.worker.hub;
         if let Some(channel) = hub.find(app, name.as_str()) {
             let request = || hub.answer_again(&channel, self.address());
             let fanout = &self.worker.fanout;
             if fanout.answer_again(channel.id(), &self.socket, request) {
-                return Ok([None, None]);
+                return Ok(Subscribed::default());
             }
         }
         let max = app.max_subscriptions;
@@ -228,7 +237,10 @@ impl Connection {
         let joined = hub.subscribe(app, name, self.address(), member)?;
         self.worker.fanout.add(&joined, &self.socket, member);
         self.socket.subscriptions.borrow_mut().push(joined.channel);
-        Ok(joined.answers)
+        Ok(Subscribed {
+            answers: joined.answers,
+            is_new: joined.is_new,
+        })
     }
 
     /// Leaves a channel. False if it had not joined.
@@ -291,6 +303,14 @@ impl Connection {
     pub async fn write_only(&self) {
         self.socket.pause_heartbeat(true);
         poll_fn(|cx| self.socket.poll_write_on(cx)).await;
+    }
+
+    /// Ends the connection if its client is gone, whatever it has said before that was not
+    /// handled: for one that is slowed down.
+    pub fn end_if_client_is_gone(&self) {
+        if self.socket.is_read_closed() {
+            self.socket.end();
+        }
     }
 
     /// Goes on writing, and reads nothing, until the client has read its answers or the

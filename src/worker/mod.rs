@@ -44,7 +44,7 @@ use socket::Socket;
 use wheel::Wheel;
 
 pub use acceptor::Incoming;
-pub use connection::{Admission, Connection, Handled, Received, Upgraded};
+pub use connection::{Admission, Connection, Handled, Received, Subscribed, Upgraded};
 pub use fanout::UserId;
 pub use permits::{ConnectionPermit, ConnectionPermits, Idle, Waiter, network};
 

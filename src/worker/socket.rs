@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rustls::ServerConnection;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketContext};
@@ -454,6 +454,16 @@ impl Socket {
                 Poll::Ready(Err(_)) => self.end(),
                 Poll::Pending => break,
             }
+        }
+    }
+
+    /// Whether the client has ended its half, whatever of it was not read yet.
+    pub(super) fn is_read_closed(&self) -> bool {
+        let tcp = self.tcp.borrow();
+        let ready = pin!(tcp.ready(Interest::READABLE));
+        match ready.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+            Poll::Ready(Err(_)) | Poll::Pending => false,
         }
     }
 

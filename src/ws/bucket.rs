@@ -1,6 +1,6 @@
 //! A token bucket: so many at once, and so many in a time on average.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::app::Rate;
 
@@ -24,29 +24,43 @@ impl Bucket {
 
     /// Takes one; false if there is none.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        let max = f64::from(self.rate.count);
-        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens = (self.tokens + elapsed * max / self.rate.per.as_secs_f64()).min(max);
-        self.filled = now;
-        let enough = self.tokens >= 1.0;
+        let enough = self.has_one(now);
         if enough {
             self.tokens -= 1.0;
         }
         enough
     }
 
+    /// Whether there is one.
+    pub(super) fn has_one(&mut self, now: Instant) -> bool {
+        self.tokens = self.level(now).min(f64::from(self.rate.count));
+        self.filled = now;
+        self.tokens >= 1.0
+    }
+
+    /// How long it takes until there are so many, as far as they are less than there may be.
+    pub(super) fn time_until(&self, count: u32, now: Instant) -> Duration {
+        let missing = f64::from(count.min(self.rate.count)) - self.level(now);
+        self.rate
+            .per
+            .mul_f64(missing.max(0.0) / f64::from(self.rate.count))
+    }
+
+    fn level(&self, now: Instant) -> f64 {
+        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
+        let per_second = f64::from(self.rate.count) / self.rate.per.as_secs_f64();
+        self.tokens + elapsed * per_second
+    }
+
     /// Whether nothing is missing: a new one would be the same.
     pub(super) fn is_full(&self, now: Instant) -> bool {
-        let max = f64::from(self.rate.count);
-        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens + elapsed * max / self.rate.per.as_secs_f64() >= max
+        self.level(now) >= f64::from(self.rate.count)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn tokens_come_back_with_time_up_to_the_count() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use super::subscription;
-use crate::app::{App, ClientEvents};
+use crate::app::{App, ClientEvents, Rate};
 use crate::broker::{Broker, ClientEvent};
 use crate::hub::{Hub, SignedIn};
 use crate::protocol::complexity::check_complexity;
@@ -22,6 +22,16 @@ use crate::worker::{Connection, Handled, Received};
 
 /// How long a client's message waits for the workers to catch up.
 const MAX_WAIT: Duration = Duration::from_secs(5);
+
+/// Channels that a client may be the first on this node to join, of which other nodes have
+/// to know: so many at once, and on average. Faster ones are slowed down.
+const MAX_NEW_TOPICS: Rate = Rate {
+    count: 4000,
+    per: Duration::from_millis(2200),
+};
+
+/// As many of them have to be free before one that was slowed down goes on.
+const MIN_NEW_TOPICS: u32 = 50;
 
 pub(super) const UNAUTHORIZED: &str = "Connection is unauthorized";
 
@@ -43,6 +53,8 @@ pub(super) struct Session {
     broker: Broker,
     messages: Option<RefCell<Bucket>>,
     client_events: Option<RefCell<Bucket>>,
+    /// What is left of [`MAX_NEW_TOPICS`], once something is missing.
+    new_topics: OnceCell<Box<RefCell<Bucket>>>,
     /// Whether the next message has waited for room long enough.
     has_waited: Cell<bool>,
 }
@@ -71,6 +83,7 @@ pub fn run(
         broker,
         messages,
         client_events,
+        new_topics: OnceCell::new(),
         has_waited: Cell::new(false),
     };
     async move {
@@ -129,9 +142,37 @@ impl Session {
     /// long: then this one message is handled all the same.
     async fn wait_for_room(&self) {
         tokio::select! {
-            () = self.broker.wait_for_room_for_changes() => {}
+            () = self.may_change() => {}
             () = self.connection.write_only() => {}
             () = tokio::time::sleep(MAX_WAIT) => self.has_waited.set(true),
+        }
+    }
+
+    async fn may_change(&self) {
+        let time = match self.new_topics.get() {
+            Some(topics) => topics.borrow().time_until(MIN_NEW_TOPICS, Instant::now()),
+            None => Duration::ZERO,
+        };
+        if !time.is_zero() {
+            self.connection.end_if_client_is_gone();
+            tokio::time::sleep(time).await;
+        }
+        self.broker.wait_for_room_for_changes().await;
+    }
+
+    /// Whether what a client says, which concerns others, can be handled now.
+    fn has_room(&self) -> bool {
+        let topics = self.new_topics.get();
+        topics.is_none_or(|topics| topics.borrow_mut().has_one(Instant::now()))
+            && self.broker.has_room_for_changes()
+    }
+
+    /// A channel was joined of which other nodes have to know from now on.
+    pub(super) fn count_new_topic(&self, is_new: bool) {
+        if is_new {
+            let now = Instant::now();
+            let full = || Box::new(RefCell::new(Bucket::new(MAX_NEW_TOPICS, now)));
+            self.new_topics.get_or_init(full).borrow_mut().take(now);
         }
     }
 
@@ -139,9 +180,7 @@ impl Session {
         let frame = ClientFrame::parse(text);
         // What others have to be told of waits until they can be.
         let has_waited = self.has_waited.take();
-        if frame.as_ref().is_ok_and(ClientFrame::concerns_others)
-            && !self.broker.has_room_for_changes()
-            && !has_waited
+        if frame.as_ref().is_ok_and(ClientFrame::concerns_others) && !has_waited && !self.has_room()
         {
             return Handled::NoRoom;
         }

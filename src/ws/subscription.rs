@@ -3,6 +3,7 @@
 use super::session::{Refusal, Session, UNAUTHORIZED, refusal};
 use crate::protocol::signature::split_auth;
 use crate::protocol::{ChannelName, ErrorCode, Member, message};
+use crate::worker::Subscribed;
 
 /// Answers `pusher:subscribe`.
 pub(super) fn subscribe(
@@ -18,7 +19,8 @@ pub(super) fn subscribe(
             .map_err(|full| refusal(ErrorCode::OverCapacity, full.to_string()))
     });
     match joined {
-        Ok(answers) => {
+        Ok(Subscribed { answers, is_new }) => {
+            session.count_new_topic(is_new);
             answers
                 .iter()
                 .flatten()

@@ -35,6 +35,7 @@ mod first_lists;
 mod forged_counts;
 mod harness;
 mod isolation;
+mod keys;
 mod kinds;
 mod limits;
 mod lives;

@@ -22,6 +22,17 @@ pub(super) struct TopicKeys {
     pub(super) last: String,
 }
 
+/// The names of what is kept of an application's last events together.
+pub(super) struct CacheKeys {
+    /// The sorted set of channels by the time at which their events expire.
+    pub(super) index: String,
+    /// The hash of their sizes; the sum is that of the channel without a name.
+    pub(super) sizes: String,
+    /// What is before and after a channel's name in the key of its last event.
+    pub(super) before: String,
+    pub(super) after: String,
+}
+
 impl Keys {
     pub(in crate::cluster) fn new(namespace: &str, apps: &Apps) -> Self {
         Self {
@@ -70,6 +81,16 @@ impl Keys {
     /// The Redis channel that a node listens to once it listens to all that it needs.
     pub(super) fn listens(&self, node: NodeId) -> String {
         format!("{}:{{listens/{node}}}", self.namespace)
+    }
+
+    pub(super) fn cache(&self, app: usize) -> CacheKeys {
+        let (namespace, id) = (&self.namespace, self.app_id(app));
+        CacheKeys {
+            index: format!("{namespace}:{{{id}}}:cache"),
+            sizes: format!("{namespace}:{{{id}}}:cache:sizes"),
+            before: format!("{namespace}:{{{id}/c/"),
+            after: "}:e".to_owned(),
+        }
     }
 
     /// The hash of an application's connections by node.

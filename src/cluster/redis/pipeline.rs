@@ -18,6 +18,8 @@ use crate::hub::NodeId;
 pub(super) enum Expect {
     /// Nothing, as long as it is no error.
     Anything,
+    /// Last events of the application with this index that have to go.
+    Evicted(usize),
     /// Nothing, but it has to confirm that something is subscribed to or is not any more.
     Confirmed,
     /// All facts of a topic.
@@ -61,8 +63,17 @@ pub(in crate::cluster) struct Outgoing {
     pub(super) since: Instant,
     pub(super) command: Arc<Cmd>,
     pub(super) slot: u16,
+    /// Enters it among the last events of its application, if it is one.
+    pub(super) index: Option<Indexed>,
     /// Bytes of its message.
     pub(super) bytes: usize,
+}
+
+/// Enters an event among the last events of an application.
+pub(in crate::cluster) struct Indexed {
+    pub(super) app: usize,
+    pub(super) command: Arc<Cmd>,
+    pub(super) slot: u16,
 }
 
 /// Commands by server, and the events among them.
@@ -116,6 +127,11 @@ impl Batch {
 
     /// Adds an event, which is kept until it is known to be sent.
     pub(super) fn add_event(&mut self, shards: &Shards, event: Outgoing) {
+        if let Some(index) = &event.index {
+            let server = shards.of_slot(index.slot);
+            let expect = Expect::Evicted(index.app);
+            self.add_to(server, Arc::clone(&index.command), expect);
+        }
         let server = shards.of_slot(event.slot);
         self.add_to(server, Arc::clone(&event.command), Expect::Anything);
         self.events.push(event);

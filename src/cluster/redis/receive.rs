@@ -24,6 +24,7 @@ impl Session<'_> {
     pub(super) fn answered(&mut self, answer: Value, expect: Expect) -> Result<(), Broken> {
         match expect {
             Expect::Anything | Expect::Confirmed | Expect::Synced(_) => {}
+            Expect::Evicted(app) => self.evict(app, &answer),
             Expect::Facts(bus) => {
                 let snapshot = snapshot::read(&answer).ok_or("Redis gave no facts")?;
                 add(&self.state.status.ignored, snapshot.unreadable as u64);
@@ -103,6 +104,7 @@ impl Session<'_> {
             Expect::Wanted(reply) => _ = reply.send(None),
             Expect::Anything
             | Expect::Confirmed
+            | Expect::Evicted(_)
             | Expect::Synced(_)
             | Expect::Listens(_)
             | Expect::Heartbeat(_) => {}
@@ -193,6 +195,11 @@ impl Session<'_> {
     fn keep_again(&mut self, topic: &Topic, text: &str, left: Duration) {
         let keys = self.state.keys.of(topic);
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+        if let Some((index, _)) = self.index(topic, text.len()) {
+            let key = self.state.keys.cache(index.app).index;
+            let command = Arc::unwrap_or_clone(index.command);
+            self.add(&key, command, Expect::Evicted(index.app));
+        }
         let mut command = redis::cmd("SET");
         command.arg(&keys.last).arg(text).arg("PX").arg(left_ms);
         command.arg("NX");

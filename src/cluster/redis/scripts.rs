@@ -2,7 +2,7 @@
 
 use redis::{Cmd, Script};
 
-use super::keys::TopicKeys;
+use super::keys::{CacheKeys, TopicKeys};
 use crate::cluster::codec::letter_and_value;
 use crate::hub::{Fact, NodeId};
 
@@ -89,10 +89,72 @@ end
 return left == 0 and removed or 0
 ";
 
-/// KEYS: last event, Redis channel. ARGV: the message's head, the event, time to live.
+/// KEYS: last event, Redis channel. ARGV: the message's head, the event, time to live; with
+/// none the event is too long to be kept, and the one before is not the last any more.
 const KEEP: &str = r"
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+if ARGV[3] == '0' then
+  redis.call('DEL', KEYS[1])
+else
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+end
 return redis.call('@PUBLISH', KEYS[2], ARGV[1] .. ARGV[2])
+";
+
+/// KEYS: index and sizes of an application's last events. ARGV: channel, bytes of its event,
+/// bytes that all may have, time to live, what is before and after a channel's name in the
+/// key of its last event.
+/// Enters an event, and takes out those that were entered first while all have too many.
+/// Returns their channels and when they expire; in a Redis Cluster, where their keys are
+/// elsewhere, they are not deleted.
+const INDEX: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local index, sizes = KEYS[1], KEYS[2]
+local channel, size, max = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local total = tonumber(redis.call('HGET', sizes, '') or 0)
+local function forget(name)
+  total = total - tonumber(redis.call('HGET', sizes, name) or 0)
+  redis.call('HDEL', sizes, name)
+  redis.call('ZREM', index, name)
+end
+forget(channel)
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, 100)) do
+  forget(name)
+end
+if size <= max then
+  redis.call('ZADD', index, now + ARGV[4], channel)
+  redis.call('HSET', sizes, channel, size)
+  total = total + size
+end
+local evicted = {}
+while total > max do
+  local first = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
+  if not first[1] then
+    total = 0
+    break
+  end
+  forget(first[1])
+  if ARGV[5] ~= '' then
+    redis.call('DEL', ARGV[5] .. first[1] .. ARGV[6])
+  else
+    evicted[#evicted + 1] = first[1]
+    evicted[#evicted + 1] = first[2]
+  end
+end
+redis.call('HSET', sizes, '', total)
+redis.call('PEXPIRE', index, ARGV[4])
+redis.call('PEXPIRE', sizes, ARGV[4])
+return evicted
+";
+
+/// KEYS: last event. ARGV: when an event expires. Takes out that one or an earlier one.
+const EVICT: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if now + redis.call('PTTL', KEYS[1]) <= tonumber(ARGV[1]) then
+  redis.call('DEL', KEYS[1])
+end
+return 0
 ";
 
 /// KEYS: last event. Returns the event and the milliseconds that it has left.
@@ -134,12 +196,23 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
 ";
 
+/// What the last event of a cache channel takes, and may take.
+#[derive(Clone, Copy)]
+pub(super) struct CacheUse {
+    pub(super) bytes: usize,
+    /// Of all of the application's together.
+    pub(super) max_bytes: usize,
+    pub(super) ttl_ms: u64,
+}
+
 /// The scripts as Redis knows them once they are loaded.
 pub(in crate::cluster) struct Scripts {
     enter: Loaded,
     change: Loaded,
     remove: Loaded,
     keep: Loaded,
+    index: Loaded,
+    evict: Loaded,
     last: Loaded,
     heartbeat: Loaded,
     admit: Loaded,
@@ -165,6 +238,8 @@ impl Scripts {
             change: loaded(CHANGE),
             remove: loaded(REMOVE),
             keep: loaded(KEEP),
+            index: loaded(INDEX),
+            evict: loaded(EVICT),
             last: loaded(LAST),
             heartbeat: loaded(HEARTBEAT),
             admit: loaded(ADMIT),
@@ -179,19 +254,23 @@ impl Scripts {
             change,
             remove,
             keep,
+            index,
+            evict,
             last,
             heartbeat,
             admit,
             is_sharded: _,
         } = self;
-        [enter, change, remove, keep, last, heartbeat, admit]
-            .iter()
-            .map(|script| {
-                let mut command = redis::cmd("SCRIPT");
-                command.arg("LOAD").arg(&script.code);
-                command
-            })
-            .collect()
+        [
+            enter, change, remove, keep, index, evict, last, heartbeat, admit,
+        ]
+        .iter()
+        .map(|script| {
+            let mut command = redis::cmd("SCRIPT");
+            command.arg("LOAD").arg(&script.code);
+            command
+        })
+        .collect()
     }
 
     pub(super) fn enter(
@@ -239,6 +318,26 @@ impl Scripts {
     pub(super) fn keep(&self, names: &TopicKeys, head: &str, text: &str, ttl_ms: u64) -> Cmd {
         let mut command = self.keep.on(&[&names.last, &names.bus]);
         command.arg(head).arg(text).arg(ttl_ms);
+        command
+    }
+
+    /// Enters the last event of a cache channel among those of its application.
+    pub(super) fn index(&self, keys: &CacheKeys, channel: &str, limits: CacheUse) -> Cmd {
+        let mut command = self.index.on(&[&keys.index, &keys.sizes]);
+        command.arg(channel).arg(limits.bytes).arg(limits.max_bytes);
+        command.arg(limits.ttl_ms);
+        let (before, after) = match self.is_sharded {
+            true => ("", ""),
+            false => (&*keys.before, &*keys.after),
+        };
+        command.arg(before).arg(after);
+        command
+    }
+
+    /// Takes out a last event that expires then, or an earlier one.
+    pub(super) fn evict(&self, keys: &TopicKeys, expires_ms: &str) -> Cmd {
+        let mut command = self.evict.on(&[&keys.last]);
+        command.arg(expires_ms);
         command
     }
 

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use redis::Value;
+
 use super::keys;
-use super::pipeline::{Expect, Outgoing};
-use super::scripts::Scripts;
+use super::pipeline::{Expect, Indexed, Outgoing};
+use super::scripts::{CacheUse, Scripts};
 use super::session::Session;
+use super::snapshot;
 use crate::cluster::codec::{EventHead, MAX_MESSAGE, Message, Termination, event};
 use crate::cluster::view::View;
-use crate::hub::{ClusterUpdate, Event, Fact, LocalState, Topic};
-use crate::protocol::message;
+use crate::hub::{ClusterUpdate, Event, Fact, LocalState, Topic, cache_cost};
+use crate::protocol::{ChannelName, message};
 use crate::telemetry::limit::limited;
 
 /// Facts expire after an hour; they are refreshed well before.
@@ -41,6 +44,7 @@ impl Session<'_> {
                     since,
                     command: Arc::new(command),
                     slot: keys::slot(&all),
+                    index: None,
                     bytes: text.len(),
                 };
                 self.send_event(outgoing);
@@ -91,23 +95,65 @@ impl Session<'_> {
             self.state.queue.count_dropped(1);
             return;
         }
-        let command = if is_kept {
-            let app = self.state.apps.at(app);
-            let ttl = app.map_or(Duration::ZERO, |app| app.cache.ttl);
-            let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-            let keys = self.state.keys.of(&topic);
-            let scripts = &self.state.scripts;
-            scripts.keep(&keys, &event(&head, ""), text, ttl_ms)
-        } else {
-            self.publication(&bus, &event(&head, text))
+        let (command, index) = match is_kept.then(|| self.index(&topic, text.len())).flatten() {
+            Some((index, kept)) => {
+                let keys = self.state.keys.of(&topic);
+                let is_kept = kept.bytes <= kept.max_bytes;
+                let ttl_ms = if is_kept { kept.ttl_ms } else { 0 };
+                let scripts = &self.state.scripts;
+                let command = scripts.keep(&keys, &event(&head, ""), text, ttl_ms);
+                (command, Some(index))
+            }
+            None => (self.publication(&bus, &event(&head, text)), None),
         };
         let outgoing = Outgoing {
             since,
             command: Arc::new(command),
             slot: keys::slot(&bus),
+            index,
             bytes: text.len(),
         };
         self.send_event(outgoing);
+    }
+
+    /// Enters the last event of a cache channel, of so many bytes, among those of its
+    /// application.
+    pub(super) fn index(&self, topic: &Topic, bytes: usize) -> Option<(Indexed, CacheUse)> {
+        let Topic::Channel(app, channel) = topic else {
+            return None;
+        };
+        let limits = self.state.apps.at(*app)?.cache;
+        let kept = CacheUse {
+            bytes: cache_cost(channel, bytes),
+            max_bytes: limits.max_bytes,
+            ttl_ms: u64::try_from(limits.ttl.as_millis()).unwrap_or(u64::MAX),
+        };
+        let keys = self.state.keys.cache(*app);
+        let command = self.state.scripts.index(&keys, channel.as_str(), kept);
+        let index = Indexed {
+            app: *app,
+            command: Arc::new(command),
+            slot: keys::slot(&keys.index),
+        };
+        Some((index, kept))
+    }
+
+    /// Takes out last events for which there is no room.
+    pub(super) fn evict(&mut self, app: usize, channels: &Value) {
+        let Value::Array(channels) = channels else {
+            return;
+        };
+        for pair in channels.chunks_exact(2) {
+            let (Some(name), Some(expires)) = (snapshot::text(&pair[0]), snapshot::text(&pair[1]))
+            else {
+                continue;
+            };
+            if let Ok(name) = ChannelName::parse(name, name.len()) {
+                let keys = self.state.keys.of(&Topic::Channel(app, name));
+                let command = self.state.scripts.evict(&keys, expires);
+                self.add(&keys.last, command, Expect::Anything);
+            }
+        }
     }
 
     /// Sends how a topic is here now, as far as it differs from what was sent.
