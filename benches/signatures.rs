@@ -6,7 +6,6 @@
 //! of the body included, with the clock passed in.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use hyper::Request;
 use hyper::http::request::Parts;
 use md5::{Digest, Md5};
 use resound::api::auth::{Rules, Signed};
-use resound::app::App;
+use resound::apps::AppHandle;
 use resound::protocol::signature::{Pair, Secret, canonical_query};
 
 mod support;
@@ -91,9 +90,10 @@ fn queries(criterion: &mut Criterion) {
 }
 
 /// A request that is signed for `path` and arrives at `/apps/1/events`.
-fn head(app: &App, body: &[u8], path: &str) -> Parts {
+fn head(app: &AppHandle, body: &[u8], path: &str) -> Parts {
     let query = canonical_query(&pairs(body));
     let signature = app
+        .settings()
         .secret
         .sign(&[format!("POST\n{path}\n{query}").as_bytes()]);
     let uri = format!("/apps/1/events?{query}&auth_signature={signature}");
@@ -113,8 +113,8 @@ fn requests(criterion: &mut Criterion) {
         ("that is signed wrongly", "/apps/2/events", "", false),
         ("wrong, with a prefix", "/apps/2/events", "/ws", false),
     ] {
-        let head = head(app, b"{}", signed);
-        let verify = || Signed::verify(black_box(&head), app, &rules(prefix));
+        let head = head(&app, b"{}", signed);
+        let verify = || Signed::verify(black_box(&head), app.clone(), &rules(prefix));
         assert_eq!(verify().is_ok(), right, "{case}");
         group.bench_function(case, |b| b.iter(verify));
     }
@@ -130,12 +130,12 @@ fn rules(prefix: &str) -> Rules<'_> {
 
 fn bodies(criterion: &mut Criterion) {
     let apps = support::apps();
-    let app: &Arc<App> = apps.by_id("1").expect("it is the one that there is");
+    let app = apps.by_id("1").expect("it is the one that there is");
     let mut group = criterion.benchmark_group("the digest of a body is checked");
     for (case, bytes) in [("200 bytes", 200), ("2 KB", 2000), ("100 KB", 100_000)] {
         let body = Bytes::from(vec![b'x'; bytes]);
-        let head = head(app, &body, "/apps/1/events");
-        let signed = || Signed::verify(&head, app, &rules("")).expect("it is signed");
+        let head = head(&app, &body, "/apps/1/events");
+        let signed = || Signed::verify(&head, app.clone(), &rules("")).expect("it is signed");
         assert!(signed().with_body(body.clone()).is_ok(), "{case}");
         group.throughput(Throughput::Bytes(bytes as u64));
         group.bench_function(case, |b| {

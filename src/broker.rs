@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indexmap::{IndexMap, IndexSet};
 
-use crate::app::App;
+use crate::apps::AppHandle;
 pub use crate::cluster::codec::Query;
 use crate::cluster::codec::{Row, Rows};
 use crate::cluster::{Cluster, rows_of};
@@ -122,7 +122,7 @@ impl Broker {
     }
 
     /// Sends an application's event to its channels. Cache channels keep it.
-    pub fn publish(&self, app: &App, publish: &Publish<'_>) {
+    pub fn publish(&self, app: &AppHandle, publish: &Publish<'_>) {
         let except = publish.except;
         let publisher = Publisher::Application { except };
         for channel in &publish.channels {
@@ -133,12 +133,12 @@ impl Broker {
             } else {
                 self.hub.publish(app, channel, publisher, encode)
             };
-            tracing::debug!(app = app.id, %channel, event = %publish.name, subscribers, "published");
+            tracing::debug!(app = app.id(), %channel, event = %publish.name, subscribers, "published");
         }
     }
 
     /// Sends a client's event to the other subscribers of its channel.
-    pub fn client_event(&self, app: &App, event: &ClientEvent<'_>) {
+    pub fn client_event(&self, app: &AppHandle, event: &ClientEvent<'_>) {
         let ClientEvent {
             name,
             channel,
@@ -154,18 +154,18 @@ impl Broker {
             user_id,
         };
         let subscribers = self.hub.publish(app, channel, publisher, encode);
-        tracing::debug!(app = app.id, %channel, event = name, %from, subscribers, "client event");
+        tracing::debug!(app = app.id(), %channel, event = name, %from, subscribers, "client event");
     }
 
     /// Connections of an application, on all nodes.
-    pub async fn connections(&self, app: &App) -> (u64, Option<Partial>) {
+    pub async fn connections(&self, app: &AppHandle) -> (u64, Option<Partial>) {
         let (rows, partial) = self.others(app, Query::Connections).await;
-        let local = self.hub.connections(app) as u64;
+        let local = app.connections() as u64;
         (local.saturating_add(rows.connections), partial)
     }
 
     /// Occupied channels, on all nodes.
-    pub async fn channels(&self, app: &App, about: Query) -> ChannelSummaries {
+    pub async fn channels(&self, app: &AppHandle, about: Query) -> ChannelSummaries {
         let (others, partial) = self.others(app, about.clone()).await;
         let (here, users) = match &about {
             Query::Connections => (Vec::new(), false),
@@ -196,7 +196,7 @@ impl Broker {
     }
 
     /// What other nodes know, and what is missing of it.
-    async fn others(&self, app: &App, about: Query) -> (Rows, Option<Partial>) {
+    async fn others(&self, app: &AppHandle, about: Query) -> (Rows, Option<Partial>) {
         let Some(cluster) = &self.cluster else {
             return (Rows::default(), None);
         };
@@ -211,7 +211,11 @@ impl Broker {
     }
 
     /// The last event of a cache channel, and how long it will be kept.
-    pub async fn cached(&self, app: &App, channel: &ChannelName) -> Option<(Frame, Duration)> {
+    pub async fn cached(
+        &self,
+        app: &AppHandle,
+        channel: &ChannelName,
+    ) -> Option<(Frame, Duration)> {
         let Some(cluster) = &self.cluster else {
             return self.hub.cached(app, channel);
         };
@@ -227,17 +231,17 @@ impl Broker {
     /// Counts a connection that this node lets in among those of all nodes, unless
     /// they have as many as the application may have. Without a link to other nodes,
     /// this one alone decides.
-    pub async fn admit(&self, app: &App, slot: &mut Slot) -> Result<(), CloseReason> {
+    pub async fn admit(&self, app: &AppHandle, slot: &mut Slot) -> Result<(), CloseReason> {
         let Some(cluster) = &self.cluster else {
             return Ok(());
         };
-        if app.max_connections.is_none() {
+        if app.settings().max_connections.is_none() {
             return Ok(());
         }
         if cluster.admit(app).await == Some(false) {
             return Err(CloseReason::OverConnectionQuota);
         }
-        self.hub.count_everywhere(app.index, slot);
+        self.hub.count_everywhere(slot);
         Ok(())
     }
 
@@ -251,7 +255,7 @@ impl Broker {
     }
 
     /// Closes all connections of a user.
-    pub fn terminate(&self, app: &App, user: &str) -> usize {
+    pub fn terminate(&self, app: &AppHandle, user: &str) -> usize {
         self.hub.terminate(app, user)
     }
 }

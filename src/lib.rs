@@ -22,7 +22,7 @@
 //! cluster
 //! hub
 //! config
-//! app
+//! apps
 //! protocol, shutdown
 //! telemetry
 //! ```
@@ -70,7 +70,7 @@
 //! - Once it is handed on, a socket is touched by its own worker's thread and by
 //!   nobody else.
 //! - The hub never awaits and does no I/O; no lock is held across an await; lock
-//!   order: registry shard, channel, cache, users, counts that are due, inbox, relay.
+//!   order: list of applications, registry shard, channel, cache, users, counts that are due, inbox, relay.
 //! - All subscribers of a channel see its events in one order. A subscriber gets
 //!   nothing twice and nothing from before it joined: it skips frames whose number
 //!   is not above the one it joined at.
@@ -80,6 +80,8 @@
 //!   boundaries.
 //! - A frame of 8 KiB or more is shared by the out-buffers that hold it.
 //! - An idle connection holds no buffer of ours (a TLS session has its own).
+//! - An application is known by its [`apps::AppHandle`], never by an index; what is kept
+//!   for one that was removed goes with its last socket.
 //! - Disconnecting costs O(own subscriptions); finding a socket or a channel is a
 //!   look-up.
 //! - Every queue has a bound in bytes and every wait a deadline. When a worker is
@@ -100,7 +102,7 @@ pub mod cluster;
 
 pub mod hub;
 
-pub mod app;
+pub mod apps;
 pub mod config;
 pub mod protocol;
 pub mod shutdown;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use resound::app::{App, Apps};
+use resound::apps::AppHandle;
 use resound::hub::{Capacity, ConnectionRef, Hub, Joined};
 use resound::protocol::{ChannelName, Member, SocketId};
 
@@ -11,7 +11,7 @@ use crate::support;
 /// A hub and a channel in it.
 pub(crate) struct Room {
     pub(crate) hub: Arc<Hub>,
-    apps: Apps,
+    app: AppHandle,
     pub(crate) channel: ChannelName,
     workers: usize,
 }
@@ -23,10 +23,10 @@ impl Room {
             inbox_bytes: 64 << 20,
             sockets: 1 << 20,
         };
-        let apps = support::apps();
+        let app = support::apps().by_id("1");
         let room = Self {
-            hub: Arc::new(Hub::new(&apps, workers, capacity)),
-            apps,
+            hub: Arc::new(Hub::new(workers, capacity)),
+            app: app.expect("it is the one that there is"),
             channel: ChannelName::parse(channel, 164).expect("the names here are valid"),
             workers,
         };
@@ -38,8 +38,8 @@ impl Room {
     }
 
     /// Whose channel it is.
-    pub(crate) fn app(&self) -> &App {
-        self.apps.by_id("1").expect("it is the one that there is")
+    pub(crate) fn app(&self) -> &AppHandle {
+        &self.app
     }
 
     /// Where a subscriber lives.

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use resound::app::Apps;
+use resound::apps::AppRegistry;
 use resound::config::{Config, Sources};
 
 /// One application, its id `1`, its key `key` and its secret `secret`, with the
 /// limits that it has when nothing is configured.
-pub(crate) fn apps() -> Apps {
+pub(crate) fn apps() -> AppRegistry {
     let environment: HashMap<String, String> = [
         ("REVERB_APP_ID", "1"),
         ("REVERB_APP_KEY", "key"),
@@ -19,7 +19,7 @@ pub(crate) fn apps() -> Apps {
         environment,
         ..Sources::default()
     };
-    Config::load(&sources)
-        .expect("an id, a key and a secret are all that an application needs")
-        .apps
+    let config = Config::load(&sources)
+        .expect("an id, a key and a secret are all that an application needs");
+    AppRegistry::new(config.apps).expect("there is one")
 }

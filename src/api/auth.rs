@@ -10,7 +10,7 @@ use hyper::http::request::Parts;
 use md5::{Digest, Md5};
 use percent_encoding::percent_decode_str;
 
-use crate::app::App;
+use crate::apps::{App, AppHandle};
 use crate::protocol::signature::{
     Pair, canonical_query, canonical_query_as_sent, decode_hex, joined_lists,
 };
@@ -18,7 +18,8 @@ use crate::protocol::signature::{
 /// A request whose signature was checked. There is no other way to get one.
 #[derive(Debug)]
 pub struct Authorized<'q> {
-    app: Arc<App>,
+    app: AppHandle,
+    settings: Arc<App>,
     body: Bytes,
     parameters: Vec<Pair<'q>>,
 }
@@ -27,7 +28,8 @@ pub struct Authorized<'q> {
 /// megabytes of memory for a body that nobody signed.
 #[derive(Debug)]
 pub struct Signed<'q> {
-    app: Arc<App>,
+    app: AppHandle,
+    settings: Arc<App>,
     parameters: Vec<Pair<'q>>,
 }
 
@@ -98,7 +100,8 @@ pub enum AuthError {
 
 impl<'q> Signed<'q> {
     /// Checks key, version, clock and signature, in this order.
-    pub fn verify(head: &'q Parts, app: &Arc<App>, rules: &Rules<'_>) -> Result<Self, AuthError> {
+    pub fn verify(head: &'q Parts, app: AppHandle, rules: &Rules<'_>) -> Result<Self, AuthError> {
+        let settings = app.snapshot();
         let pairs = query_pairs(head.uri.query().unwrap_or_default());
         let find = |name: &'static str| find(&pairs, name);
         let need = |name: &'static str| {
@@ -107,10 +110,10 @@ impl<'q> Signed<'q> {
                 .ok_or(AuthError::Missing(name))
         };
         let key = need("auth_key")?;
-        if key != app.key {
+        if key != settings.key {
             return Err(AuthError::Key {
                 key: key.to_owned(),
-                app: app.id.clone(),
+                app: settings.id.clone(),
             });
         }
         let version = need("auth_version")?;
@@ -124,13 +127,13 @@ impl<'q> Signed<'q> {
         }
         let signature = need("auth_signature")?;
         let query = canonical_query(&pairs);
-        let matches = |query: &str| is_signed(head, query, signature, app, rules.prefix);
+        let matches = |query: &str| is_signed(head, query, signature, &settings, rules.prefix);
         let mut joined = None;
         if !matches(&query) && !matches(&canonical_query_as_sent(&pairs)) {
             joined = joined_lists(&pairs).filter(|pairs| matches(&canonical_query_as_sent(pairs)));
             if joined.is_none() {
                 let path = head.uri.path();
-                tracing::debug!(app = app.id, method = %head.method, path, query, "signature does not match");
+                tracing::debug!(app = app.id(), method = %head.method, path, query, "signature does not match");
                 return Err(AuthError::Signature {
                     method: head.method.to_string(),
                     path: path.to_owned(),
@@ -138,7 +141,8 @@ impl<'q> Signed<'q> {
             }
         }
         Ok(Self {
-            app: Arc::clone(app),
+            app,
+            settings,
             parameters: joined.unwrap_or(pairs),
         })
     }
@@ -152,6 +156,7 @@ impl<'q> Signed<'q> {
         }
         Ok(Authorized {
             app: self.app,
+            settings: self.settings,
             body,
             parameters: self.parameters,
         })
@@ -160,8 +165,13 @@ impl<'q> Signed<'q> {
 
 impl Authorized<'_> {
     /// The application that signed it.
-    pub fn app(&self) -> &App {
+    pub fn app(&self) -> &AppHandle {
         &self.app
+    }
+
+    /// The application's settings as they were when it was verified.
+    pub fn settings(&self) -> &App {
+        &self.settings
     }
 
     /// Its body, the bytes that were signed.
@@ -203,10 +213,10 @@ fn find<'a>(pairs: &'a [Pair<'_>], name: &str) -> Option<&'a str> {
 /// Whether the path was signed in one of its forms: pusher-http-php signs without
 /// the prefix, other libraries with it; and a proxy may have taken it off, or put
 /// it on.
-fn is_signed(head: &Parts, query: &str, signature: &str, app: &App, prefix: &str) -> bool {
+fn is_signed(head: &Parts, query: &str, signature: &str, settings: &App, prefix: &str) -> bool {
     let signed = |path: &str| {
         let parts = [head.method.as_str(), "\n", path, "\n", query];
-        app.secret.verify(&parts.map(str::as_bytes), signature)
+        settings.secret.verify(&parts.map(str::as_bytes), signature)
     };
     let path = head.uri.path();
     if signed(path) {

@@ -19,17 +19,17 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 impl Api {
     pub(super) async fn events(&self, request: &Authorized<'_>) -> Result<Reply, ApiError> {
         let body = event_of(request);
-        let publish = Publish::parse(&body, &request.app().events)?;
+        let publish = Publish::parse(&body, &request.settings().events)?;
         self.wait_for_room(0, Instant::now() + MAX_WAIT).await?;
         self.broker.publish(request.app(), &publish);
         let Some(info) = publish.info else {
             return Ok(reply::json("{}"));
         };
-        let (app, broker) = (request.app(), &self.broker);
+        let broker = &self.broker;
         let asked = publish
             .channels
             .iter()
-            .map(|channel| queries::attributes(broker, app, channel.as_str(), info));
+            .map(|channel| queries::attributes(broker, request, channel.as_str(), info));
         let mut missing = None;
         let mut channels = Map::new();
         for (channel, (told, _, partial)) in publish.channels.iter().zip(join_all(asked).await) {
@@ -41,7 +41,7 @@ impl Api {
     }
 
     pub(super) async fn batch_events(&self, request: &Authorized<'_>) -> Result<Reply, ApiError> {
-        let batch = Publish::parse_batch(request.body(), &request.app().events)?;
+        let batch = Publish::parse_batch(request.body(), &request.settings().events)?;
         let deadline = Instant::now() + MAX_WAIT;
         for (published, publish) in batch.iter().enumerate() {
             // Asked for each: a batch may be as big as the room itself.
@@ -52,12 +52,12 @@ impl Api {
             // Pusher's SDK for Go fails on `{"batch":{}}`, which is Reverb's.
             return Ok(reply::json("{}"));
         }
-        let (app, broker) = (request.app(), &self.broker);
+        let broker = &self.broker;
         let asked =
             batch.iter().map(
                 async |publish| match (publish.info, publish.channels.first()) {
                     (Some(info), Some(channel)) => {
-                        queries::attributes(broker, app, channel.as_str(), info).await
+                        queries::attributes(broker, request, channel.as_str(), info).await
                     }
                     _ => (Map::new(), false, None),
                 },
@@ -87,7 +87,7 @@ impl Api {
             }
         }
         let body = event.to_string();
-        let publish = Publish::parse(body.as_bytes(), &request.app().events)?;
+        let publish = Publish::parse(body.as_bytes(), &request.settings().events)?;
         self.wait_for_room(0, Instant::now() + MAX_WAIT).await?;
         self.broker.publish(request.app(), &publish);
         Ok(reply::text(StatusCode::ACCEPTED, ""))

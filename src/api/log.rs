@@ -8,7 +8,7 @@ use hyper::http::request::Parts;
 
 use super::ApiError;
 use super::auth::AuthError;
-use crate::app::App;
+use crate::apps::AppHandle;
 use crate::protocol::publish::PublishError;
 use crate::telemetry::limit::limited;
 
@@ -78,7 +78,7 @@ fn of_signature(error: &AuthError) -> (&'static str, &'static str) {
 }
 
 /// Logs a refusal once; what the client has said is told once, too.
-pub(super) fn refused(error: &ApiError, app: Option<&App>, head: &Parts, peer: SocketAddr) {
+pub(super) fn refused(error: &ApiError, app: Option<&AppHandle>, head: &Parts, peer: SocketAddr) {
     let (cause, help) = told(error);
     let key = match error {
         ApiError::Auth(AuthError::Key { key, .. }) => Some(key.as_str()),
@@ -103,7 +103,7 @@ pub(super) fn refused(error: &ApiError, app: Option<&App>, head: &Parts, peer: S
     };
     let forwarded_for = head.headers.get("x-forwarded-for");
     let length = head.headers.get(header::CONTENT_LENGTH);
-    limited!(info, cause, app.map(|app| app.id.as_str()), {
+    limited!(info, cause, app.map(AppHandle::id), {
         method = %head.method,
         path = head.uri.path(),
         key,

@@ -11,6 +11,7 @@ mod queries;
 mod reply;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
@@ -18,7 +19,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use percent_encoding::percent_decode_str;
 
-use crate::app::Apps;
+use crate::apps::AppRegistry;
 use crate::broker::Broker;
 use crate::telemetry::limit::limited;
 use auth::{Authorized, Signed};
@@ -28,7 +29,7 @@ pub use reply::{ApiError, Reply, health, json, ready, text};
 #[derive(Clone)]
 pub struct Api {
     /// The applications.
-    pub apps: Apps,
+    pub apps: Arc<AppRegistry>,
     /// Where events go.
     pub broker: Broker,
     /// Bytes of a request's body.
@@ -104,10 +105,14 @@ impl Api {
                 }
             };
             let body = body::read(&head, body, self.max_request_size, self.request_timeout).await?;
-            self.run(call, &signed.with_body(body)?).await
+            let request = signed.with_body(body)?;
+            if request.app().is_removed() {
+                return Err(ApiError::UnknownApp(id.to_owned()));
+            }
+            self.run(call, &request).await
         };
         answer.await.unwrap_or_else(|error: ApiError| {
-            log::refused(&error, self.apps.by_id(id).map(|app| &**app), &head, peer);
+            log::refused(&error, self.apps.by_id(id).as_ref(), &head, peer);
             error.into_reply()
         })
     }
@@ -153,7 +158,7 @@ impl Api {
             Call::Terminate(user) => {
                 let connections = self.broker.terminate(request.app(), &user);
                 let text = "terminated a user's connections";
-                limited!(info, text, Some(&*request.app().id), { user, connections, }, text);
+                limited!(info, text, Some(request.app().id()), { user, connections, }, text);
                 Ok(json("{}"))
             }
             Call::Connections => Ok(Box::pin(self.connections(request)).await),

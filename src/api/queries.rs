@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::Api;
 use super::auth::Authorized;
 use super::reply::{self, ApiError, Reply};
-use crate::app::App;
+use crate::apps::AppHandle;
 use crate::broker::{Broker, ChannelSummaries, ChannelSummary, Partial, Query};
 use crate::protocol::publish::Info;
 use crate::protocol::{ChannelKind, ChannelName, Frame, message};
@@ -27,7 +27,7 @@ impl Api {
         let summaries = self.broker.channels(app, about).await;
         let mut channels = Map::new();
         for (name, summary) in &summaries.channels {
-            let Ok(name) = ChannelName::parse(name, app.events.channel) else {
+            let Ok(name) = ChannelName::parse(name, request.settings().events.channel) else {
                 continue;
             };
             let told = told_of(&self.broker, app, &name, Some(summary), info).await;
@@ -48,8 +48,7 @@ impl Api {
         name: &str,
     ) -> Result<Reply, ApiError> {
         let info = info_of(request);
-        let (mut told, occupied, partial) =
-            attributes(&self.broker, request.app(), name, info).await;
+        let (mut told, occupied, partial) = attributes(&self.broker, request, name, info).await;
         told.insert("occupied".to_owned(), occupied.into());
         let reply = reply::json(Value::Object(told).to_string());
         Ok(reply::partly(reply, partial))
@@ -125,11 +124,12 @@ fn info_of(request: &Authorized<'_>) -> Info {
 /// outlives that.
 pub(super) async fn attributes(
     broker: &Broker,
-    app: &App,
+    request: &Authorized<'_>,
     name: &str,
     info: Info,
 ) -> (Map<String, Value>, bool, Option<Partial>) {
-    let Ok(name) = ChannelName::parse(name, app.events.channel) else {
+    let (app, limits) = (request.app(), &request.settings().events);
+    let Ok(name) = ChannelName::parse(name, limits.channel) else {
         return (Map::new(), false, None);
     };
     let about = Query::Channel {
@@ -144,7 +144,7 @@ pub(super) async fn attributes(
 
 async fn told_of(
     broker: &Broker,
-    app: &App,
+    app: &AppHandle,
     name: &ChannelName,
     summary: Option<&ChannelSummary>,
     info: Info,

@@ -69,7 +69,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::app::{App, Apps};
+use crate::apps::{AppHandle, AppRegistry};
 use crate::config::Scaling;
 use crate::hub::{BufferLimits, ClusterQueue, Hub, NodeId};
 use crate::protocol::{ChannelName, Frame};
@@ -157,7 +157,11 @@ impl Node {
     ///
     /// # Errors
     /// If Redis is required and cannot be used.
-    pub async fn start(self, hub: &Arc<Hub>, apps: &Apps) -> Result<Running, ConnectError> {
+    pub async fn start(
+        self,
+        hub: &Arc<Hub>,
+        apps: &Arc<AppRegistry>,
+    ) -> Result<Running, ConnectError> {
         let first = tokio::time::timeout(FIRST_ATTEMPT, self.connector.connect()).await;
         let shards = match first {
             Ok(Ok(shards)) => Some(shards),
@@ -178,9 +182,9 @@ impl Node {
         let state = State {
             hub: Arc::clone(hub),
             queue: self.queue,
-            apps: apps.clone(),
+            apps: Arc::clone(apps),
             node: self.status.node,
-            keys: Keys::new(&self.settings.namespace, apps),
+            keys: Keys::new(&self.settings.namespace),
             scripts: Scripts::new(self.connector.is_sharded()),
             status: self.status,
             asks: self.asks.1,
@@ -224,10 +228,10 @@ impl Cluster {
     }
 
     /// What other nodes know; `None` without a link to them.
-    pub async fn others(&self, app: &App, about: Query) -> Option<SurveyResult> {
+    pub async fn others(&self, app: &AppHandle, about: Query) -> Option<SurveyResult> {
         let (reply, answer) = oneshot::channel();
         let question = Question {
-            app: app.id.clone(),
+            app: app.id().to_owned(),
             about,
         };
         self.ask(Ask::Survey(question, reply)).await?;
@@ -236,17 +240,22 @@ impl Cluster {
 
     /// Whether the application may have one more connection on all nodes together;
     /// `None` without a link to them.
-    pub async fn admit(&self, app: &App) -> Option<bool> {
+    pub async fn admit(&self, app: &AppHandle) -> Option<bool> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Ask::Admit(app.index, reply)).await?;
+        self.ask(Ask::Admit(app.clone(), reply)).await?;
         answer.await.ok()
     }
 
     /// The last event of a cache channel and how long it is kept; the outer `None`
     /// without a link.
-    pub async fn last(&self, app: &App, name: &ChannelName) -> Option<Option<(Frame, Duration)>> {
+    pub async fn last(
+        &self,
+        app: &AppHandle,
+        name: &ChannelName,
+    ) -> Option<Option<(Frame, Duration)>> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Ask::Last(app.index, name.clone(), reply)).await?;
+        self.ask(Ask::Last(app.clone(), name.clone(), reply))
+            .await?;
         answer.await.ok()
     }
 

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::codec::{Query, Row, Rows};
-use crate::app::App;
+use crate::apps::AppHandle;
 use crate::hub::{Channel, Hub, NodeId};
 
 /// How long nodes have to answer.
@@ -145,11 +145,11 @@ impl Surveys {
 }
 
 /// What this node answers, in parts of which none is too long.
-pub(super) fn answer(hub: &Hub, app: &App, about: &Query) -> Vec<Rows> {
+pub(super) fn answer(hub: &Hub, app: &AppHandle, about: &Query) -> Vec<Rows> {
     let (channels, users) = match about {
         Query::Connections => {
             return vec![Rows {
-                connections: hub.connections(app) as u64,
+                connections: app.connections() as u64,
                 channels: Vec::new(),
             }];
         }

@@ -300,6 +300,7 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apps::tests::handle;
     use crate::protocol::{ChannelName, Member};
 
     const OWN: NodeId = NodeId(1);
@@ -316,7 +317,7 @@ mod tests {
     }
 
     fn view() -> View {
-        let topic = Topic::Channel(0, ChannelName::parse("presence-a", 100).unwrap());
+        let topic = Topic::Channel(handle("a"), ChannelName::parse("presence-a", 100).unwrap());
         View::new(topic, true, false)
     }
 

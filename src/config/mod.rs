@@ -20,7 +20,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::app::Apps;
+use crate::apps::App;
 pub use report::Effective;
 pub use scaling::Scaling;
 
@@ -49,8 +49,8 @@ pub struct Config {
     pub server: Server,
     /// Other nodes, if there may be any.
     pub scaling: Option<Scaling>,
-    /// At least one application.
-    pub apps: Apps,
+    /// At least one application; their ids and keys differ.
+    pub apps: Vec<App>,
     /// Every setting with its value and source, secrets hidden.
     pub effective: Vec<Effective>,
     /// What the person who wrote it should know, though it can be run.
@@ -221,10 +221,7 @@ mod tests {
         assert_eq!(config.server.path, "/toml");
         assert_eq!(config.server.host, "2.2.2.2");
         assert_eq!(config.server.port, 3);
-        assert_eq!(
-            config.apps.by_id("1").unwrap().ping_interval,
-            Duration::from_secs(7)
-        );
+        assert_eq!(config.apps[0].ping_interval, Duration::from_secs(7));
         sources.flags.push(("--port", "4".to_owned()));
         assert_eq!(Config::load(&sources).unwrap().server.port, 4);
         assert_eq!(config.warnings, Vec::<String>::new());
@@ -237,8 +234,10 @@ mod tests {
             "BROADCAST_DRIVER=reverb\nREVERB_APP_ID=my-app-id\nREVERB_APP_KEY=my-app-key\nREVERB_APP_SECRET=my-app-secret\nREVERB_HOST=\"localhost\"\nREVERB_PORT=8080\nREVERB_SCHEME=http\nREVERB_APP_MAX_CONNECTIONS=null\nREDIS_PASSWORD=null\n",
         );
         let config = Config::load(&sources).unwrap();
-        let app = config.apps.by_key("my-app-key").unwrap();
-        assert_eq!((app.id.as_str(), app.max_connections), ("my-app-id", None));
+        let app = &config.apps[0];
+        let names = (app.id.as_str(), app.key.as_str());
+        assert_eq!(names, ("my-app-id", "my-app-key"));
+        assert_eq!(app.max_connections, None);
         assert_eq!(config.server.hostname.as_deref(), Some("localhost"));
         assert_eq!(config.server.host, "0.0.0.0");
     }
@@ -256,7 +255,7 @@ mod tests {
             toml,
             "REVERB_APP_ID=3\nREVERB_APP_KEY=k3\nREVERB_APP_SECRET=s3\n",
         );
-        assert_eq!(Config::load(&sources).unwrap().apps.iter().len(), 3);
+        assert_eq!(Config::load(&sources).unwrap().apps.len(), 3);
     }
 
     #[test]

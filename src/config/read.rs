@@ -10,7 +10,7 @@ use super::setting::{Section, Setting};
 use super::source::{Layers, Source, Value, Values};
 use super::{Config, ConfigError, Server, TlsFiles};
 use super::{advice, reverb_php};
-use crate::app::{App, Apps, CacheLimits, ClientEvents, Origins, PresenceLimits, Rate};
+use crate::apps::{App, CacheLimits, ClientEvents, Origins, PresenceLimits, Rate};
 use crate::protocol::publish::EventLimits;
 use crate::protocol::signature::Secret;
 
@@ -45,7 +45,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, ConfigError> {
             .collect(),
         server,
         scaling,
-        apps: Apps::new(apps),
+        apps,
         effective: reader.effective,
         warnings: reader.warnings,
         files: layers.files,
@@ -243,7 +243,6 @@ impl Reader {
         let secret = self.credential(&group, "secret");
         let bytes = 1..=1 << 30;
         App {
-            index,
             id,
             key,
             secret: Secret::new(&secret),

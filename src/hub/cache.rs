@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
+use crate::apps::CacheLimits;
 use crate::protocol::{ChannelName, Frame};
 
 /// Bytes that an entry costs beside its frame and its name.
@@ -15,8 +16,6 @@ const OVERHEAD: usize = 128;
 pub(super) struct Cache {
     entries: LruCache<ChannelName, Entry>,
     bytes: usize,
-    max_bytes: usize,
-    ttl: Duration,
 }
 
 struct Entry {
@@ -24,32 +23,44 @@ struct Entry {
     expires: Instant,
 }
 
-impl Cache {
-    pub(super) fn new(max_bytes: usize, ttl: Duration) -> Self {
+impl Default for Cache {
+    fn default() -> Self {
         Self {
             entries: LruCache::unbounded(),
             bytes: 0,
-            max_bytes,
-            ttl,
         }
     }
+}
 
+impl Cache {
     /// Keeps a channel's last event. One that alone is over the bound is not kept,
     /// and neither is the one before, which is not the last any more.
-    pub(super) fn put(&mut self, channel: &ChannelName, frame: Frame, now: Instant) {
-        self.put_until(channel, frame, now + self.ttl);
+    pub(super) fn put(
+        &mut self,
+        channel: &ChannelName,
+        frame: Frame,
+        now: Instant,
+        limits: CacheLimits,
+    ) {
+        self.put_until(channel, frame, now + limits.ttl, limits);
     }
 
     /// The same, with another time to live.
-    pub(super) fn put_until(&mut self, channel: &ChannelName, frame: Frame, expires: Instant) {
+    pub(super) fn put_until(
+        &mut self,
+        channel: &ChannelName,
+        frame: Frame,
+        expires: Instant,
+        limits: CacheLimits,
+    ) {
         let cost = cost(channel, &frame);
         self.remove(channel);
-        if cost > self.max_bytes {
+        if cost > limits.max_bytes {
             return;
         }
         self.bytes += cost;
         self.entries.put(channel.clone(), Entry { frame, expires });
-        while self.bytes > self.max_bytes
+        while self.bytes > limits.max_bytes
             && let Some((channel, entry)) = self.entries.pop_lru()
         {
             self.bytes -= self::cost(&channel, &entry.frame);
@@ -90,6 +101,13 @@ mod tests {
     use super::*;
     use crate::protocol::message;
 
+    fn limits(max_bytes: usize) -> CacheLimits {
+        CacheLimits {
+            max_bytes,
+            ttl: Duration::from_secs(60),
+        }
+    }
+
     fn event(data: usize) -> (ChannelName, Frame) {
         let channel = ChannelName::parse("cache-a", 164).unwrap();
         let frame = message::event("\"e\"", &format!("\"{}\"", "x".repeat(data)), &channel);
@@ -99,12 +117,18 @@ mod tests {
     #[test]
     fn the_last_event_is_kept_for_its_time() {
         let now = Instant::now();
-        let mut cache = Cache::new(10_000, Duration::from_secs(60));
+        let limits = limits(10_000);
+        let mut cache = Cache::default();
         let (channel, first) = event(1);
         let (_, second) = event(2);
         assert!(cache.get(&channel, now).is_none());
-        cache.put(&channel, first, now);
-        cache.put(&channel, second.clone(), now + Duration::from_secs(10));
+        cache.put(&channel, first, now, limits);
+        cache.put(
+            &channel,
+            second.clone(),
+            now + Duration::from_secs(10),
+            limits,
+        );
         let at = |seconds| now + Duration::from_secs(seconds);
         assert_eq!(
             cache.get(&channel, at(60)),
@@ -122,22 +146,25 @@ mod tests {
             .collect();
         let (_, frame) = event(100);
         let each = cost(&names[0], &frame);
-        let mut cache = Cache::new(3 * each, Duration::from_secs(60));
+        let limits = limits(3 * each);
+        let mut cache = Cache::default();
         for name in &names[..3] {
-            cache.put(name, frame.clone(), now);
+            cache.put(name, frame.clone(), now, limits);
         }
         assert!(cache.get(&names[0], now).is_some());
-        cache.put(&names[3], frame, now);
+        cache.put(&names[3], frame.clone(), now, limits);
         let kept: Vec<bool> = names
             .iter()
             .map(|name| cache.get(name, now).is_some())
             .collect();
         assert_eq!(kept, [true, false, true, true]);
-        cache.put(&names[0], event(5000).1, now);
+        cache.put(&names[0], event(5000).1, now, limits);
         assert!(
             cache.get(&names[0], now).is_none(),
             "an old event is not the last one"
         );
         assert_eq!(cache.bytes, 2 * each);
+        cache.put(&names[0], frame, now, self::limits(each));
+        assert_eq!(cache.bytes, each, "the limit has become lower");
     }
 }

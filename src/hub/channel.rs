@@ -11,6 +11,7 @@ use super::outputs::{Broadcast, ConnectionRef, Outputs, Recipients, WorkerMessag
 use super::remote::Remote;
 use super::sync::Sync;
 use super::topic::Topic;
+use crate::apps::AppHandle;
 use crate::protocol::message::{self, EncodedMember};
 use crate::protocol::{ChannelName, Frame, Member};
 
@@ -25,7 +26,7 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Channel {
     id: u64,
-    app: usize,
+    app: AppHandle,
     name: ChannelName,
     /// Whether subscribers are told how many they are.
     pub(super) counts: bool,
@@ -137,7 +138,7 @@ impl State {
 impl Channel {
     pub(super) fn new(
         id: u64,
-        app: usize,
+        app: AppHandle,
         name: ChannelName,
         workers: usize,
         settings: Settings,
@@ -176,13 +177,13 @@ impl Channel {
         &self.name
     }
 
-    /// [`crate::app::App::index`] of its application.
-    pub fn app(&self) -> usize {
-        self.app
+    /// Its application.
+    pub fn app(&self) -> &AppHandle {
+        &self.app
     }
 
     pub(super) fn topic(&self) -> Topic {
-        Topic::Channel(self.app, self.name.clone())
+        Topic::Channel(self.app.clone(), self.name.clone())
     }
 
     /// How many subscribers and members there are on this node.
@@ -268,7 +269,7 @@ impl Channel {
             let kind = || HubEventKind::ChannelOccupied {
                 channel: &self.name,
             };
-            outputs.sinks.emit(self.app, kind);
+            outputs.sinks.emit(&self.app, kind);
         }
         let answer = if self.must_wait(&mut state, connection, member, outputs) {
             (u64::MAX, None)
@@ -346,7 +347,7 @@ impl Channel {
             member,
             origin,
         };
-        outputs.sinks.emit(self.app, kind);
+        outputs.sinks.emit(&self.app, kind);
         let added = message::member_added(channel, member);
         self.broadcast_in(state, &added, Recipients::All, outputs);
     }
@@ -380,7 +381,7 @@ impl Channel {
             let kind = || HubEventKind::ChannelVacated {
                 channel: &self.name,
             };
-            outputs.sinks.emit(self.app, kind);
+            outputs.sinks.emit(&self.app, kind);
         }
         left
     }
@@ -423,7 +424,7 @@ impl Channel {
                 id_json,
                 origin,
             };
-            outputs.sinks.emit(self.app, kind);
+            outputs.sinks.emit(&self.app, kind);
             let removed = message::member_removed(channel, id_json);
             self.broadcast_in(state, &removed, Recipients::All, outputs);
         }
@@ -496,7 +497,7 @@ impl Channel {
         state.count_due = false;
         let channel = &self.name;
         let kind = || HubEventKind::CountChanged { channel, count };
-        outputs.sinks.emit(self.app, kind);
+        outputs.sinks.emit(&self.app, kind);
         let frame = message::subscription_count(channel, count);
         self.broadcast_in(state, &frame, Recipients::All, outputs);
     }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::cluster_queue::ClusterQueue;
 use super::outputs::Recipients;
+use super::states::{AppState, Shard};
 use super::topic::{Event, Fact, LocalState, NodeId, RemoteState, Topic};
-use super::{AppState, Channel, Hub, Shard, Slot};
-use crate::app::App;
+use super::{Channel, Hub, Slot};
+use crate::apps::{AppHandle, CacheLimits};
 use crate::protocol::{ChannelName, Frame};
 
 /// The last event of a cache channel, and how long it will be kept.
@@ -30,14 +31,14 @@ impl Hub {
             let counts = shards.iter().map(|shard| shard.lock().len());
             counts.sum()
         };
-        let of_app = |app: &AppState| channels(&app.shards) + app.users.wanted();
-        self.apps.iter().map(of_app).sum()
+        let of_app = |app: &Arc<AppState>| channels(&app.shards) + app.users.wanted();
+        self.states.all().iter().map(of_app).sum()
     }
 
     /// Those topics.
     pub fn topics(&self) -> Vec<Topic> {
         let mut topics = Vec::new();
-        for app in &self.apps {
+        for app in self.states.all().iter() {
             for shard in &app.shards {
                 topics.extend(shard.lock().values().map(|channel| channel.topic()));
             }
@@ -50,32 +51,36 @@ impl Hub {
     /// [`LocalState::generation`], what may have changed since it was read last. `None` if
     /// it does not concern other nodes.
     pub fn local_state(&self, topic: &Topic, known: Option<u64>) -> Option<LocalState> {
+        let app = self.states.find(topic.app())?;
         match topic {
-            Topic::Channel(app, name) => {
+            Topic::Channel(_, name) => {
                 // The shard stays locked: a channel that ends is marked after this.
-                let shard = self.shard(*app, name.as_str()).lock();
+                let shard = app.shard(name.as_str()).lock();
                 shard.get(name).map(|channel| channel.local_state(known))
             }
-            Topic::User(app, id) => self.apps[*app].users.local_state(id, known),
+            Topic::User(_, id) => app.users.local_state(id, known),
         }
     }
 
     /// Other nodes know everything of a topic's generation up to a version: answers who has
     /// waited for that.
     pub fn confirm(&self, topic: &Topic, generation: u64, version: u64) {
+        let Some(app) = self.states.find(topic.app()) else {
+            return;
+        };
         match topic {
-            Topic::Channel(app, name) => {
-                let shard = self.shard(*app, name.as_str()).lock();
+            Topic::Channel(_, name) => {
+                let shard = app.shard(name.as_str()).lock();
                 if let Some(channel) = shard.get(name).filter(|c| c.id() == generation) {
-                    self.confirm_channel(channel, version);
+                    self.confirm_channel(&app, channel, version);
                 }
             }
-            Topic::User(app, id) => self.apps[*app].users.confirm(id, generation, version),
+            Topic::User(_, id) => app.users.confirm(id, generation, version),
         }
     }
 
-    fn confirm_channel(&self, channel: &Arc<Channel>, version: u64) {
-        let last_event = self.last_event(channel.app(), channel.name());
+    fn confirm_channel(&self, app: &AppState, channel: &Arc<Channel>, version: u64) {
+        let last_event = app.last_event(channel.name());
         let frame = last_event.as_ref().map(|last_event| &last_event.frame);
         let answered = channel.confirm(version, frame, &self.outputs);
         if answered > 0
@@ -92,11 +97,11 @@ impl Hub {
         if let Some(queue) = &self.outputs.cluster_queue {
             queue.go_down();
         }
-        for (index, app) in self.apps.iter().enumerate() {
+        for app in self.states.all().iter() {
             for shard in &app.shards {
                 let shard = shard.lock();
                 for channel in shard.values() {
-                    let last_event = self.last_event(index, channel.name());
+                    let last_event = app.last_event(channel.name());
                     let frame = last_event.as_ref().map(|last_event| &last_event.frame);
                     channel.release_all(frame, &self.outputs);
                 }
@@ -115,50 +120,33 @@ impl Hub {
         remote: &RemoteState,
         last: Option<Last>,
     ) -> Last {
-        let (app, name) = match topic {
-            Topic::Channel(app, name) => (*app, name),
-            Topic::User(app, id) => {
+        let app = self.states.find(topic.app())?;
+        let name = match topic {
+            Topic::Channel(_, name) => name,
+            Topic::User(_, id) => {
                 let is_online = |facts: &[Fact]| facts.contains(&Fact::Online);
                 let nodes = remote.nodes.iter().filter(|node| is_online(&node.facts));
                 let nodes: Vec<NodeId> = nodes.map(|facts| facts.node).collect();
-                let users = &self.apps[*app].users;
-                users.replace(id, &nodes, &remote.unverified);
-                users.confirm(id, generation, version);
+                app.users.replace(id, &nodes, &remote.unverified);
+                app.users.confirm(id, generation, version);
                 return None;
             }
         };
-        let shard = self.shard(app, name.as_str()).lock();
+        let limits = topic.app().settings().cache;
+        let shard = app.shard(name.as_str()).lock();
         let channel = shard.get(name).filter(|c| c.id() == generation)?;
-        let lost = last.and_then(|last| self.reconcile_last(channel, last));
+        let lost = last.and_then(|last| reconcile_last(&app, channel, last, limits));
         channel.replace(remote, &self.outputs);
-        self.confirm_channel(channel, version);
+        self.confirm_channel(&app, channel, version);
         lost
     }
 
-    /// Keeps the last event of other nodes, unless a later one is known here. Returns the
-    /// one that is if they have lost it.
-    fn reconcile_last(&self, channel: &Channel, last: Last) -> Last {
-        let (name, now) = (channel.name(), Instant::now());
-        let knows_last_event = channel.knows_last_event();
-        let mut cache = self.apps[channel.app()].cache.lock();
-        match (last, knows_last_event) {
-            (_, (false, true)) => None,
-            (Some((frame, left)), _) => {
-                cache.put_until(name, frame, now + left);
-                None
-            }
-            // What was kept here while nobody had subscribed need not be the last one.
-            (None, (false, false)) => {
-                cache.remove(name);
-                None
-            }
-            (None, (true, _)) => cache.get(name, now),
-        }
-    }
-
     /// The last event of a cache channel, if this node gets all of them; otherwise `None`.
-    pub fn last_known(&self, app: &App, name: &ChannelName) -> Option<Last> {
-        let shard = self.shard(app.index, name.as_str()).lock();
+    pub fn last_known(&self, app: &AppHandle, name: &ChannelName) -> Option<Last> {
+        let Some(app) = self.states.find(app) else {
+            return (!self.outputs.is_linked()).then_some(None);
+        };
+        let shard = app.shard(name.as_str()).lock();
         let is_known = match shard.get(name) {
             Some(channel) => {
                 let (is_known, has_last) = channel.knows_last_event();
@@ -167,7 +155,7 @@ impl Hub {
             None => !self.outputs.is_linked(),
         };
         let cached = || {
-            let mut cache = self.apps[app.index].cache.lock();
+            let mut cache = app.cache.lock();
             cache.get(name, Instant::now())
         };
         is_known.then(cached)
@@ -177,15 +165,16 @@ impl Hub {
     pub fn apply(&self, topic: &Topic, node: NodeId, fact: &Fact) {
         match (topic, fact) {
             (Topic::Channel(app, name), fact) => {
-                let channel = self.shard(*app, name.as_str()).lock().get(name).cloned();
-                if let Some(channel) = channel {
+                if let Some(channel) = self.find(app, name.as_str()) {
                     channel.apply(node, fact, &self.outputs);
                     self.queue_count(&channel);
                 }
             }
             (Topic::User(app, id), Fact::Online | Fact::Offline) => {
                 let is_online = *fact == Fact::Online;
-                self.apps[*app].users.apply(id, node, is_online);
+                if let Some(app) = self.states.find(app) {
+                    app.users.apply(id, node, is_online);
+                }
             }
             (Topic::User(..), _) => {}
         }
@@ -195,7 +184,7 @@ impl Hub {
     /// was known to have had a part in.
     pub fn forget_node(&self, node: NodeId) -> Vec<Topic> {
         let mut topics = Vec::new();
-        for (index, app) in self.apps.iter().enumerate() {
+        for app in self.states.all().iter() {
             for shard in &app.shards {
                 let channels: Vec<Arc<Channel>> = shard.lock().values().cloned().collect();
                 for channel in channels {
@@ -206,7 +195,7 @@ impl Hub {
                 }
             }
             let users = app.users.remove_node(node).into_iter();
-            topics.extend(users.map(|id| Topic::User(index, id)));
+            topics.extend(users.map(|id| Topic::User(app.app.clone(), id)));
         }
         topics
     }
@@ -225,7 +214,10 @@ impl Hub {
             frame,
             is_kept,
         } = event;
-        let shard = self.shard(app, name.as_str()).lock();
+        let Some(state) = self.states.find(&app) else {
+            return true;
+        };
+        let shard = state.shard(name.as_str()).lock();
         if let Some(channel) = shard.get(&name) {
             if is_kept {
                 channel.note_last_event();
@@ -233,8 +225,9 @@ impl Hub {
             channel.broadcast(&frame, Recipients::from(except), &self.outputs, |_| ());
         }
         if is_kept {
-            let mut cache = self.apps[app].cache.lock();
-            cache.put(&name, frame, Instant::now());
+            let limits = app.settings().cache;
+            let mut cache = state.cache.lock();
+            cache.put(&name, frame, Instant::now(), limits);
         }
         true
     }
@@ -242,19 +235,45 @@ impl Hub {
     /// Keeps an event of this node's cache channel again: it was the last one that
     /// all nodes got, whatever was kept here in the meantime.
     pub fn keep(&self, event: Event) {
-        let _shard = self.shard(event.app, event.channel.as_str()).lock();
-        let mut cache = self.apps[event.app].cache.lock();
-        cache.put(&event.channel, event.frame, Instant::now());
+        let Some(state) = self.states.find(&event.app) else {
+            return;
+        };
+        let limits = event.app.settings().cache;
+        let _shard = state.shard(event.channel.as_str()).lock();
+        let mut cache = state.cache.lock();
+        cache.put(&event.channel, event.frame, Instant::now(), limits);
     }
 
     /// Closes this node's connections of a user.
-    pub fn terminate_here(&self, app: usize, user: &str) -> usize {
-        self.apps[app].users.terminate(user)
+    pub fn terminate_here(&self, app: &AppHandle, user: &str) -> usize {
+        let app = self.states.find(app);
+        app.map_or(0, |app| app.users.terminate(user))
     }
 
     /// From now on the slot counts for the quota of all nodes, which are told when it
     /// is given back.
-    pub fn count_everywhere(&self, app: usize, slot: &mut Slot) {
-        slot.counted = Some((app, Arc::clone(&self.outputs)));
+    pub fn count_everywhere(&self, slot: &mut Slot) {
+        slot.counted = Some(Arc::clone(&self.outputs));
+    }
+}
+
+/// Keeps the last event of other nodes, unless a later one is known here. Returns the
+/// one that is if they have lost it.
+fn reconcile_last(app: &AppState, channel: &Channel, last: Last, limits: CacheLimits) -> Last {
+    let (name, now) = (channel.name(), Instant::now());
+    let knows_last_event = channel.knows_last_event();
+    let mut cache = app.cache.lock();
+    match (last, knows_last_event) {
+        (_, (false, true)) => None,
+        (Some((frame, left)), _) => {
+            cache.put_until(name, frame, now + left, limits);
+            None
+        }
+        // What was kept here while nobody had subscribed need not be the last one.
+        (None, (false, false)) => {
+            cache.remove(name);
+            None
+        }
+        (None, (true, _)) => cache.get(name, now),
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use super::lock::{Lock, Rank};
 use super::topic::{Event, Topic};
+use crate::apps::AppHandle;
 
 /// Bytes of events that may wait while there is a link.
 const MAX_BYTES: usize = 64 << 20;
@@ -34,8 +35,8 @@ pub enum ClusterUpdate {
     Event(Event),
     /// All connections of a user have to be closed.
     Terminate {
-        /// [`crate::app::App::index`].
-        app: usize,
+        /// Of which application.
+        app: AppHandle,
         /// The user's id.
         user: String,
     },
@@ -81,7 +82,7 @@ struct Queue {
     /// The same, to be found.
     is_dirty: HashSet<Topic>,
     /// Connections that counted for an application's `max_connections` and have ended.
-    released: HashMap<usize, usize>,
+    released: HashMap<AppHandle, usize>,
     waker: Option<Waker>,
 }
 
@@ -171,10 +172,10 @@ impl ClusterQueue {
     }
 
     /// A connection has ended that counted for all nodes' quota of an application.
-    pub(super) fn release(&self, app: usize) {
+    pub(super) fn release(&self, app: &AppHandle) {
         let mut queue = self.queue.lock();
         if self.is_up() {
-            *queue.released.entry(app).or_default() += 1;
+            *queue.released.entry(app.clone()).or_default() += 1;
             wake(queue.waker.take());
         }
     }
@@ -253,8 +254,8 @@ impl ClusterQueue {
     }
 
     /// Takes the connections that have ended, by application.
-    pub fn take_released(&self) -> HashMap<usize, usize> {
-        std::mem::take(&mut self.queue.lock().released)
+    pub fn take_released(&self) -> Vec<(AppHandle, usize)> {
+        self.queue.lock().released.drain().collect()
     }
 
     /// Whether no topic has changed that was not taken.
@@ -282,6 +283,7 @@ fn wake(waker: Option<Waker>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apps::tests::handle;
     use crate::protocol::{ChannelName, message};
 
     fn name(text: &str) -> ChannelName {
@@ -292,7 +294,7 @@ mod tests {
         let channel = name("c");
         let frame = message::event("\"e\"", &format!("\"{}\"", "x".repeat(data)), &channel);
         ClusterUpdate::Event(Event {
-            app: 0,
+            app: handle("a"),
             channel,
             except: None,
             frame,
@@ -311,8 +313,8 @@ mod tests {
     #[test]
     fn without_a_link_only_updates_are_kept_and_the_oldest_go_first() {
         let queue = queue(1000, Duration::from_secs(60));
-        queue.mark(Topic::Channel(0, name("c")));
-        queue.release(0);
+        queue.mark(Topic::Channel(handle("a"), name("c")));
+        queue.release(&handle("a"));
         assert!(queue.is_clean(), "all topics are read later");
         for _ in 0..3 {
             queue.push(event(200));
@@ -327,7 +329,7 @@ mod tests {
     fn with_a_link_everything_is_taken_until_it_breaks() {
         let queue = queue(1000, Duration::ZERO);
         queue.go_up();
-        queue.mark(Topic::Channel(0, name("c")));
+        queue.mark(Topic::Channel(handle("a"), name("c")));
         queue.push(event(2000));
         assert_eq!((queue.dropped(), queue.is_clean()), (0, false));
         queue.go_down();
@@ -339,7 +341,8 @@ mod tests {
     fn a_topic_waits_once_however_often_it_changes() {
         let queue = queue(1000, Duration::from_secs(60));
         queue.go_up();
-        let topic = |text| Topic::Channel(0, name(text));
+        let app = handle("a");
+        let topic = |text| Topic::Channel(app.clone(), name(text));
         for _ in 0..10_000 {
             queue.mark(topic("a"));
             queue.mark(topic("b"));
@@ -354,9 +357,10 @@ mod tests {
     fn clients_wait_while_too_many_topics_have_changed() {
         let queue = queue(1000, Duration::from_secs(60));
         queue.go_up();
+        let app = handle("a");
         for n in 0..MAX_DIRTY {
             assert!(queue.has_room());
-            queue.mark(Topic::User(0, n.to_string().into()));
+            queue.mark(Topic::User(app.clone(), n.to_string().into()));
         }
         assert!(!queue.has_room());
         let mut freed = std::pin::pin!(queue.freed().notified());
@@ -376,7 +380,7 @@ mod tests {
         queue.push(event(1));
         assert_eq!(queue.dropped(), 1);
         queue.push(ClusterUpdate::Terminate {
-            app: 0,
+            app: handle("a"),
             user: "1".to_owned(),
         });
         assert_eq!(queue.take_updates(10, 1).len(), 1, "one, however big");
@@ -388,10 +392,13 @@ mod tests {
     fn ended_connections_are_added_up() {
         let queue = queue(0, Duration::ZERO);
         queue.go_up();
-        for app in [1, 2, 1] {
+        let (a, b) = (handle("a"), handle("b"));
+        for app in [&a, &b, &a] {
             queue.release(app);
         }
-        assert_eq!(queue.take_released(), HashMap::from([(1, 2), (2, 1)]));
+        let mut released = queue.take_released();
+        released.sort_by_key(|(app, _)| app.number());
+        assert_eq!(released, [(a, 2), (b, 1)]);
         assert!(queue.take_released().is_empty());
     }
 }

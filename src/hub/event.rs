@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::topic::NodeId;
+use crate::apps::AppHandle;
 use crate::protocol::{ChannelName, CloseReason, Member, SocketId};
 
 /// Something that has happened, told while the lock is held under which it was decided:
 /// all sinks see the events of a channel in the channel's order.
 #[derive(Clone, Copy, Debug)]
 pub struct HubEvent<'a> {
-    /// [`crate::app::App::index`] of the application.
-    pub app: usize,
+    /// Of which application.
+    pub app: &'a AppHandle,
     /// What.
     pub kind: HubEventKind<'a>,
 }
@@ -154,7 +155,7 @@ impl Sinks {
     }
 
     /// Tells all. What it is told of is made only if there is one.
-    pub(super) fn emit<'a>(&self, app: usize, kind: impl FnOnce() -> HubEventKind<'a>) {
+    pub(super) fn emit<'a>(&self, app: &'a AppHandle, kind: impl FnOnce() -> HubEventKind<'a>) {
         if self.is_empty() {
             return;
         }

@@ -6,9 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Which mutex may be locked while which are held: a later one while earlier ones are,
 /// never the other way round, and never two of a kind.
 ///
-/// `Registry -> Channel -> Cache -> Users -> CountsDue -> Inbox -> ClusterQueue`
+/// `Apps -> Registry -> Channel -> Cache -> Users -> CountsDue -> Inbox -> ClusterQueue`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
+    /// The list of applications, while it is changed.
+    Apps,
     /// A shard of an application's channels.
     Registry,
     /// One channel.

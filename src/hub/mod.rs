@@ -23,12 +23,11 @@ mod outputs;
 mod publish;
 mod reconcile;
 mod remote;
+mod states;
 mod sync;
 mod topic;
 mod users;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -36,13 +35,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::app::{App, Apps};
-use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId, User, message};
-use cache::Cache;
+use crate::apps::{AppHandle, AppPermit};
+use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId, User};
 use channel::Settings;
 use lock::{Lock, Rank};
 use outputs::Outputs;
-use users::Users;
+use states::{AppState, AppStates};
 
 pub use cache::cache_cost;
 pub use channel::{Channel, Counts, Full};
@@ -51,34 +49,20 @@ pub use cluster_queue::{BufferLimits, ClusterQueue, ClusterUpdate};
 pub use event::{HubEvent, HubEventKind, Origin, Sink, Sinks};
 pub use outputs::{Broadcast, ConnectionRef, Inbox, Recipients, WorkerMessage};
 pub use publish::Publisher;
+pub use states::Removed;
 pub use topic::{Event, Fact, LocalState, NodeFacts, NodeId, RemoteState, Topic};
-
-/// Shards of an application's channel registry: enough that two cores seldom meet.
-const SHARDS: usize = 16;
-
-type Shard = Lock<HashMap<ChannelName, Arc<Channel>>>;
 
 /// All channels of all applications.
 pub struct Hub {
-    apps: Vec<AppState>,
+    states: AppStates,
     outputs: Arc<Outputs>,
     /// Notified when an inbox is down to half of what it may hold.
     freed: Arc<Notify>,
     sockets: Arc<AtomicUsize>,
     capacity: Capacity,
-    hasher: RandomState,
     /// Channels whose count of subscribers was held back.
     counts_due: Lock<Vec<Arc<Channel>>>,
     closes: Closes,
-}
-
-struct AppState {
-    shards: [Shard; SHARDS],
-    connections: Arc<AtomicUsize>,
-    users: Users,
-    cache: Lock<Cache>,
-    max_members: usize,
-    counts: bool,
 }
 
 /// A subscription as it begins.
@@ -95,23 +79,6 @@ pub struct Joined {
     pub answers: Answers,
     /// Whether other nodes have to know of the channel who did not before.
     pub is_new: bool,
-}
-
-/// What a subscriber of a cache channel is sent after its answer.
-struct LastEvent {
-    frame: Frame,
-    /// Whether it says that there is none.
-    is_miss: bool,
-}
-
-impl LastEvent {
-    fn emit_miss(&self, channel: &Channel, outputs: &Outputs) {
-        if self.is_miss {
-            let name = channel.name();
-            let kind = || HubEventKind::CacheMiss { channel: name };
-            outputs.sinks.emit(channel.app(), kind);
-        }
-    }
 }
 
 /// What a subscriber is answered: success, and then the last event of a cache
@@ -131,17 +98,36 @@ pub struct Capacity {
 /// back when dropped.
 #[derive(Debug)]
 pub struct Slot {
-    _permits: [Permit; 2],
+    of_app: AppPermit,
+    _of_all: Permit,
     /// Set once it counts for a quota of all nodes together, which then is told.
-    counted: Option<(usize, Arc<Outputs>)>,
+    counted: Option<Arc<Outputs>>,
+}
+
+impl Slot {
+    /// Whose connection it is.
+    pub fn app(&self) -> &AppHandle {
+        self.of_app.app()
+    }
+}
+
+/// Why a channel cannot be joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// The presence channel has all its members.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// Its application is gone.
+    #[error(transparent)]
+    Removed(#[from] Removed),
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some((app, outputs)) = &self.counted
+        if let Some(outputs) = &self.counted
             && let Some(queue) = &outputs.cluster_queue
         {
-            queue.release(*app);
+            queue.release(self.app());
         }
     }
 }
@@ -168,7 +154,7 @@ impl Drop for Permit {
 /// A connection's sign-in; dropping it signs out.
 pub struct SignedIn {
     hub: Arc<Hub>,
-    app: usize,
+    state: Arc<AppState>,
     socket: SocketId,
     user: User,
 }
@@ -182,23 +168,21 @@ impl SignedIn {
 
 impl Drop for SignedIn {
     fn drop(&mut self) {
-        self.hub.apps[self.app].users.sign_out(
-            &self.user.member.id,
-            self.socket,
-            &self.user.watchlist,
-        );
+        let user = &self.user;
+        let users = &self.state.users;
+        users.sign_out(&user.member.id, self.socket, &user.watchlist);
+        self.hub.states.forget_if_empty(&self.state.app);
     }
 }
 
 impl Hub {
     /// A hub without channels for `workers` workers, without other nodes and sinks.
-    pub fn new(apps: &Apps, workers: usize, capacity: Capacity) -> Self {
-        Self::with_outputs(apps, workers, capacity, None, Sinks::default())
+    pub fn new(workers: usize, capacity: Capacity) -> Self {
+        Self::with_outputs(workers, capacity, None, Sinks::default())
     }
 
     /// One that tells other nodes what they have to know, and sinks what happens.
     pub fn with_outputs(
-        apps: &Apps,
         workers: usize,
         capacity: Capacity,
         cluster_queue: Option<Arc<ClusterQueue>>,
@@ -211,21 +195,12 @@ impl Hub {
             .map(|_| Arc::new(Inbox::new(capacity.inbox_bytes, Arc::clone(&freed))))
             .collect();
         let outputs = Arc::new(Outputs::new(inboxes, cluster_queue, sinks));
-        let state = |app: &Arc<App>| AppState {
-            shards: std::array::from_fn(|_| Lock::new(Rank::Registry, HashMap::new())),
-            connections: Arc::default(),
-            users: Users::new(app.index, Arc::clone(&outputs)),
-            cache: Lock::new(Rank::Cache, Cache::new(app.cache.max_bytes, app.cache.ttl)),
-            max_members: app.presence.max_members.unwrap_or(usize::MAX),
-            counts: app.subscription_count,
-        };
         Self {
-            apps: apps.iter().map(state).collect(),
+            states: AppStates::default(),
             outputs,
             freed,
             sockets: Arc::default(),
             capacity,
-            hasher: RandomState::new(),
             counts_due: Lock::new(Rank::CountsDue, Vec::new()),
             closes: Closes::default(),
         }
@@ -258,28 +233,39 @@ impl Hub {
 
     /// Counts a new connection, unless the application or the process has all it
     /// may have.
-    pub fn admit(&self, app: &App) -> Result<Slot, CloseReason> {
-        let max = app.max_connections.unwrap_or(usize::MAX);
-        let own = Permit::take(&self.apps[app.index].connections, max)
-            .ok_or(CloseReason::OverConnectionQuota)?;
-        let all =
+    pub fn admit(&self, app: &AppHandle) -> Result<Slot, CloseReason> {
+        let of_app = app.take_permit().ok_or(CloseReason::OverConnectionQuota)?;
+        let of_all =
             Permit::take(&self.sockets, self.capacity.sockets).ok_or(CloseReason::OverCapacity)?;
         Ok(Slot {
-            _permits: [own, all],
+            of_app,
+            _of_all: of_all,
             counted: None,
         })
     }
 
-    /// Connections of an application, in a channel or not.
-    pub fn connections(&self, app: &App) -> usize {
-        self.apps[app.index].connections.load(Ordering::Relaxed)
+    /// Closes all sockets of an application that its registry has no more. What it has
+    /// here goes with the last of them.
+    pub fn remove_app(&self, app: &AppHandle) {
+        for inbox in &self.outputs.inboxes {
+            inbox.push(WorkerMessage::CloseApp(app.number()));
+        }
+        self.states.forget_if_empty(app);
+    }
+
+    /// Applications of which something is kept; for tests that look for leaks.
+    pub fn apps(&self) -> usize {
+        self.states.all().len()
     }
 
     /// The channels of an application that have a subscriber and whose names
     /// begin with `prefix`.
-    pub fn channels(&self, app: &App, prefix: &str) -> Vec<Arc<Channel>> {
+    pub fn channels(&self, app: &AppHandle, prefix: &str) -> Vec<Arc<Channel>> {
         let mut found = Vec::new();
-        for shard in &self.apps[app.index].shards {
+        let Some(state) = self.states.find(app) else {
+            return found;
+        };
+        for shard in &state.shards {
             let shard = shard.lock();
             found.extend(
                 shard
@@ -292,35 +278,44 @@ impl Hub {
     }
 
     /// The channel of this name, if it has a subscriber.
-    pub fn find(&self, app: &App, name: &str) -> Option<Arc<Channel>> {
-        self.shard(app.index, name).lock().get(name).cloned()
+    pub fn find(&self, app: &AppHandle, name: &str) -> Option<Arc<Channel>> {
+        let state = self.states.find(app)?;
+        state.shard(name).lock().get(name).cloned()
     }
 
     /// Adds a subscriber; `member` is who it is in a presence channel.
     pub fn subscribe(
         &self,
-        app: &App,
+        app: &AppHandle,
         name: &ChannelName,
         connection: ConnectionRef,
         member: Option<&Member>,
-    ) -> Result<Joined, Full> {
-        let state = &self.apps[app.index];
+    ) -> Result<Joined, JoinError> {
+        let (max_members, counts) = {
+            let settings = app.settings();
+            let max = settings.presence.max_members;
+            (max.unwrap_or(usize::MAX), settings.subscription_count)
+        };
+        let state = self.states.find_or_add(app, &self.outputs)?;
         // The shard stays locked so that the last subscriber's leaving cannot
         // take the channel out of the registry in between, and so that a cache
         // channel's event is either the cached one or comes later.
-        let mut shard = self.shard(app.index, name.as_str()).lock();
+        let mut shard = state.shard(name.as_str()).lock();
+        if app.is_removed() {
+            return Err(Removed.into());
+        }
         let existing = shard.get(name).map(Arc::clone);
         let is_new = existing.is_none();
-        let channel = existing.unwrap_or_else(|| self.new_channel(app, name));
+        let channel = existing.unwrap_or_else(|| self.new_channel(app, name, counts));
         // Of one that was left and is joined again before they were told, they do not.
         let is_unmarked = is_new && self.outputs.is_unmarked(|| channel.topic());
-        let joined = channel.join(connection, member, state.max_members, &self.outputs);
+        let joined = channel.join(connection, member, max_members, &self.outputs);
         let (after, welcome) = joined?;
         if is_new {
             shard.insert(name.clone(), Arc::clone(&channel));
         }
         let last_event = match welcome {
-            Some(_) => self.last_event(app.index, name),
+            Some(_) => state.last_event(name),
             None => None,
         };
         if let Some(last_event) = &last_event {
@@ -340,15 +335,15 @@ impl Hub {
         })
     }
 
-    fn new_channel(&self, app: &App, name: &ChannelName) -> Arc<Channel> {
+    fn new_channel(&self, app: &AppHandle, name: &ChannelName, counts: bool) -> Arc<Channel> {
         let outputs = &self.outputs;
         let settings = Settings {
-            counts: self.apps[app.index].counts,
+            counts,
             has_others: outputs.cluster_queue.is_some(),
             is_linked: outputs.is_linked(),
         };
         let (id, workers) = (outputs.next_generation(), outputs.inboxes.len());
-        let channel = Channel::new(id, app.index, name.clone(), workers, settings);
+        let channel = Channel::new(id, app.clone(), name.clone(), workers, settings);
         Arc::new(channel)
     }
 
@@ -356,8 +351,11 @@ impl Hub {
     /// what it hears before is in the answer and what it hears after is not. False if
     /// its first answer is still to come, and answers this, too.
     pub fn answer_again(&self, channel: &Channel, to: ConnectionRef) -> bool {
-        let _shard = self.shard(channel.app(), channel.name().as_str()).lock();
-        let last_event = self.last_event(channel.app(), channel.name());
+        let Some(state) = self.states.find(channel.app()) else {
+            return false;
+        };
+        let _shard = state.shard(channel.name().as_str()).lock();
+        let last_event = state.last_event(channel.name());
         let frame = last_event.as_ref().map(|last_event| &last_event.frame);
         let is_answered = channel.answer_again(to, frame, &self.outputs);
         if is_answered && let Some(last_event) = &last_event {
@@ -370,66 +368,67 @@ impl Hub {
     /// without subscribers is forgotten.
     pub fn leave(&self, channel: &Arc<Channel>, connection: ConnectionRef, user: Option<&str>) {
         let name = channel.name().as_str();
-        let mut shard = self.shard(channel.app(), name).lock();
-        if channel.leave(connection, user, &self.outputs) == 0 {
+        let Some(state) = self.states.find(channel.app()) else {
+            return;
+        };
+        let mut shard = state.shard(name).lock();
+        let is_last = channel.leave(connection, user, &self.outputs) == 0;
+        if is_last {
             shard.remove(name);
             self.outputs.mark(|| channel.topic());
         }
         drop(shard);
         if let Some(user) = user {
-            self.apps[channel.app()].users.leave(user, connection.id);
+            state.users.leave(user, connection.id);
+        }
+        if is_last {
+            self.states.forget_if_empty(channel.app());
         }
         self.queue_count(channel);
     }
 
     /// The last event of a cache channel, and how long it will be kept.
-    pub fn cached(&self, app: &App, name: &ChannelName) -> Option<(Frame, Duration)> {
-        self.apps[app.index].cache.lock().get(name, Instant::now())
-    }
-
-    fn last_event(&self, app: usize, name: &ChannelName) -> Option<LastEvent> {
-        if !name.kind().is_cache() {
-            return None;
-        }
-        let cached = self.apps[app].cache.lock().get(name, Instant::now());
-        let is_miss = cached.is_none();
-        let frame = cached.map_or_else(|| message::cache_miss(name), |(frame, _)| frame);
-        Some(LastEvent { frame, is_miss })
+    pub fn cached(&self, app: &AppHandle, name: &ChannelName) -> Option<(Frame, Duration)> {
+        let state = self.states.find(app)?;
+        state.cache.lock().get(name, Instant::now())
     }
 
     /// A connection has signed in. Gives `success` back if it is to be sent now;
     /// otherwise it is sent once other nodes can know of the user.
     pub fn sign_in(
         self: &Arc<Self>,
-        app: &App,
+        app: &AppHandle,
         connection: ConnectionRef,
         user: User,
         success: Frame,
-    ) -> (SignedIn, Option<Frame>) {
-        let users = &self.apps[app.index].users;
-        let now = users.sign_in(&user.member.id, connection, &user.watchlist, success);
+    ) -> Result<(SignedIn, Option<Frame>), Removed> {
+        // Kept, since it may be forgotten before its lock is taken below.
+        let state = self.states.find_or_add(app, &self.outputs)?.keep();
+        let (id, watchlist) = (&user.member.id, &user.watchlist);
+        let now = state.users.sign_in(id, connection, watchlist, success);
         let signed_in = SignedIn {
             hub: Arc::clone(self),
-            app: app.index,
+            state,
             socket: connection.id,
             user,
         };
-        (signed_in, now)
+        Ok((signed_in, now))
     }
 
     /// Closes all connections of a user, signed in or in a presence channel, on all
     /// nodes. Returns how many there are here.
-    pub fn terminate(&self, app: &App, user: &str) -> usize {
+    pub fn terminate(&self, app: &AppHandle, user: &str) -> usize {
         self.outputs.update(|| ClusterUpdate::Terminate {
-            app: app.index,
+            app: app.clone(),
             user: user.to_owned(),
         });
-        self.apps[app.index].users.terminate(user)
+        self.terminate_here(app, user)
     }
 
     /// Users of an application that are known of; for tests that look for leaks.
-    pub fn users(&self, app: &App) -> usize {
-        self.apps[app.index].users.len()
+    pub fn users(&self, app: &AppHandle) -> usize {
+        let state = self.states.find(app);
+        state.map_or(0, |state| state.users.len())
     }
 
     /// Sends counts of subscribers that were held back. To be called every second.
@@ -442,26 +441,32 @@ impl Hub {
     }
 
     /// A connection that was let in begins.
-    pub fn connection_opened(&self, app: &App, socket: SocketId) {
+    pub fn connection_opened(&self, app: &AppHandle, socket: SocketId) {
         let kind = || HubEventKind::ConnectionOpened { socket };
-        self.outputs.sinks.emit(app.index, kind);
+        self.outputs.sinks.emit(app, kind);
     }
 
     /// A connection that was let in has ended.
-    pub fn connection_closed(&self, app: &App, socket: SocketId, reason: CloseReason) {
+    pub fn connection_closed(&self, app: &AppHandle, socket: SocketId, reason: CloseReason) {
         self.closes.count(reason);
         let kind = || HubEventKind::ConnectionClosed { socket, reason };
-        self.outputs.sinks.emit(app.index, kind);
+        self.outputs.sinks.emit(app, kind);
     }
 
     /// A subscription was refused; `reason` is what the client is told.
-    pub fn subscription_refused(&self, app: &App, socket: SocketId, channel: &str, reason: &str) {
+    pub fn subscription_refused(
+        &self,
+        app: &AppHandle,
+        socket: SocketId,
+        channel: &str,
+        reason: &str,
+    ) {
         let kind = || HubEventKind::SubscriptionRefused {
             socket,
             channel,
             reason,
         };
-        self.outputs.sinks.emit(app.index, kind);
+        self.outputs.sinks.emit(app, kind);
     }
 
     /// Why connections ended.
@@ -473,12 +478,6 @@ impl Hub {
         if channel.queue_count() {
             self.counts_due.lock().push(Arc::clone(channel));
         }
-    }
-
-    fn shard(&self, app: usize, name: &str) -> &Shard {
-        let hash =
-            usize::try_from(self.hasher.hash_one(name) % SHARDS as u64).expect("it is below 16");
-        &self.apps[app].shards[hash]
     }
 }
 

@@ -33,6 +33,9 @@ pub enum WorkerMessage {
     Direct(ConnectionRef, Frame),
     /// One connection has to go.
     Close(ConnectionRef, CloseReason),
+    /// All connections of the application with this [`crate::apps::AppHandle::number`]
+    /// have to go: it was removed.
+    CloseApp(u32),
 }
 
 /// One message for a worker's subscribers of one channel.
@@ -135,7 +138,7 @@ impl WorkerMessage {
         let bytes = match self {
             Self::Broadcast(broadcast) => return broadcast.cost(),
             Self::Direct(_, frame) => frame.len(),
-            Self::Close(..) => 0,
+            Self::Close(..) | Self::CloseApp(_) => 0,
         };
         bytes + size_of::<Self>()
     }

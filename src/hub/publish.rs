@@ -7,7 +7,7 @@ use super::cluster_queue::ClusterUpdate;
 use super::event::HubEventKind;
 use super::outputs::{Outputs, Recipients};
 use super::topic::Event;
-use crate::app::App;
+use crate::apps::AppHandle;
 use crate::protocol::{ChannelName, Frame, SocketId};
 
 /// Who publishes an event.
@@ -41,12 +41,12 @@ impl Publisher<'_> {
 
     fn emit(
         self,
-        app: &App,
+        app: &AppHandle,
         channel: &ChannelName,
         (bytes, subscribers): (usize, usize),
         outputs: &Outputs,
     ) {
-        outputs.sinks.emit(app.index, || match self {
+        outputs.sinks.emit(app, || match self {
             Self::Application { .. } => HubEventKind::EventPublished {
                 channel,
                 bytes,
@@ -74,7 +74,7 @@ impl Hub {
     /// encoded only if there may be somebody to get it.
     pub fn publish(
         &self,
-        app: &App,
+        app: &AppHandle,
         name: &ChannelName,
         publisher: Publisher<'_>,
         encode: impl FnOnce() -> Frame,
@@ -102,13 +102,17 @@ impl Hub {
     /// Sends an event of a cache channel, and keeps it for later subscribers.
     pub fn publish_and_keep(
         &self,
-        app: &App,
+        app: &AppHandle,
         name: &ChannelName,
         except: Option<SocketId>,
         frame: Frame,
     ) -> usize {
         let outputs = &self.outputs;
-        let shard = self.shard(app.index, name.as_str()).lock();
+        let limits = app.settings().cache;
+        let Ok(state) = self.states.find_or_add(app, outputs) else {
+            return 0;
+        };
+        let shard = state.shard(name.as_str()).lock();
         let publisher = Publisher::Application { except };
         let then = |subscribers| publisher.emit(app, name, (frame.len(), subscribers), outputs);
         let subscribers = match shard.get(name) {
@@ -121,13 +125,13 @@ impl Hub {
                 0
             }
         };
-        let mut cache = self.apps[app.index].cache.lock();
-        cache.put(name, frame.clone(), Instant::now());
+        let mut cache = state.cache.lock();
+        cache.put(name, frame.clone(), Instant::now(), limits);
         drop(cache);
         // Under the shard's lock, so that other nodes keep the same one.
         outputs.update(|| {
             ClusterUpdate::Event(Event {
-                app: app.index,
+                app: app.clone(),
                 channel: name.clone(),
                 except,
                 frame,
@@ -137,10 +141,16 @@ impl Hub {
         subscribers
     }
 
-    fn send_event(&self, app: &App, name: &ChannelName, except: Option<SocketId>, frame: &Frame) {
+    fn send_event(
+        &self,
+        app: &AppHandle,
+        name: &ChannelName,
+        except: Option<SocketId>,
+        frame: &Frame,
+    ) {
         self.outputs.update(|| {
             ClusterUpdate::Event(Event {
-                app: app.index,
+                app: app.clone(),
                 channel: name.clone(),
                 except,
                 frame: frame.clone(),

@@ -1,7 +1,8 @@
 //! The hub as a whole, without a runtime.
 
 use super::*;
-use crate::app::tests::app;
+use crate::apps::tests::app;
+use crate::apps::{App, AppRegistry};
 use crate::protocol::{ChannelKind, message};
 
 const CAPACITY: Capacity = Capacity {
@@ -11,10 +12,10 @@ const CAPACITY: Capacity = Capacity {
 
 const APPLICATION: Publisher<'_> = Publisher::Application { except: None };
 
-fn apps(change: impl Fn(&mut App)) -> Apps {
+fn apps(change: impl Fn(&mut App)) -> AppRegistry {
     let mut pair = ["a", "b"].map(app);
     pair.iter_mut().for_each(change);
-    Apps::new(pair.into())
+    AppRegistry::new(pair.into()).unwrap()
 }
 
 fn name(text: &str) -> ChannelName {
@@ -64,8 +65,8 @@ fn told(hub: &Hub, worker: usize) -> Vec<(u64, String)> {
 #[test]
 fn each_worker_with_subscribers_gets_a_message_once_in_one_order() {
     let apps = apps(|_| ());
-    let app = apps.by_id("a").unwrap();
-    let hub = Hub::new(&apps, 3, CAPACITY);
+    let app = &apps.by_id("a").unwrap();
+    let hub = Hub::new(3, CAPACITY);
     for (worker, key) in [(0, 0), (0, 1), (2, 2)] {
         hub.subscribe(app, &name("c"), connection(worker, key), None)
             .unwrap();
@@ -91,8 +92,8 @@ fn each_worker_with_subscribers_gets_a_message_once_in_one_order() {
 #[test]
 fn a_channel_lives_from_its_first_subscriber_to_its_last() {
     let apps = apps(|_| ());
-    let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
-    let hub = Hub::new(&apps, 1, CAPACITY);
+    let (a, b) = (&apps.by_id("a").unwrap(), &apps.by_id("b").unwrap());
+    let hub = Hub::new(1, CAPACITY);
     assert_eq!(
         hub.publish(a, &name("c"), APPLICATION, || unreachable!(
             "nobody is remote_node"
@@ -127,9 +128,8 @@ fn a_channel_lives_from_its_first_subscriber_to_its_last() {
 #[test]
 fn connections_are_counted_up_to_the_quota() {
     let apps = apps(|app| app.max_connections = Some(2));
-    let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
+    let (a, b) = (&apps.by_id("a").unwrap(), &apps.by_id("b").unwrap());
     let hub = Hub::new(
-        &apps,
         1,
         Capacity {
             sockets: 4,
@@ -141,18 +141,17 @@ fn connections_are_counted_up_to_the_quota() {
     let others: Vec<_> = (0..2).map(|_| hub.admit(b).unwrap()).collect();
     assert_eq!(others.len(), 2, "each application has its own quota");
     drop(slots);
-    assert_eq!(hub.connections(a), 0);
+    assert_eq!(a.connections(), 0);
     let more: Vec<_> = (0..2).map(|_| hub.admit(a).unwrap()).collect();
     drop(others);
-    assert_eq!((more.len(), hub.connections(b)), (2, 0));
+    assert_eq!((more.len(), b.connections()), (2, 0));
 }
 
 #[test]
 fn the_process_as_a_whole_has_a_bound() {
     let apps = apps(|_| ());
-    let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
+    let (a, b) = (&apps.by_id("a").unwrap(), &apps.by_id("b").unwrap());
     let hub = Hub::new(
-        &apps,
         1,
         Capacity {
             sockets: 2,
@@ -161,14 +160,14 @@ fn the_process_as_a_whole_has_a_bound() {
     );
     let _slots = [hub.admit(a).unwrap(), hub.admit(b).unwrap()];
     assert_eq!(hub.admit(a).unwrap_err(), CloseReason::OverCapacity);
-    assert_eq!(hub.connections(a), 1, "who is refused does not count");
+    assert_eq!(a.connections(), 1, "who is refused does not count");
 }
 
 #[test]
 fn a_user_joins_with_its_first_connection_and_leaves_with_its_last() {
     let apps = apps(|_| ());
-    let app = apps.by_id("a").unwrap();
-    let hub = Hub::new(&apps, 1, CAPACITY);
+    let app = &apps.by_id("a").unwrap();
+    let hub = Hub::new(1, CAPACITY);
     let room = name("presence-r");
     assert_eq!(room.kind(), ChannelKind::Presence);
     let ana = hub
@@ -219,8 +218,8 @@ fn a_user_joins_with_its_first_connection_and_leaves_with_its_last() {
 #[test]
 fn a_full_presence_channel_takes_connections_of_its_members_only() {
     let apps = apps(|app| app.presence.max_members = Some(1));
-    let app = apps.by_id("a").unwrap();
-    let hub = Hub::new(&apps, 1, CAPACITY);
+    let app = &apps.by_id("a").unwrap();
+    let hub = Hub::new(1, CAPACITY);
     let room = name("presence-r");
     let ana = hub
         .subscribe(app, &room, connection(0, 1), Some(&member("ana")))
@@ -228,7 +227,7 @@ fn a_full_presence_channel_takes_connections_of_its_members_only() {
     assert_eq!(
         hub.subscribe(app, &room, connection(0, 2), Some(&member("ben")))
             .unwrap_err(),
-        Full(1)
+        JoinError::Full(Full(1))
     );
     assert!(
         hub.subscribe(app, &room, connection(0, 3), Some(&member("ana")))
@@ -246,8 +245,8 @@ fn a_full_presence_channel_takes_connections_of_its_members_only() {
 #[test]
 fn the_last_event_of_a_cache_channel_outlives_its_subscribers() {
     let apps = apps(|_| ());
-    let (a, b) = (apps.by_id("a").unwrap(), apps.by_id("b").unwrap());
-    let hub = Hub::new(&apps, 1, CAPACITY);
+    let (a, b) = (&apps.by_id("a").unwrap(), &apps.by_id("b").unwrap());
+    let hub = Hub::new(1, CAPACITY);
     let channel = name("cache-c");
     let answer = |app| {
         text(
@@ -274,8 +273,8 @@ fn the_last_event_of_a_cache_channel_outlives_its_subscribers() {
 #[test]
 fn counts_are_told_at_once_to_few_and_held_back_from_many() {
     let apps = apps(|app| app.subscription_count = true);
-    let app = apps.by_id("a").unwrap();
-    let hub = Hub::new(&apps, 1, CAPACITY);
+    let app = &apps.by_id("a").unwrap();
+    let hub = Hub::new(1, CAPACITY);
     let mut last = None;
     for key in 0..=100 {
         last = Some(
@@ -301,4 +300,62 @@ fn counts_are_told_at_once_to_few_and_held_back_from_many() {
     )
     .unwrap();
     assert_eq!(told(&hub, 0), [], "presence channels have members instead");
+}
+
+#[test]
+fn nothing_begins_in_a_removed_application_and_its_state_goes_with_its_last_channel() {
+    let apps = apps(|_| ());
+    let a = &apps.by_id("a").unwrap();
+    let hub = Arc::new(Hub::new(2, CAPACITY));
+    let cached = name("cache-c");
+    let joined = hub.subscribe(a, &cached, connection(0, 1), None).unwrap();
+    hub.publish_and_keep(a, &cached, None, message::ping());
+    hub.publish_and_keep(&apps.by_id("b").unwrap(), &cached, None, message::ping());
+    assert_eq!(hub.apps(), 2);
+    apps.apply(vec![app("b")]).unwrap();
+    hub.remove_app(a);
+    for worker in 0..2 {
+        let told = hub.inbox(worker).take();
+        let is_close = |message| matches!(message, WorkerMessage::CloseApp(n) if n == a.number());
+        assert!(told.into_iter().any(is_close), "all workers are told");
+    }
+    let refused = hub.subscribe(a, &name("d"), connection(0, 2), None);
+    assert_eq!(refused.unwrap_err(), JoinError::Removed(Removed));
+    assert!(hub.cached(a, &cached).is_some() && hub.apps() == 2);
+    hub.leave(&joined.channel, connection(0, 1), None);
+    assert!(hub.cached(a, &cached).is_none() && hub.apps() == 1);
+    assert_eq!(hub.publish_and_keep(a, &cached, None, message::ping()), 0);
+    let user = User::parse(r#"{"id":"ana"}"#, 1000).unwrap();
+    let signed_in = hub.sign_in(a, connection(0, 2), user, message::ping());
+    assert!(signed_in.is_err() && hub.apps() == 1);
+}
+
+/// A channel that was added to a state while that was taken out would be lost.
+#[test]
+fn an_application_is_removed_while_others_join_and_leave() {
+    for _ in 0..200 {
+        let apps = apps(|_| ());
+        let a = &apps.by_id("a").unwrap();
+        let hub = &Arc::new(Hub::new(1, CAPACITY));
+        std::thread::scope(|scope| {
+            for key in 0..4 {
+                scope.spawn(move || {
+                    let room = name(&format!("presence-{}", key % 2));
+                    let ana = member("ana");
+                    let user = User::parse(r#"{"id":"ana"}"#, 1000).unwrap();
+                    let to = connection(0, key);
+                    while let Ok(joined) = hub.subscribe(a, &room, to, Some(&ana)) {
+                        let signed_in = hub.sign_in(a, to, user.clone(), message::ping());
+                        assert!(hub.find(a, room.as_str()).is_some());
+                        hub.leave(&joined.channel, to, Some("ana"));
+                        drop(signed_in);
+                    }
+                });
+            }
+            std::thread::yield_now();
+            apps.apply(Vec::new()).unwrap();
+            hub.remove_app(a);
+        });
+        assert_eq!((hub.apps(), hub.users(a)), (0, 0));
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::apps::AppHandle;
 use crate::protocol::{ChannelName, Frame, Member, SocketId};
 
 /// A node, by the random number that it was given when it started.
@@ -25,10 +26,18 @@ impl fmt::Debug for NodeId {
 /// What nodes know of each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Topic {
-    /// A channel of the application with this index.
-    Channel(usize, ChannelName),
+    /// A channel of an application.
+    Channel(AppHandle, ChannelName),
     /// A user of it, for those who watch.
-    User(usize, Arc<str>),
+    User(AppHandle, Arc<str>),
+}
+
+impl Topic {
+    /// Of which application.
+    pub fn app(&self) -> &AppHandle {
+        let (Self::Channel(app, _) | Self::User(app, _)) = self;
+        app
+    }
 }
 
 /// Something that is so on one node.
@@ -49,8 +58,8 @@ pub enum Fact {
 /// A published event.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// [`crate::app::App::index`].
-    pub app: usize,
+    /// Of which application.
+    pub app: AppHandle,
     /// Where it goes.
     pub channel: ChannelName,
     /// The one connection that does not get it.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::lock::{Lock, Rank};
 use super::outputs::{ConnectionRef, Outputs, WorkerMessage};
 use super::topic::{Fact, LocalState, NodeId, Topic};
+use crate::apps::AppHandle;
 use crate::protocol::{CloseReason, Frame, SocketId, message};
 
 /// All users that have a connection, or that somebody watches.
 pub(super) struct Users {
-    app: usize,
+    app: AppHandle,
     outputs: Arc<Outputs>,
     known: Lock<Known>,
 }
@@ -79,7 +80,7 @@ impl Entry {
 }
 
 impl Users {
-    pub(super) fn new(app: usize, outputs: Arc<Outputs>) -> Self {
+    pub(super) fn new(app: AppHandle, outputs: Arc<Outputs>) -> Self {
         Self {
             app,
             outputs,
@@ -444,7 +445,7 @@ impl Users {
     }
 
     fn topic(&self, id: &str) -> Topic {
-        Topic::User(self.app, id.into())
+        Topic::User(self.app.clone(), id.into())
     }
 
     fn send(&self, connection: ConnectionRef, message: WorkerMessage) {
@@ -472,10 +473,11 @@ mod tests {
     use super::super::event::Sinks;
     use super::super::outputs::Inbox;
     use super::*;
+    use crate::apps::tests::handle;
 
     fn users_of(inbox: &Arc<Inbox>) -> Users {
         let outputs = Outputs::new(vec![Arc::clone(inbox)], None, Sinks::default());
-        Users::new(0, Arc::new(outputs))
+        Users::new(handle("a"), Arc::new(outputs))
     }
 
     fn connection_ref(key: usize) -> ConnectionRef {
@@ -493,7 +495,9 @@ mod tests {
                 String::from_utf8_lossy(&frame.as_bytes()[2..]).into_owned(),
             ),
             WorkerMessage::Close(to, reason) => (to.key, format!("{reason:?}")),
-            WorkerMessage::Broadcast(_) => unreachable!("users send no broadcasts"),
+            WorkerMessage::Broadcast(_) | WorkerMessage::CloseApp(_) => {
+                unreachable!("users are told one by one")
+            }
         };
         inbox.take().into_iter().map(text).collect()
     }

@@ -188,19 +188,23 @@ fn start_session(
     handshake: Handshake,
     exchange: &Exchange,
 ) {
-    // A handshake that was under way when the server began to go down.
+    // A handshake that was under way when the server began to go down, or when its
+    // application was removed; from here on it is among the worker's sockets.
     let outcome = match handshake.outcome {
         Ok(_) if *worker.shutdown().borrow() => Err(CloseReason::ShuttingDown),
+        Ok((app, _)) if app.is_removed() => Err(CloseReason::ApplicationDoesNotExist),
         outcome => outcome,
     };
     match outcome {
         Ok((app, slot)) => {
+            let settings = app.settings();
             let admission = Admission {
-                ping_interval: app.ping_interval,
-                max_message_size: app.max_message_size,
-                authorization_timeout: app.authorization_timeout,
+                ping_interval: settings.ping_interval,
+                max_message_size: settings.max_message_size,
+                authorization_timeout: settings.authorization_timeout,
                 slot: Some(slot),
             };
+            drop(settings);
             let connection = Connection::new(worker, upgraded, admission);
             let (hub, broker) = (Arc::clone(worker.hub()), exchange.shared.broker.clone());
             let peer = exchange.peer;

@@ -5,7 +5,6 @@
 //! and why its credentials are public anyway. A page of another site, whose name was
 //! made to lead to 127.0.0.1 (DNS rebinding), is told from ours by the `Host` header.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -21,7 +20,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use crate::api::{ApiError, Reply, json, text};
-use crate::app::App;
+use crate::apps::{App, AppHandle};
 
 const PAGE: &str = include_str!("demo.html");
 
@@ -43,9 +42,10 @@ struct Settings<'a> {
 }
 
 pub(super) async fn answer(shared: &Shared, request: Request<Incoming>, rest: &[&str]) -> Reply {
-    let Some(app) = shared.apps.iter().next() else {
+    let Some(app) = shared.apps.all().first().map(AppHandle::snapshot) else {
         return ApiError::NotFound.into_reply();
     };
+    let app = &*app;
     let Some(port) = own_port(&request) else {
         return misdirected();
     };
@@ -184,7 +184,7 @@ fn authorize(app: &App, form: &str) -> Reply {
 }
 
 /// The address to which the page then posts the very same body itself.
-fn sign(shared: &Shared, app: &Arc<App>, body: &str) -> Reply {
+fn sign(shared: &Shared, app: &App, body: &str) -> Reply {
     let digest = hex::encode(Md5::digest(body));
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -2,6 +2,7 @@
 
 mod activity;
 mod connection;
+mod control;
 mod demo;
 mod descriptors;
 mod listener;
@@ -20,13 +21,14 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::api::Api;
-use crate::app::Apps;
+use crate::apps::{AppRegistry, DuplicateApp};
 use crate::broker::Broker;
 use crate::cluster::{ConnectError, Node, Running};
 use crate::config::Config;
 use crate::hub::{Capacity, Hub, Sinks};
 use crate::worker::{ConnectionPermits, Limits, Pool, Setup};
 use crate::ws::arrivals::Arrivals;
+pub use control::Control;
 pub use tls::TlsError;
 
 /// Bytes of messages that may wait for one worker before publishers have to wait.
@@ -47,7 +49,7 @@ pub struct Server {
 
 /// What every connection needs to know.
 struct Shared {
-    apps: Apps,
+    apps: Arc<AppRegistry>,
     api: Api,
     broker: Broker,
     arrivals: Arrivals,
@@ -65,6 +67,9 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Two applications cannot be told apart.
+    #[error(transparent)]
+    Apps(#[from] DuplicateApp),
     /// Redis cannot be used, which is required.
     #[error(transparent)]
     Redis(#[from] ConnectError),
@@ -87,7 +92,7 @@ impl StartError {
     /// Whether somebody has to change the configuration before it is of use to try again.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Tls(_) => true,
+            Self::Tls(_) | Self::Apps(_) => true,
             Self::Redis(error) => error.is_configuration(),
             Self::Listen { .. } | Self::Failed(_) => false,
         }
@@ -117,17 +122,13 @@ impl Server {
             server.max_connections_per_address,
         );
         let queue = node.as_ref().map(|node| Arc::clone(node.queue()));
-        let hub = Arc::new(Hub::with_outputs(
-            &config.apps,
-            workers,
-            capacity,
-            queue,
-            Sinks::default(),
-        ));
+        let apps = Arc::new(AppRegistry::new(config.apps.clone())?);
+        let sinks = Sinks::default();
+        let hub = Arc::new(Hub::with_outputs(workers, capacity, queue, sinks));
         let cluster = node.as_ref().map(Node::cluster);
         let broker = Broker::new(Arc::clone(&hub), cluster);
         let api = Api {
-            apps: config.apps.clone(),
+            apps: Arc::clone(&apps),
             broker: broker.clone(),
             max_request_size: server.max_request_size,
             request_timeout: server.request_timeout,
@@ -135,7 +136,7 @@ impl Server {
             prefix: server.path.clone(),
         };
         let shared = Shared {
-            apps: config.apps.clone(),
+            apps,
             api,
             broker,
             arrivals: Arrivals::new(server.max_connection_rate),
@@ -199,7 +200,7 @@ impl Server {
         let prefix = &self.shared.prefix;
         tracing::info!(
             workers = self.workers,
-            apps = self.shared.apps.iter().len(),
+            apps = self.shared.apps.len(),
             settings = config.read_from(),
             "Starting {secure}server on {address}{prefix}{name}"
         );
@@ -207,6 +208,14 @@ impl Server {
             tracing::info!(
                 "Open {http}://{address}{prefix}/demo in a browser; Ctrl+C ends the demo"
             );
+        }
+    }
+
+    /// A hold on it, to change what it serves while it runs.
+    pub fn control(&self) -> Control {
+        Control {
+            apps: Arc::clone(&self.shared.apps),
+            hub: Arc::clone(&self.hub),
         }
     }
 

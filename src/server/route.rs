@@ -162,15 +162,16 @@ fn asked(request: &Request<Incoming>, answer: impl FnOnce() -> Reply) -> Reply {
 
 async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
     let shared = &exchange.shared;
+    let app = shared.apps.by_key(key);
     let caller = Caller {
         peer: exchange.peer,
         request,
         key,
-        app: shared.apps.by_key(key).map(|app| &**app),
+        app: app.as_ref(),
     };
     caller.log_connecting();
     let allowed = shared.arrivals.allow(exchange.peer.ip(), Instant::now());
-    match handshake::check(request, key, &shared.apps, exchange.worker.hub()) {
+    match handshake::check(request, app.as_ref(), exchange.worker.hub()) {
         Ok(mut handshake) => {
             if !allowed || exchange.is_over_limit {
                 handshake.outcome = Err(CloseReason::TooManyConnections);

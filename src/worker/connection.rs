@@ -28,8 +28,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::permits::ConnectionPermit;
 use super::socket::Socket;
 use super::{Running, UserId, Worker};
-use crate::app::App;
-use crate::hub::{Answers, Channel, ConnectionRef, Full, Slot};
+use crate::apps::AppHandle;
+use crate::hub::{Answers, Channel, ConnectionRef, Full, JoinError, Removed, Slot};
 use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId};
 
 /// How long a client's messages are handled before others have their turn.
@@ -94,7 +94,8 @@ pub struct Admission {
     pub max_message_size: usize,
     /// How long it may take to sign in or to join a private or presence channel.
     pub authorization_timeout: Option<Duration>,
-    /// Its place in the application's quota; none if it is only told why it was refused.
+    /// Its place in the application's quota, with which it is closed; none if it is only
+    /// told why it was refused.
     pub slot: Option<Slot>,
 }
 
@@ -109,6 +110,18 @@ pub enum SubscribeError {
     /// The presence channel has all its members.
     #[error(transparent)]
     Full(#[from] Full),
+    /// The application is gone.
+    #[error(transparent)]
+    Removed(#[from] Removed),
+}
+
+impl From<JoinError> for SubscribeError {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Full(full) => full.into(),
+            JoinError::Removed(removed) => removed.into(),
+        }
+    }
 }
 
 /// A channel was joined, or had been before.
@@ -149,8 +162,12 @@ impl Connection {
         // be kept: that would cost every idle connection 8 KiB.
         let websocket =
             WebSocketContext::from_partially_read(leftover.to_vec(), Role::Server, Some(config));
+        let app = admission
+            .slot
+            .as_ref()
+            .map_or(0, |slot| slot.app().number());
         let socket = Rc::new(Socket::new(
-            worker.new_id(),
+            (worker.new_id(), app),
             (tcp, tls),
             websocket,
             admission.ping_interval,
@@ -218,7 +235,7 @@ impl Connection {
     /// out in the channel's order; at most one such answer is pending.
     pub fn subscribe(
         &self,
-        app: &App,
+        app: &AppHandle,
         name: &ChannelName,
         member: Option<&Member>,
     ) -> Result<Subscribed, SubscribeError> {
@@ -230,7 +247,7 @@ impl Connection {
                 return Ok(Subscribed::default());
             }
         }
-        let max = app.max_subscriptions;
+        let max = app.settings().max_subscriptions;
         if self.socket.subscriptions.borrow().len() >= max {
             return Err(SubscribeError::TooMany(max));
         }
@@ -244,7 +261,7 @@ impl Connection {
     }
 
     /// Leaves a channel. False if it had not joined.
-    pub fn unsubscribe(&self, app: &App, name: &str) -> bool {
+    pub fn unsubscribe(&self, app: &AppHandle, name: &str) -> bool {
         let Some(channel) = self.worker.hub.find(app, name) else {
             return false;
         };
@@ -261,7 +278,7 @@ impl Connection {
     }
 
     /// Whether it has joined a channel: `Some`, with who it is there.
-    pub fn membership(&self, app: &App, name: &str) -> Option<Option<Rc<UserId>>> {
+    pub fn membership(&self, app: &AppHandle, name: &str) -> Option<Option<Rc<UserId>>> {
         let channel = self.worker.hub.find(app, name)?;
         self.worker.fanout.find(channel.id(), &self.socket)
     }

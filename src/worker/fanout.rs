@@ -339,7 +339,7 @@ impl Worker {
 
     /// Opens all letters, and delivers as many messages as one turn may. Returns
     /// the cost of those that are done.
-    fn turn(&self, messages: &mut VecDeque<WorkerMessage>, lanes: &mut Lanes) -> usize {
+    fn turn(self: &Rc<Self>, messages: &mut VecDeque<WorkerMessage>, lanes: &mut Lanes) -> usize {
         let (mut done, mut deliveries, mut in_a_row) = (0, 0, 0);
         let max_waiting = MAX_WAITING.min(self.limits.max_total_backlog / 2 / self.workers);
         let has_time = |deliveries, broadcast: &Broadcast| {
@@ -366,6 +366,9 @@ impl Worker {
                     if let Some(socket) = self.socket_at(address) {
                         self.close(&socket, reason);
                     }
+                }
+                WorkerMessage::CloseApp(app) => {
+                    tokio::task::spawn_local(Rc::clone(self).close_app(app));
                 }
             }
             done += cost;

@@ -44,7 +44,9 @@ use socket::Socket;
 use wheel::Wheel;
 
 pub use acceptor::Incoming;
-pub use connection::{Admission, Connection, Handled, Received, Subscribed, Upgraded};
+pub use connection::{
+    Admission, Connection, Handled, Received, SubscribeError, Subscribed, Upgraded,
+};
 pub use fanout::UserId;
 pub use permits::{ConnectionPermit, ConnectionPermits, Idle, Waiter, network};
 
@@ -305,26 +307,38 @@ impl Worker {
         self.close_all().await;
     }
 
-    /// Tells all sockets to go, in slices spread over up to a second, so that
-    /// their clients do not all come back at one moment; then waits for them.
-    async fn close_all(&self) {
+    /// Tells sockets to go, in slices spread over up to a second, so that their clients
+    /// do not all come back at one moment.
+    async fn close_in_slices(&self, is_one: impl Fn(&Socket) -> bool, reason: CloseReason) {
         const SLICES: usize = 20;
-        let deadline = Instant::now() + self.limits.shutdown_grace;
-        let all: VecDeque<Rc<Socket>> = self
-            .sockets
-            .borrow()
-            .iter()
-            .map(|(_, socket)| Rc::clone(socket))
-            .collect();
+        let all: Vec<Rc<Socket>> = {
+            let sockets = self.sockets.borrow();
+            let sockets = sockets.iter().map(|(_, socket)| socket);
+            sockets.filter(|socket| is_one(socket)).cloned().collect()
+        };
         let slice = all.len().div_ceil(SLICES).max(64);
-        for sockets in Vec::from(all).chunks(slice) {
+        for sockets in all.chunks(slice) {
             for socket in sockets {
-                self.close(socket, CloseReason::ShuttingDown);
+                self.close(socket, reason);
             }
             if sockets.len() == slice {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+
+    /// Closes the sockets of an application that was removed.
+    async fn close_app(self: Rc<Self>, app: u32) {
+        let is_one = |socket: &Socket| socket.app == app;
+        self.close_in_slices(is_one, CloseReason::ApplicationDoesNotExist)
+            .await;
+    }
+
+    /// Tells all sockets to go, then waits for them.
+    async fn close_all(&self) {
+        let deadline = Instant::now() + self.limits.shutdown_grace;
+        self.close_in_slices(|_| true, CloseReason::ShuttingDown)
+            .await;
         while self.tasks.get() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -50,6 +50,8 @@ pub(super) struct Socket {
     is_paused: Cell<bool>,
     /// Whether a frame could not be read: where the next one begins is not known.
     is_unreadable: Cell<bool>,
+    /// Its application, by [`crate::apps::AppHandle::number`]; 0 if it has none.
+    pub(super) app: u32,
     pub(super) out: RefCell<Outbox>,
     /// Bytes of large frames in what is [`Self::queued`], which cost it next to nothing.
     pub(super) queued_large: Cell<usize>,
@@ -101,7 +103,7 @@ pub(super) enum Health {
 
 impl Socket {
     pub(super) fn new(
-        id: SocketId,
+        (id, app): (SocketId, u32),
         (tcp, tls): (TcpStream, Option<Box<ServerConnection>>),
         websocket: WebSocketContext,
         ping_interval: Duration,
@@ -113,6 +115,7 @@ impl Socket {
         });
         Self {
             id,
+            app,
             key: Cell::new(usize::MAX),
             subscriptions: RefCell::default(),
             queued: Cell::new(0),

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
-use crate::app::Rate;
+use crate::apps::Rate;
 use crate::worker::network;
 
 /// Addresses that are remembered before those without news are forgotten.

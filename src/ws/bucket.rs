@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::app::Rate;
+use crate::apps::Rate;
 
 /// What is left of a [`Rate`].
 #[derive(Debug)]

@@ -1,14 +1,12 @@
 //! The WebSocket handshake (RFC 6455 section 4.2) and who is let in.
 
-use std::sync::Arc;
-
 use data_encoding::{BASE64, DecodeKind};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::app::{App, Apps};
+use crate::apps::AppHandle;
 use crate::hub::{Hub, Slot};
 use crate::protocol::CloseReason;
 
@@ -19,7 +17,7 @@ pub struct Handshake {
     /// The application and the connection's place in it, or why it is refused.
     /// The refused are let in to be told: a browser shows its page neither the
     /// status nor the body of a failed handshake.
-    pub outcome: Result<(Arc<App>, Slot), CloseReason>,
+    pub outcome: Result<(AppHandle, Slot), CloseReason>,
 }
 
 /// A request that is no WebSocket handshake. The texts are answers' bodies.
@@ -71,11 +69,10 @@ impl HandshakeError {
     }
 }
 
-/// Checks a request for `/app/{key}`.
+/// Checks a request for `/app/{key}`, where `app` is the application with this key.
 pub fn check(
     request: &Parts,
-    key: &str,
-    apps: &Apps,
+    app: Option<&AppHandle>,
     hub: &Hub,
 ) -> Result<Handshake, HandshakeError> {
     let headers = &request.headers;
@@ -103,25 +100,26 @@ pub fn check(
     };
     Ok(Handshake {
         accept: derive_accept_key(nonce.as_bytes()),
-        outcome: admit(headers, key, apps, hub),
+        outcome: admit(headers, app, hub),
     })
 }
 
 fn admit(
     headers: &HeaderMap,
-    key: &str,
-    apps: &Apps,
+    app: Option<&AppHandle>,
     hub: &Hub,
-) -> Result<(Arc<App>, Slot), CloseReason> {
-    let app = apps
-        .by_key(key)
-        .ok_or(CloseReason::ApplicationDoesNotExist)?;
+) -> Result<(AppHandle, Slot), CloseReason> {
+    let app = app.ok_or(CloseReason::ApplicationDoesNotExist)?;
     let origins = headers.get_all(header::ORIGIN).iter();
-    if !app.origins.allow(origins.map(HeaderValue::as_bytes)) {
+    if !app
+        .settings()
+        .origins
+        .allow(origins.map(HeaderValue::as_bytes))
+    {
         return Err(CloseReason::OriginNotAllowed);
     }
     let slot = hub.admit(app)?;
-    Ok((Arc::clone(app), slot))
+    Ok((app.clone(), slot))
 }
 
 /// Whether a text is 16 bytes in base64. The four bits that its last character has

@@ -10,7 +10,7 @@ use tracing::field::{DebugValue, debug};
 
 use super::handshake::HandshakeError;
 use super::session::{Refusal, Session};
-use crate::app::App;
+use crate::apps::AppHandle;
 use crate::protocol::{CloseReason, ErrorCode};
 use crate::telemetry::limit::limited;
 
@@ -24,7 +24,7 @@ pub struct Caller<'a> {
     /// The key in its path.
     pub key: &'a str,
     /// The application with this key.
-    pub app: Option<&'a App>,
+    pub app: Option<&'a AppHandle>,
 }
 
 impl<'a> Caller<'a> {
@@ -38,7 +38,7 @@ impl<'a> Caller<'a> {
     }
 
     fn app_id(&self) -> Option<&'a str> {
-        self.app.map(|app| app.id.as_str())
+        self.app.map(AppHandle::id)
     }
 
     /// With `--debug`, every one.
@@ -130,7 +130,7 @@ impl Session {
             }
             _ => None,
         };
-        limited!(info, cause, Some(&*self.app.id), {
+        limited!(info, cause, Some(self.app.id()), {
             channel,
             reason = &**text,
             code = code.number(),
@@ -143,7 +143,7 @@ impl Session {
     /// The connection has ended.
     pub(super) fn log_end(&self, reason: CloseReason) {
         tracing::debug!(
-            app = self.app.id,
+            app = self.app.id(),
             socket_id = %self.connection.id(),
             peer = %self.peer,
             ?reason,
@@ -172,7 +172,7 @@ impl Session {
             ),
             _ => return,
         };
-        limited!(info, cause, Some(&*self.app.id), {
+        limited!(info, cause, Some(self.app.id()), {
             socket_id = %self.connection.id(),
             peer = %self.peer,
             help,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use super::subscription;
-use crate::app::{App, ClientEvents, Rate};
+use crate::apps::{App, AppHandle, ClientEvents, Rate};
 use crate::broker::{Broker, ClientEvent};
 use crate::hub::{Hub, SignedIn};
 use crate::protocol::complexity::check_complexity;
@@ -45,7 +45,7 @@ pub(super) fn refusal(code: ErrorCode, text: impl Into<Cow<'static, str>>) -> Re
 /// A connection and what the server knows of it beside its socket.
 pub(super) struct Session {
     pub(super) connection: Connection,
-    pub(super) app: Arc<App>,
+    pub(super) app: AppHandle,
     pub(super) peer: SocketAddr,
     /// Who it is, once it has signed in.
     pub(super) user: OnceCell<SignedIn>,
@@ -63,17 +63,20 @@ pub(super) struct Session {
 /// what is made of them, which every connection would pay for.
 pub fn run(
     connection: Connection,
-    app: Arc<App>,
+    app: AppHandle,
     peer: SocketAddr,
     hub: Arc<Hub>,
     broker: Broker,
 ) -> impl Future<Output = ()> {
     let now = Instant::now();
     let bucket = |rate| RefCell::new(Bucket::new(rate, now));
-    let (messages, client_events) = (
-        app.message_rate.map(bucket),
-        app.client_event_rate.map(bucket),
-    );
+    let (messages, client_events) = {
+        let settings = app.settings();
+        (
+            settings.message_rate.map(bucket),
+            settings.client_event_rate.map(bucket),
+        )
+    };
     let session = Session {
         connection,
         app,
@@ -88,11 +91,11 @@ pub fn run(
     };
     async move {
         let connection = &session.connection;
-        tracing::debug!(app = session.app.id, socket_id = %connection.id(), peer = %session.peer, "connected");
+        tracing::debug!(app = session.app.id(), socket_id = %connection.id(), peer = %session.peer, "connected");
         session.hub.connection_opened(&session.app, connection.id());
         connection.send(&message::connection_established(
             connection.id(),
-            session.app.activity_timeout,
+            session.app.settings().activity_timeout,
         ));
         connection.receive_leftover(|_, text| session.answer(text));
         let reason = loop {
@@ -185,7 +188,7 @@ impl Session {
             return Handled::NoRoom;
         }
         tracing::debug!(
-            app = self.app.id,
+            app = self.app.id(),
             socket_id = %self.connection.id(),
             kind = frame.as_ref().map_or("invalid", ClientFrame::kind),
             "message"
@@ -205,7 +208,7 @@ impl Session {
             Ok(ClientFrame::Unsubscribe { channel }) => {
                 let had_joined = self.connection.unsubscribe(&self.app, &channel);
                 tracing::debug!(
-                    app = self.app.id,
+                    app = self.app.id(),
                     socket_id = %self.connection.id(),
                     channel = &*channel,
                     had_joined,
@@ -249,7 +252,7 @@ impl Session {
 
     pub(super) fn send_error(&self, code: ErrorCode, text: &str) {
         tracing::debug!(
-            app = self.app.id,
+            app = self.app.id(),
             socket_id = %self.connection.id(),
             code = code.number(),
             text,
@@ -265,7 +268,7 @@ impl Session {
         if bucket.borrow_mut().take(Instant::now()) {
             return true;
         }
-        if self.app.terminate_on_limit {
+        if self.app.settings().terminate_on_limit {
             self.connection.close(CloseReason::RateLimited);
         } else {
             let why = refusal(ErrorCode::ClientEventRejected, "Rate limit exceeded");
@@ -279,17 +282,18 @@ impl Session {
         let refused = |text: &'static str| refusal(ErrorCode::Unauthorized, text);
         let (key, signature) =
             split_auth(auth).ok_or(refused("auth is not of the form key:signature"))?;
-        if key != self.app.key {
+        let settings = self.app.settings();
+        if key != settings.key {
             return Err(refused("auth was made with the key of another application"));
         }
         let socket_id = self.connection.id().to_string();
         let signed = [socket_id.as_bytes(), b"::user::", user_data.as_bytes()];
-        if !self.app.secret.verify(&signed, signature) {
+        if !settings.secret.verify(&signed, signature) {
             return Err(refused(
                 "The signature in auth is not valid for this socket, user data and secret",
             ));
         }
-        let user = User::parse(user_data, self.app.presence.max_member_size)
+        let user = User::parse(user_data, settings.presence.max_member_size)
             .map_err(|error| refusal(ErrorCode::InvalidMessage, error.to_string()))?;
         let success = message::signin_success(&with_text_id(user_data));
         if let Some(before) = self.user.get() {
@@ -301,10 +305,15 @@ impl Session {
             };
         }
         self.connection.lift_authorization_deadline();
-        tracing::debug!(app = self.app.id, %socket_id, user = &*user.member.id, "signed in");
+        tracing::debug!(app = self.app.id(), %socket_id, user = &*user.member.id, "signed in");
         let cut = user.watchlist_cut;
         let address = self.connection.address();
-        let (signed_in, success) = self.hub.sign_in(&self.app, address, user, success);
+        let signed_in = self.hub.sign_in(&self.app, address, user, success);
+        let Ok((signed_in, success)) = signed_in else {
+            // Its other connections are being closed, too.
+            self.connection.close(CloseReason::ApplicationDoesNotExist);
+            return Ok(());
+        };
         self.user.get_or_init(|| signed_in);
         // Of its watchlist it hears by a letter, which comes after this.
         if let Some(success) = success {
@@ -320,11 +329,11 @@ impl Session {
     }
 
     fn client_event(&self, event: &str, channel: &str, data: Option<&str>) -> Result<(), Refusal> {
-        let app = &self.app;
-        let name = ChannelName::parse(channel, app.events.channel)
+        let settings = self.app.settings();
+        let name = ChannelName::parse(channel, settings.events.channel)
             .map_err(|error| refusal(ErrorCode::InvalidMessage, error.to_string()))?;
-        let membership = self.connection.membership(app, channel);
-        match app.client_events {
+        let membership = self.connection.membership(&self.app, channel);
+        match settings.client_events {
             ClientEvents::None => {
                 let text = "The app does not have client messaging enabled.";
                 return Err(refusal(ErrorCode::ClientEventRejected, text));
@@ -346,7 +355,7 @@ impl Session {
                 "Channels that begin with # belong to the server",
             ));
         }
-        within_limits(app, event, data)
+        within_limits(&settings, event, data)
             .map_err(|text| refusal(ErrorCode::ClientEventRejected, text))?;
         if self
             .client_events
@@ -371,22 +380,22 @@ impl Session {
             user_id,
             from: self.connection.id(),
         };
-        self.broker.client_event(app, &event);
+        self.broker.client_event(&self.app, &event);
         Ok(())
     }
 }
 
 /// What is wrong with the size or the data of a client event.
-fn within_limits(app: &App, event: &str, data: Option<&str>) -> Result<(), String> {
+fn within_limits(settings: &App, event: &str, data: Option<&str>) -> Result<(), String> {
     let data = data.unwrap_or_default();
-    let (size, max_size) = (data.len(), app.max_client_event_size);
+    let (size, max_size) = (data.len(), settings.max_client_event_size);
     if size > max_size {
         return Err(format!(
             "The data of the client event has {size} bytes, {max_size} are allowed \
              (client_events.max_size, RESOUND_CLIENT_EVENT_MAX_SIZE)"
         ));
     }
-    let (length, max_length) = (event.len(), app.events.name);
+    let (length, max_length) = (event.len(), settings.events.name);
     if length > max_length {
         return Err(format!(
             "The event name has {length} bytes, {max_length} are allowed \

@@ -2,8 +2,8 @@
 
 use super::session::{Refusal, Session, UNAUTHORIZED, refusal};
 use crate::protocol::signature::split_auth;
-use crate::protocol::{ChannelName, ErrorCode, Member, message};
-use crate::worker::Subscribed;
+use crate::protocol::{ChannelName, CloseReason, ErrorCode, Member, message};
+use crate::worker::{SubscribeError, Subscribed};
 
 /// Answers `pusher:subscribe`.
 pub(super) fn subscribe(
@@ -13,11 +13,17 @@ pub(super) fn subscribe(
     channel_data: Option<&str>,
 ) {
     let (connection, app) = (&session.connection, &session.app);
-    let joined = may_join(session, channel, auth, channel_data).and_then(|(name, member)| {
-        connection
-            .subscribe(app, &name, member.as_ref())
-            .map_err(|full| refusal(ErrorCode::OverCapacity, full.to_string()))
-    });
+    let joined = may_join(session, channel, auth, channel_data)
+        .map(|(name, member)| connection.subscribe(app, &name, member.as_ref()));
+    let joined = match joined {
+        Ok(Err(SubscribeError::Removed(_))) => {
+            // Its other connections are being closed, too.
+            return connection.close(CloseReason::ApplicationDoesNotExist);
+        }
+        Ok(Err(full)) => Err(refusal(ErrorCode::OverCapacity, full.to_string())),
+        Ok(Ok(answers)) => Ok(answers),
+        Err(why) => Err(why),
+    };
     match joined {
         Ok(Subscribed { answers, is_new }) => {
             session.count_new_topic(is_new);
@@ -25,7 +31,7 @@ pub(super) fn subscribe(
                 .iter()
                 .flatten()
                 .for_each(|frame| connection.send(frame));
-            tracing::debug!(app = app.id, socket_id = %connection.id(), channel, "subscribed");
+            tracing::debug!(app = app.id(), socket_id = %connection.id(), channel, "subscribed");
         }
         Err(why) => {
             session.log_refusal("subscription refused", Some(channel), &why);
@@ -49,11 +55,12 @@ fn may_join(
     auth: Option<&str>,
     channel_data: Option<&str>,
 ) -> Result<(ChannelName, Option<Member>), Refusal> {
-    let app = &session.app;
+    let settings = session.app.settings();
     let invalid =
         |error: &dyn std::fmt::Display| refusal(ErrorCode::InvalidMessage, error.to_string());
     let refused = |text: &'static str| refusal(ErrorCode::Unauthorized, text);
-    let name = ChannelName::parse(channel, app.events.channel).map_err(|error| invalid(&error))?;
+    let name =
+        ChannelName::parse(channel, settings.events.channel).map_err(|error| invalid(&error))?;
     let user = session.user.get().map(|signed_in| signed_in.user());
     if name.is_reserved() {
         let own = name
@@ -74,9 +81,8 @@ fn may_join(
         return Ok((name, None));
     }
     let member = match (channel_data, user) {
-        (Some(data), _) => {
-            Member::parse(data, app.presence.max_member_size).map_err(|error| invalid(&error))?
-        }
+        (Some(data), _) => Member::parse(data, settings.presence.max_member_size)
+            .map_err(|error| invalid(&error))?,
         (None, Some(user)) => user.member.clone(),
         (None, None) => {
             return Err(refused(
@@ -97,12 +103,12 @@ fn verify(
     let auth = auth.ok_or(refused("The subscription carries no auth"))?;
     let (key, signature) =
         split_auth(auth).ok_or(refused("auth is not of the form key:signature"))?;
-    if key != session.app.key {
+    let settings = session.app.settings();
+    if key != settings.key {
         return Err(refused("auth was made with the key of another application"));
     }
     let socket_id = session.connection.id().to_string();
-    if session
-        .app
+    if settings
         .secret
         .verifies_subscription(signature, &socket_id, channel, channel_data)
     {

@@ -261,7 +261,7 @@ fn over_the_quota_is_told_and_closed_with_4004_until_somebody_goes() {
     first.socket.close(None).unwrap();
     while first.socket.read().is_ok() {}
     let deadline = std::time::Instant::now() + crate::support::PATIENCE;
-    while server.hub.connections(&server.app) > 1 && std::time::Instant::now() < deadline {
+    while server.app.connections() > 1 && std::time::Instant::now() < deadline {
         std::thread::yield_now();
     }
     Client::connect(&server).expect_alive();

@@ -7,6 +7,7 @@
     reason = "a table of cases is as long as it has to be"
 )]
 
+mod apps;
 mod auth;
 mod cache;
 mod cli;

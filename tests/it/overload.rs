@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use resound::app::App;
+use resound::apps::{AppHandle, AppRegistry};
 use resound::broker::Broker;
 use resound::config::Config;
 use resound::hub::{Capacity, ConnectionRef, Hub, Publisher};
@@ -26,7 +26,7 @@ const APPLICATION: Publisher<'_> = Publisher::Application { except: None };
 
 struct Workers {
     hub: Arc<Hub>,
-    app: Arc<App>,
+    app: AppHandle,
     address: SocketAddr,
     pool: Option<Pool>,
     down: watch::Sender<bool>,
@@ -35,7 +35,7 @@ struct Workers {
 const STALLED: usize = 1;
 
 /// What is done with a connection.
-type Serve = fn(Connection, Arc<App>, SocketAddr, Broker);
+type Serve = fn(Connection, AppHandle, SocketAddr, Broker);
 
 impl Workers {
     fn start(settings: &[(&str, &str)]) -> Self {
@@ -47,18 +47,19 @@ impl Workers {
 
     fn serving(settings: &[(&str, &str)], serve: Serve) -> Self {
         let config = Config::load(&support::server::sources(settings)).unwrap();
-        let app = Arc::clone(config.apps.by_id(APP_ID).unwrap());
+        let apps = AppRegistry::new(config.apps.clone()).unwrap();
+        let app = apps.by_id(APP_ID).unwrap();
         let capacity = Capacity {
             inbox_bytes: 1,
             sockets: usize::MAX,
         };
-        let hub = Arc::new(Hub::new(&config.apps, 2, capacity));
+        let hub = Arc::new(Hub::new(2, capacity));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (down, is_down) = watch::channel(false);
         let broker = Broker::new(Arc::clone(&hub), None);
-        let served = Arc::clone(&app);
+        let served = app.clone();
         let setup = Setup {
             hub: Arc::clone(&hub),
             limits: Limits {
@@ -70,10 +71,11 @@ impl Workers {
             shutdown: is_down,
             permits: Arc::new(ConnectionPermits::new(usize::MAX, usize::MAX, None)),
             serve: Arc::new(move |worker, incoming| {
-                let (app, peer) = (Arc::clone(&served), incoming.peer);
+                let (app, peer) = (served.clone(), incoming.peer);
+                let settings = app.snapshot();
                 let admission = Admission {
-                    ping_interval: app.ping_interval,
-                    max_message_size: app.max_message_size,
+                    ping_interval: settings.ping_interval,
+                    max_message_size: settings.max_message_size,
                     authorization_timeout: None,
                     slot: None,
                 };

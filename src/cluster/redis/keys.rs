@@ -1,6 +1,6 @@
 //! Names of keys and Redis channels, and the slots of a Redis Cluster that they are in.
 
-use crate::app::Apps;
+use crate::apps::AppHandle;
 use crate::hub::{NodeId, Topic};
 
 /// Slots of a Redis Cluster (Redis Cluster specification, "Key distribution model").
@@ -9,7 +9,6 @@ pub(super) const SLOTS: u16 = 16_384;
 /// What everything is called.
 pub(in crate::cluster) struct Keys {
     namespace: String,
-    apps: Apps,
 }
 
 /// The names of one topic, all in one slot.
@@ -34,24 +33,19 @@ pub(super) struct CacheKeys {
 }
 
 impl Keys {
-    pub(in crate::cluster) fn new(namespace: &str, apps: &Apps) -> Self {
+    pub(in crate::cluster) fn new(namespace: &str) -> Self {
         Self {
             namespace: namespace.to_owned(),
-            apps: apps.clone(),
         }
-    }
-
-    fn app_id(&self, index: usize) -> &str {
-        self.apps.at(index).map_or("", |app| app.id.as_str())
     }
 
     /// The Redis channel of a topic, which is what tells topics apart.
     pub(super) fn bus(&self, topic: &Topic) -> String {
         let (app, kind, name) = match topic {
-            Topic::Channel(app, name) => (*app, 'c', name.as_str()),
-            Topic::User(app, id) => (*app, 'u', &**id),
+            Topic::Channel(app, name) => (app, 'c', name.as_str()),
+            Topic::User(app, id) => (app, 'u', &**id),
         };
-        format!("{}:{{{}/{kind}/{name}}}", self.namespace, self.app_id(app))
+        format!("{}:{{{}/{kind}/{name}}}", self.namespace, app.id())
     }
 
     pub(super) fn of(&self, topic: &Topic) -> TopicKeys {
@@ -83,8 +77,8 @@ impl Keys {
         format!("{}:{{listens/{node}}}", self.namespace)
     }
 
-    pub(super) fn cache(&self, app: usize) -> CacheKeys {
-        let (namespace, id) = (&self.namespace, self.app_id(app));
+    pub(super) fn cache(&self, app: &AppHandle) -> CacheKeys {
+        let (namespace, id) = (&self.namespace, app.id());
         CacheKeys {
             index: format!("{namespace}:{{{id}}}:cache"),
             sizes: format!("{namespace}:{{{id}}}:cache:sizes"),
@@ -94,8 +88,8 @@ impl Keys {
     }
 
     /// The hash of an application's connections by node.
-    pub(super) fn connections(&self, app: usize) -> String {
-        format!("{}:{{{}}}:connections", self.namespace, self.app_id(app))
+    pub(super) fn connections(&self, app: &AppHandle) -> String {
+        format!("{}:{{{}}}:connections", self.namespace, app.id())
     }
 }
 
@@ -123,7 +117,7 @@ pub(super) fn slot(key: &str) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::tests::app;
+    use crate::apps::tests::handle;
     use crate::protocol::ChannelName;
 
     #[test]
@@ -141,10 +135,11 @@ mod tests {
 
     #[test]
     fn all_names_of_a_topic_are_in_one_slot_whatever_its_name() {
-        let names = Keys::new("reverb", &Apps::new(vec![app("a}b")]));
+        let names = Keys::new("reverb");
+        let app = handle("a}b");
         for topic in [
-            Topic::Channel(0, ChannelName::parse("presence-a", 100).unwrap()),
-            Topic::User(0, "a}{b".into()),
+            Topic::Channel(app.clone(), ChannelName::parse("presence-a", 100).unwrap()),
+            Topic::User(app, "a}{b".into()),
         ] {
             let TopicKeys { bus, facts, last } = names.of(&topic);
             assert_eq!((slot(&facts), slot(&last)), (slot(&bus), slot(&bus)));

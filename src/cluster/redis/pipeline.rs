@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::connect::Shards;
 use super::keys;
+use crate::apps::AppHandle;
 use crate::cluster::view::Last;
 use crate::hub::NodeId;
 
@@ -18,8 +19,8 @@ use crate::hub::NodeId;
 pub(super) enum Expect {
     /// Nothing, as long as it is no error.
     Anything,
-    /// Last events of the application with this index that have to go.
-    Evicted(usize),
+    /// Last events of an application that have to go.
+    Evicted(AppHandle),
     /// Nothing, but it has to confirm that something is subscribed to or is not any more.
     Confirmed,
     /// All facts of a topic.
@@ -36,8 +37,8 @@ pub(super) enum Expect {
     Heartbeat(Instant),
     /// Whether a node has subscribed to all that it needs.
     Listens(NodeId),
-    /// Whether a connection may be let in, of the application with this index.
-    Admitted(usize, oneshot::Sender<bool>),
+    /// Whether a connection of this application may be let in.
+    Admitted(AppHandle, oneshot::Sender<bool>),
     /// The last event of a topic, for somebody who asked.
     Wanted(oneshot::Sender<Last>),
 }
@@ -71,7 +72,7 @@ pub(in crate::cluster) struct Outgoing {
 
 /// Enters an event among the last events of an application.
 pub(in crate::cluster) struct Indexed {
-    pub(super) app: usize,
+    pub(super) app: AppHandle,
     pub(super) command: Arc<Cmd>,
     pub(super) slot: u16,
 }
@@ -129,7 +130,7 @@ impl Batch {
     pub(super) fn add_event(&mut self, shards: &Shards, event: Outgoing) {
         if let Some(index) = &event.index {
             let server = shards.of_slot(index.slot);
-            let expect = Expect::Evicted(index.app);
+            let expect = Expect::Evicted(index.app.clone());
             self.add_to(server, Arc::clone(&index.command), expect);
         }
         let server = shards.of_slot(event.slot);

@@ -24,7 +24,7 @@ impl Session<'_> {
     pub(super) fn answered(&mut self, answer: Value, expect: Expect) -> Result<(), Broken> {
         match expect {
             Expect::Anything | Expect::Confirmed | Expect::Synced(_) => {}
-            Expect::Evicted(app) => self.evict(app, &answer),
+            Expect::Evicted(app) => self.evict(&app, &answer),
             Expect::Facts(bus) => {
                 let snapshot = snapshot::read(&answer).ok_or("Redis gave no facts")?;
                 add(&self.state.status.ignored, snapshot.unreadable as u64);
@@ -53,10 +53,10 @@ impl Session<'_> {
             Expect::Heartbeat(asked) => self.received_nodes(&answer, asked)?,
             Expect::Admitted(app, reply) => {
                 let is_in = answer == Value::Int(1);
-                self.admitted_one(app, is_in);
+                self.end_admission(&app, is_in);
                 if reply.send(is_in).is_err() && is_in {
                     // Nobody waits any more: its permit is given back.
-                    self.release_connections(app, 1);
+                    self.release_connections(&app, 1);
                 }
             }
             Expect::Wanted(reply) => {
@@ -65,15 +65,6 @@ impl Session<'_> {
             }
         }
         Ok(())
-    }
-
-    fn admitted_one(&mut self, app: usize, is_in: bool) {
-        if let Some(admitting) = self.admitting.get_mut(&app) {
-            *admitting -= 1;
-        }
-        if let Some(admitted) = self.admitted.get_mut(&app) {
-            *admitted += i64::from(is_in);
-        }
     }
 
     /// A key is not what it should be: what concerns only that goes on without Redis.
@@ -98,7 +89,7 @@ impl Session<'_> {
             Expect::Left(bus) => _ = self.state.left.remove(&bus),
             // This node alone decides then.
             Expect::Admitted(app, reply) => {
-                self.admitted_one(app, false);
+                self.end_admission(&app, false);
                 let _ = reply.send(true);
             }
             Expect::Wanted(reply) => _ = reply.send(None),
@@ -196,7 +187,7 @@ impl Session<'_> {
         let keys = self.state.keys.of(topic);
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
         if let Some((index, _)) = self.index(topic, text.len()) {
-            let key = self.state.keys.cache(index.app).index;
+            let key = self.state.keys.cache(&index.app).index;
             let command = Arc::unwrap_or_clone(index.command);
             self.add(&key, command, Expect::Evicted(index.app));
         }
@@ -312,7 +303,7 @@ impl Session<'_> {
             return;
         };
         let event = Event {
-            app: *app,
+            app: app.clone(),
             channel: channel.clone(),
             except: head.except,
             frame: message::relayed(text),
@@ -378,7 +369,7 @@ impl Session<'_> {
             Message::TellAgain(node) if node != own => self.resync_all(),
             Message::Terminate(node, who) if node != own => {
                 if let Some(app) = self.state.apps.by_id(&who.app) {
-                    self.state.hub.terminate_here(app.index, &who.user);
+                    self.state.hub.terminate_here(&app, &who.user);
                 }
             }
             Message::Ask(node, id, question) if node != own => self.reply(node, id, &question),
@@ -412,7 +403,7 @@ impl Session<'_> {
     /// Answers another node's question with what is so here.
     fn reply(&mut self, node: NodeId, id: u64, question: &Question) {
         let parts = match self.state.apps.by_id(&question.app) {
-            Some(app) => survey::answer(&self.state.hub, app, &question.about),
+            Some(app) => survey::answer(&self.state.hub, &app, &question.about),
             // Nothing of an application that is not served here.
             None => vec![codec::Rows::default()],
         };

@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 use super::connect::{Pushed, Shards};
 use super::pipeline::{Answers, Batch, Expect, InFlight, Outgoing};
 use super::state::{Ask, State};
+use crate::apps::AppHandle;
 use crate::cluster::codec::Message;
 use crate::cluster::status::add;
 use crate::cluster::watchdog::{self, Verdict, Watchdog};
@@ -91,9 +92,9 @@ pub(super) struct Session<'a> {
     /// When degraded topics are tried next.
     retry: Instant,
     /// Connections that Redis counts for this node, by application.
-    pub(super) admitted: HashMap<usize, i64>,
+    pub(super) admitted: HashMap<AppHandle, i64>,
     /// Applications' connections that are waiting to be let in.
-    pub(super) admitting: HashMap<usize, usize>,
+    pub(super) admitting: HashMap<AppHandle, usize>,
 }
 
 /// Ends the session, and why.
@@ -248,7 +249,7 @@ impl<'a> Session<'a> {
             self.send_update(since, update);
         }
         for (app, count) in queue.take_released() {
-            self.release_connections(app, count);
+            self.release_connections(&app, count);
         }
         for topic in queue.take_topics(MAX_TOPICS) {
             self.sync(topic);
@@ -506,17 +507,17 @@ impl<'a> Session<'a> {
                 }
             }
             Ask::Admit(app, reply) => {
-                let Some(max) = self.state.apps.at(app).and_then(|app| app.max_connections) else {
+                let Some(max) = app.settings().max_connections else {
                     // Whoever asked may have gone.
                     let _ = reply.send(true);
                     return;
                 };
-                let key = self.state.keys.connections(app);
+                let key = self.state.keys.connections(&app);
                 let command =
                     self.state
                         .scripts
                         .admit(&key, self.state.node, max, self.state.nodes.iter());
-                *self.admitting.entry(app).or_default() += 1;
+                *self.admitting.entry(app.clone()).or_default() += 1;
                 self.add(&key, command, Expect::Admitted(app, reply));
             }
             Ask::Last(app, channel, reply) => {

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::keys::Keys;
 use super::pipeline::Outgoing;
 use super::scripts::Scripts;
-use crate::app::Apps;
+use crate::apps::{AppHandle, AppRegistry};
 use crate::cluster::codec::Question;
 use crate::cluster::membership::Membership;
 use crate::cluster::sequence::SequenceCounter;
@@ -31,16 +31,16 @@ pub(in crate::cluster) enum Ask {
     /// What other nodes know.
     Survey(Question, oneshot::Sender<SurveyResult>),
     /// Whether an application may have one more connection.
-    Admit(usize, oneshot::Sender<bool>),
+    Admit(AppHandle, oneshot::Sender<bool>),
     /// The last event of a cache channel.
-    Last(usize, ChannelName, oneshot::Sender<Last>),
+    Last(AppHandle, ChannelName, oneshot::Sender<Last>),
 }
 
 /// A node, whether it has a link to others or not.
 pub(in crate::cluster) struct State {
     pub(in crate::cluster) hub: Arc<Hub>,
     pub(in crate::cluster) queue: Arc<ClusterQueue>,
-    pub(in crate::cluster) apps: Apps,
+    pub(in crate::cluster) apps: Arc<AppRegistry>,
     pub(in crate::cluster) node: NodeId,
     pub(in crate::cluster) keys: Keys,
     pub(in crate::cluster) scripts: Scripts,

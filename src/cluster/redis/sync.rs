@@ -11,6 +11,7 @@ use super::pipeline::{Expect, Indexed, Outgoing};
 use super::scripts::{CacheUse, Scripts};
 use super::session::Session;
 use super::snapshot;
+use crate::apps::AppHandle;
 use crate::cluster::codec::{EventHead, MAX_MESSAGE, Message, Termination, event};
 use crate::cluster::view::View;
 use crate::hub::{ClusterUpdate, Event, Fact, LocalState, Topic, cache_cost};
@@ -35,7 +36,7 @@ impl Session<'_> {
         match update {
             ClusterUpdate::Event(event) => self.publish(since, event),
             ClusterUpdate::Terminate { app, user } => {
-                let app = self.app_id(app);
+                let app = app.id().to_owned();
                 let who = Termination { app, user };
                 let text = Message::Terminate(self.state.node, who).encode();
                 let all = self.state.keys.all();
@@ -53,9 +54,15 @@ impl Session<'_> {
     }
 
     /// Connections have ended that counted for an application's quota.
-    pub(super) fn release_connections(&mut self, app: usize, count: usize) {
+    pub(super) fn release_connections(&mut self, app: &AppHandle, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        if let Some(admitted) = self.admitted.get_mut(&app) {
+        if app.is_removed() {
+            // One that has come again counts its own under the same name.
+            let successor = self.state.apps.by_id(app.id());
+            if successor.is_some_and(|app| app.settings().max_connections.is_some()) {
+                return;
+            }
+        } else if let Some(admitted) = self.admitted.get_mut(app) {
             *admitted -= count;
         }
         let key = self.state.keys.connections(app);
@@ -65,9 +72,17 @@ impl Session<'_> {
         self.add(&key, command, Expect::Anything);
     }
 
-    fn app_id(&self, index: usize) -> String {
-        let app = self.state.apps.at(index);
-        app.map(|app| app.id.clone()).unwrap_or_default()
+    /// Whether a connection may be let in has been answered.
+    pub(super) fn end_admission(&mut self, app: &AppHandle, is_in: bool) {
+        if let Some(admitting) = self.admitting.get_mut(app) {
+            *admitting -= 1;
+            if *admitting == 0 {
+                self.admitting.remove(app);
+            }
+        }
+        if let Some(admitted) = self.admitted.get_mut(app) {
+            *admitted += i64::from(is_in);
+        }
     }
 
     fn publish(&mut self, since: Instant, event_: Event) {
@@ -122,16 +137,16 @@ impl Session<'_> {
         let Topic::Channel(app, channel) = topic else {
             return None;
         };
-        let limits = self.state.apps.at(*app)?.cache;
+        let limits = app.settings().cache;
         let kept = CacheUse {
             bytes: cache_cost(channel, bytes),
             max_bytes: limits.max_bytes,
             ttl_ms: u64::try_from(limits.ttl.as_millis()).unwrap_or(u64::MAX),
         };
-        let keys = self.state.keys.cache(*app);
+        let keys = self.state.keys.cache(app);
         let command = self.state.scripts.index(&keys, channel.as_str(), kept);
         let index = Indexed {
-            app: *app,
+            app: app.clone(),
             command: Arc::new(command),
             slot: keys::slot(&keys.index),
         };
@@ -139,7 +154,7 @@ impl Session<'_> {
     }
 
     /// Takes out last events for which there is no room.
-    pub(super) fn evict(&mut self, app: usize, channels: &Value) {
+    pub(super) fn evict(&mut self, app: &AppHandle, channels: &Value) {
         let Value::Array(channels) = channels else {
             return;
         };
@@ -149,7 +164,7 @@ impl Session<'_> {
                 continue;
             };
             if let Ok(name) = ChannelName::parse(name, name.len()) {
-                let keys = self.state.keys.of(&Topic::Channel(app, name));
+                let keys = self.state.keys.of(&Topic::Channel(app.clone(), name));
                 let command = self.state.scripts.evict(&keys, expires);
                 self.add(&keys.last, command, Expect::Anything);
             }
@@ -162,6 +177,16 @@ impl Session<'_> {
         if self.in_batch.contains(&bus) {
             self.again.push_back(topic);
             return;
+        }
+        // An application that was removed and has come again has the same names.
+        let is_other = |view: &&View| view.topic != topic;
+        if let Some(other) = self.state.views.get(&bus).filter(is_other) {
+            if topic.app().is_removed() {
+                return;
+            }
+            let other = other.topic.clone();
+            self.again.push_back(topic);
+            return self.leave(&bus, other);
         }
         let known = self.state.views.get(&bus).and_then(View::known_generation);
         match self.state.hub.local_state(&topic, known) {
@@ -177,7 +202,7 @@ impl Session<'_> {
         self.in_batch.insert(Arc::clone(bus));
         self.state.left.remove(bus);
         let keys = self.state.keys.of(&topic);
-        let (has_facts, has_last) = self.kept_of(&topic);
+        let (has_facts, has_last) = Self::kept_of(&topic);
         let views = &mut self.state.views;
         let view = views
             .entry(Arc::clone(bus))
@@ -202,12 +227,11 @@ impl Session<'_> {
     }
 
     /// What nodes have in common of a topic: facts, and its last event.
-    fn kept_of(&self, topic: &Topic) -> (bool, bool) {
+    fn kept_of(topic: &Topic) -> (bool, bool) {
         match topic {
             Topic::Channel(app, name) => {
-                let app = self.state.apps.at(*app);
                 let kind = name.kind();
-                let counts = app.is_some_and(|app| app.subscription_count);
+                let counts = app.settings().subscription_count;
                 (kind.is_presence() || counts, kind.is_cache())
             }
             Topic::User(..) => (true, false),
@@ -333,23 +357,26 @@ impl Session<'_> {
 
     /// Corrects how many connections Redis counts for this node.
     pub(super) fn count_connections(&mut self) {
-        let apps = self.state.apps.clone();
-        for app in apps.iter().filter(|app| app.max_connections.is_some()) {
-            let here = i64::try_from(self.state.hub.connections(app)).unwrap_or(i64::MAX);
-            let is_admitting = self
-                .admitting
-                .get(&app.index)
-                .is_some_and(|count| *count > 0);
-            if is_admitting || self.admitted.get(&app.index) == Some(&here) {
+        self.admitted.retain(|app, _| !app.is_removed());
+        for app in self.limited_apps() {
+            let here = i64::try_from(app.connections()).unwrap_or(i64::MAX);
+            if self.admitting.contains_key(&app) || self.admitted.get(&app) == Some(&here) {
                 continue;
             }
-            self.admitted.insert(app.index, here);
-            let key = self.state.keys.connections(app.index);
+            let key = self.state.keys.connections(&app);
+            self.admitted.insert(app, here);
             let mut command = redis::cmd("HSET");
             command.arg(&key).arg(self.state.node.to_string()).arg(here);
             self.add(&key, command, Expect::Anything);
             self.add(&key, Scripts::refresh(&key), Expect::Anything);
         }
+    }
+
+    /// Applications that may have so many connections on all nodes together.
+    fn limited_apps(&self) -> Vec<AppHandle> {
+        let all = self.state.apps.all();
+        let is_limited = |app: &&AppHandle| app.settings().max_connections.is_some();
+        all.iter().filter(is_limited).cloned().collect()
     }
 
     /// Keeps facts that nobody changes from expiring.
@@ -369,9 +396,8 @@ impl Session<'_> {
             let keys = self.state.keys.of(&topic);
             self.add(&keys.bus, Scripts::refresh(&keys.facts), Expect::Anything);
         }
-        let apps = self.state.apps.clone();
-        for app in apps.iter().filter(|app| app.max_connections.is_some()) {
-            let key = self.state.keys.connections(app.index);
+        for app in self.limited_apps() {
+            let key = self.state.keys.connections(&app);
             self.add(&key, Scripts::refresh(&key), Expect::Anything);
         }
     }

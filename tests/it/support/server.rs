@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use resound::app::App;
+use resound::apps::AppHandle;
 use resound::config::{Config, Sources};
 use resound::hub::Hub;
-use resound::server::Server;
+use resound::server::{Control, Server};
 use tokio::sync::oneshot;
 
 use super::{APP_ID, KEY, SECRET};
@@ -15,7 +15,8 @@ use super::{APP_ID, KEY, SECRET};
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) app: Arc<App>,
+    pub(crate) app: AppHandle,
+    pub(crate) control: Control,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -38,7 +39,8 @@ impl TestServer {
         let config = Config::load(sources).unwrap();
         let server = Server::bind(&config, demo).unwrap();
         let (address, hub) = (server.address().unwrap(), Arc::clone(server.hub()));
-        let app = Arc::clone(config.apps.by_id(APP_ID).unwrap());
+        let control = server.control();
+        let app = control.apps().by_id(APP_ID).unwrap();
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -53,6 +55,7 @@ impl TestServer {
             address,
             hub,
             app,
+            control,
             stop: Some(stop),
             thread: Some(thread),
         }
@@ -67,7 +70,7 @@ impl TestServer {
     pub(crate) fn expect_empty(&self) {
         let deadline = std::time::Instant::now() + super::PATIENCE;
         let left = || {
-            let connections = self.hub.connections(&self.app);
+            let connections = self.app.connections();
             (connections, self.occupied(), self.hub.users(&self.app))
         };
         while left() != (0, 0, 0) {
