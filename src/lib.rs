@@ -23,7 +23,7 @@
 //! hub
 //! config
 //! apps
-//! protocol, shutdown
+//! protocol, lifecycle, shutdown
 //! telemetry
 //! ```
 //!
@@ -104,6 +104,7 @@ pub mod hub;
 
 pub mod apps;
 pub mod config;
+pub mod lifecycle;
 pub mod protocol;
 pub mod shutdown;
 pub mod telemetry;

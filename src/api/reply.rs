@@ -7,6 +7,7 @@ use hyper::{Response, StatusCode};
 
 use super::auth::AuthError;
 use crate::broker::Partial;
+use crate::lifecycle::State;
 use crate::protocol::publish::PublishError;
 
 /// Says that an answer does not tell of all nodes, and why.
@@ -129,10 +130,14 @@ pub fn health(shutting_down: bool) -> Reply {
 }
 
 /// The answer of `/ready`: 503 while the server is without, or deaf to, the other nodes that
-/// it should have, though it still serves, and as that of `/up` when it is going down.
-pub fn ready(shutting_down: bool, (is_ready, mut told): (bool, serde_json::Value)) -> Reply {
-    let is_ready = is_ready && !shutting_down;
+/// it should have, though it still serves; while it drains, which the answer says; and as
+/// that of `/up` when it is going down.
+pub fn ready(state: State, (is_ready, mut told): (bool, serde_json::Value)) -> Reply {
+    let is_ready = is_ready && state == State::Running;
     told["ready"] = is_ready.into();
+    if matches!(state, State::Draining { .. }) {
+        told["draining"] = true.into();
+    }
     let status = if is_ready {
         StatusCode::OK
     } else {

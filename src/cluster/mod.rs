@@ -66,12 +66,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::apps::{AppHandle, AppRegistry};
 use crate::config::Scaling;
 use crate::hub::{BufferLimits, ClusterQueue, Hub, NodeId};
+use crate::lifecycle::{Lifecycle, StopOnDrop};
 use crate::protocol::{ChannelName, Frame};
 use codec::{Query, Question};
 use membership::Membership;
@@ -114,7 +115,7 @@ pub struct Node {
 /// A node's link, which runs until it is stopped.
 pub struct Running {
     task: JoinHandle<()>,
-    stop: watch::Sender<bool>,
+    stop: StopOnDrop,
 }
 
 impl Node {
@@ -178,7 +179,9 @@ impl Node {
             }
             Err(_) => None,
         };
-        let (stop, stopped) = watch::channel(false);
+        // Not the server's, whose connections it has to tell of until the last is closed.
+        let lifecycle = Lifecycle::new();
+        let stop = lifecycle.stop_on_drop();
         let state = State {
             hub: Arc::clone(hub),
             queue: self.queue,
@@ -188,7 +191,7 @@ impl Node {
             scripts: Scripts::new(self.connector.is_sharded()),
             status: self.status,
             asks: self.asks.1,
-            stop: stopped,
+            lifecycle,
             views: Views::new(),
             left: HashMap::new(),
             unknown_nodes: HashMap::new(),
@@ -215,7 +218,7 @@ impl Running {
 
     /// Tells what is left, says goodbye, and ends: within seconds.
     pub async fn stop(self) {
-        self.stop.send_replace(true);
+        drop(self.stop);
         // It has panicked, and said so.
         let _ = self.task.await;
     }

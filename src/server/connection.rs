@@ -128,11 +128,10 @@ async fn serve(
         .header_read_timeout(exchange.shared.keep_alive_timeout)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(io), service);
-    let mut shutdown = worker.shutdown();
-    let mut going_down = pin!(shutdown.wait_for(|down| *down));
+    let mut stopping = pin!(worker.lifecycle().stopping());
     let ended = tokio::select! {
         ended = poll_fn(|cx| http.poll_without_shutdown(cx)) => ended,
-        _ = &mut going_down => {
+        () = &mut stopping => {
             std::pin::Pin::new(&mut http).graceful_shutdown();
             poll_fn(|cx| http.poll_without_shutdown(cx)).await
         }
@@ -191,7 +190,7 @@ fn start_session(
     // A handshake that was under way when the server began to go down, or when its
     // application was removed; from here on it is among the worker's sockets.
     let outcome = match handshake.outcome {
-        Ok(_) if *worker.shutdown().borrow() => Err(CloseReason::ShuttingDown),
+        Ok(_) if worker.lifecycle().is_stopping() => Err(CloseReason::ShuttingDown),
         Ok((app, _)) if app.is_removed() => Err(CloseReason::ApplicationDoesNotExist),
         outcome => outcome,
     };

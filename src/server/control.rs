@@ -4,18 +4,26 @@ use std::sync::Arc;
 
 use crate::apps::{App, AppRegistry, Changes, DuplicateApp};
 use crate::hub::Hub;
+use crate::lifecycle::Lifecycle;
 
 /// A hold on a server, which outlives [`super::Server::run`].
 #[derive(Clone)]
 pub struct Control {
     pub(super) apps: Arc<AppRegistry>,
     pub(super) hub: Arc<Hub>,
+    pub(super) lifecycle: Lifecycle,
 }
 
 impl Control {
     /// The applications that are served.
     pub fn apps(&self) -> &Arc<AppRegistry> {
         &self.apps
+    }
+
+    /// How far the server's life has got, to have it drain or stop. The link to other
+    /// nodes outlasts it, until all connections are closed and that is told.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
     }
 
     /// Makes these the applications that are served. The sockets of those that are served

@@ -17,7 +17,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::api::Api;
@@ -26,6 +25,7 @@ use crate::broker::Broker;
 use crate::cluster::{ConnectError, Node, Running};
 use crate::config::Config;
 use crate::hub::{Capacity, Hub, Sinks};
+use crate::lifecycle::Lifecycle;
 use crate::worker::{ConnectionPermits, Limits, Pool, Setup};
 use crate::ws::arrivals::Arrivals;
 pub use control::Control;
@@ -42,6 +42,7 @@ pub struct Server {
     limits: Limits,
     permits: Arc<ConnectionPermits>,
     workers: usize,
+    lifecycle: Lifecycle,
     node: Option<Node>,
     /// What whoever configured it should know, found in what was loaded.
     warnings: Vec<String>,
@@ -160,6 +161,7 @@ impl Server {
             limits,
             permits: Arc::new(permits),
             workers,
+            lifecycle: Lifecycle::new(),
             node,
             warnings,
         })
@@ -216,6 +218,7 @@ impl Server {
         Control {
             apps: Arc::clone(&self.shared.apps),
             hub: Arc::clone(&self.hub),
+            lifecycle: self.lifecycle.clone(),
         }
     }
 
@@ -224,8 +227,8 @@ impl Server {
         &self.hub
     }
 
-    /// Serves until `shutdown` is done, then closes every connection and waits
-    /// for them within the grace time.
+    /// Serves until `shutdown` is done or its [`Control::lifecycle`] has come to its end,
+    /// then closes every connection and waits for them within the grace time.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
         let mut link = match self.node.take() {
             Some(node) => Some(node.start(&self.hub, &self.shared.apps).await?),
@@ -243,7 +246,8 @@ impl Server {
         shutdown: impl Future<Output = ()>,
         link: Option<&mut Running>,
     ) -> io::Result<()> {
-        let (down, is_down) = watch::channel(false);
+        let lifecycle = self.lifecycle.clone();
+        let stop = lifecycle.stop_on_drop();
         let shared = Arc::clone(&self.shared);
         let serve: Arc<crate::worker::Serve> = Arc::new(move |worker, incoming| {
             connection::spawn(worker, incoming, Arc::clone(&shared))
@@ -251,7 +255,7 @@ impl Server {
         let setup = Setup {
             hub: self.hub,
             limits: self.limits,
-            shutdown: is_down,
+            lifecycle: self.lifecycle,
             permits: self.permits,
             serve,
         };
@@ -265,10 +269,11 @@ impl Server {
         };
         tokio::select! {
             () = shutdown => {}
+            () = lifecycle.keep_deadline() => tracing::info!("closing connections"),
             () = unlinked => return Err(io::Error::other("the link to other nodes has failed")),
             () = broken => return Err(io::Error::other("a worker has failed; its connections are lost")),
         }
-        down.send_replace(true);
+        drop(stop);
         // The workers' threads end by themselves; nothing else runs on this one.
         tokio::task::spawn_blocking(move || pool.join())
             .await

@@ -118,9 +118,14 @@ async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
             let refused = || exchange.activity.wait();
             shared.api.handle(request, (id, call), peer, refused).await
         }
-        Some(Route::Up) => asked(&request, || health(is_down(exchange))),
+        Some(Route::Up) => asked(&request, || {
+            health(exchange.worker.lifecycle().is_stopping())
+        }),
         Some(Route::Ready) => asked(&request, || {
-            ready(is_down(exchange), shared.broker.readiness())
+            ready(
+                exchange.worker.lifecycle().state(),
+                shared.broker.readiness(),
+            )
         }),
         Some(Route::Demo(rest)) => Box::pin(demo::answer(shared, request, &rest)).await,
         None => {
@@ -146,10 +151,6 @@ fn names_one_host(request: &Request<Incoming>) -> bool {
         (Some(host), None) => is_host(host),
         (Some(_), Some(_)) => false,
     }
-}
-
-fn is_down(exchange: &Exchange) -> bool {
-    *exchange.worker.shutdown().borrow()
 }
 
 /// Answers what can only be asked.

@@ -25,6 +25,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -32,10 +33,11 @@ use std::time::Duration;
 
 use slab::Slab;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::hub::{ConnectionRef, Hub};
+use crate::lifecycle::Lifecycle;
 use crate::protocol::{CloseReason, SocketId};
 use acceptor::{Acceptor, ConnectionSource};
 use backlog::Backlog;
@@ -80,7 +82,7 @@ pub struct Worker {
     backlog: Rc<Backlog>,
     /// How many workers there are.
     workers: usize,
-    shutdown: watch::Receiver<bool>,
+    lifecycle: Lifecycle,
     permits: Arc<ConnectionPermits>,
     idle: Idle,
     sockets: RefCell<Slab<Rc<Socket>>>,
@@ -122,8 +124,8 @@ pub struct Setup {
     pub hub: Arc<Hub>,
     /// For each socket.
     pub limits: Limits,
-    /// Becomes true when they have to stop.
-    pub shutdown: watch::Receiver<bool>,
+    /// Says when they have to stop.
+    pub lifecycle: Lifecycle,
     /// Places for connections.
     pub permits: Arc<ConnectionPermits>,
     /// What is done with a connection.
@@ -243,7 +245,7 @@ impl Worker {
             limits: setup.limits,
             backlog: Backlog::for_worker(backlog),
             workers,
-            shutdown: setup.shutdown,
+            lifecycle: setup.lifecycle,
             permits: setup.permits,
             idle: Idle::new(),
             sockets: RefCell::default(),
@@ -267,9 +269,9 @@ impl Worker {
         &self.idle
     }
 
-    /// Becomes true when the server is going down.
-    pub fn shutdown(&self) -> watch::Receiver<bool> {
-        self.shutdown.clone()
+    /// Whether the server is going down.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
     }
 
     /// Counts a task among those that the worker waits for when it stops, until
@@ -283,7 +285,7 @@ impl Worker {
         let mut fan_out = tokio::task::spawn_local(Rc::clone(&self).fan_out());
         let mut beat = tokio::task::spawn_local(Rc::clone(&self).beat());
         let mut reap = tokio::task::spawn_local(Rc::clone(&self).reap());
-        let mut shutdown = self.shutdown.clone();
+        let mut stopping = pin!(self.lifecycle.stopping());
         loop {
             tokio::select! {
                 next = source.next() => {
@@ -296,7 +298,7 @@ impl Worker {
                 () = self.permits.asked() => {
                     self.idle.evict_longest(Duration::ZERO);
                 }
-                _ = shutdown.wait_for(|down| *down) => break,
+                () = &mut stopping => break,
                 // Neither ends but by a panic, and without them no socket is served.
                 _ = &mut fan_out => panic!("the fan-out has ended"),
                 _ = &mut beat => panic!("the heartbeat has ended"),

@@ -9,12 +9,12 @@ use resound::apps::{AppHandle, AppRegistry};
 use resound::broker::Broker;
 use resound::config::Config;
 use resound::hub::{Capacity, ConnectionRef, Hub, Publisher};
+use resound::lifecycle::Lifecycle;
 use resound::protocol::{ChannelName, SocketId, message};
 use resound::worker::{
     Admission, Connection, ConnectionPermits, Handled, Limits, Pool, Received, Setup, Upgraded,
 };
 use resound::ws::session;
-use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
@@ -29,7 +29,7 @@ struct Workers {
     app: AppHandle,
     address: SocketAddr,
     pool: Option<Pool>,
-    down: watch::Sender<bool>,
+    lifecycle: Lifecycle,
 }
 
 const STALLED: usize = 1;
@@ -57,7 +57,7 @@ impl Workers {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let (down, is_down) = watch::channel(false);
+        let lifecycle = Lifecycle::new();
         let broker = Broker::new(Arc::clone(&hub), None);
         let served = app.clone();
         let setup = Setup {
@@ -68,7 +68,7 @@ impl Workers {
                 pong_timeout: config.server.pong_timeout,
                 shutdown_grace: config.server.shutdown_grace,
             },
-            shutdown: is_down,
+            lifecycle: lifecycle.clone(),
             permits: Arc::new(ConnectionPermits::new(usize::MAX, usize::MAX, None)),
             serve: Arc::new(move |worker, incoming| {
                 let (app, peer) = (served.clone(), incoming.peer);
@@ -96,7 +96,7 @@ impl Workers {
             app,
             address,
             pool: Some(pool),
-            down,
+            lifecycle,
         };
         let connection_ref = ConnectionRef {
             worker: STALLED,
@@ -148,7 +148,7 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.down.send_replace(true);
+        self.lifecycle.stop();
         if let Some(pool) = self.pool.take() {
             pool.join();
         }
@@ -198,7 +198,7 @@ fn a_client_that_goes_while_its_message_waits_leaves_nothing() {
     workers.fall_behind();
     client.ask("later");
     thread::sleep(Duration::from_millis(50));
-    workers.down.send_replace(true);
+    workers.lifecycle.stop();
     loop {
         match client.next() {
             Message::Close(Some(frame)) => {

@@ -1,5 +1,10 @@
 //! The end of the server.
 
+use std::time::Duration;
+
+use resound::lifecycle::State;
+use tokio::time::Instant;
+
 use crate::support::{Client, Http, TestServer};
 
 /// Reverb cuts the connections, without a close frame.
@@ -26,7 +31,7 @@ fn a_client_that_does_not_go_is_dropped_after_the_grace_time() {
     let begin = std::time::Instant::now();
     server.join();
     assert!(
-        begin.elapsed() < std::time::Duration::from_secs(8),
+        begin.elapsed() < Duration::from_secs(8),
         "the grace time was one second"
     );
     drop(client);
@@ -75,4 +80,52 @@ fn while_it_goes_down_new_connections_are_refused_and_requests_under_way_are_tol
         assert_eq!(http.answer().status, 503);
         assert!(http.is_closed());
     }
+}
+
+/// A library call only: a signal stops at once.
+#[test]
+fn while_it_drains_it_serves_and_is_not_ready_and_it_stops_at_the_deadline() {
+    let mut server = TestServer::start();
+    let lifecycle = server.control.lifecycle().clone();
+    let mut before = Client::connect(&server);
+    before.subscribe("lobby");
+    let mut http = Http::connect(&server);
+    assert_eq!(http.request("GET", "/ready", "").body, r#"{"ready":true}"#);
+    let begin = Instant::now();
+    assert!(lifecycle.drain(begin + Duration::from_secs(2)));
+    let ready = http.request("GET", "/ready", "");
+    let told = r#"{"draining":true,"ready":false}"#;
+    assert_eq!((ready.status, ready.body.as_str()), (503, told));
+    let up = http.request("GET", "/up", "");
+    assert_eq!((up.status, up.body.as_str()), (200, r#"{"health":"OK"}"#));
+    let mut after = Client::connect(&server);
+    after.subscribe("lobby");
+    Http::connect(&server).publish(&["lobby"], "ev", "x");
+    for client in [&mut before, &mut after] {
+        client.expect(r#"{"event":"ev","data":"x","channel":"lobby"}"#);
+        client.expect_alive();
+    }
+    assert!(begin.elapsed() < Duration::from_secs(2), "it was too slow");
+    assert!(matches!(lifecycle.state(), State::Draining { .. }));
+    for client in [&mut before, &mut after] {
+        client.closed_with(1001, "Server is shutting down");
+    }
+    assert!(begin.elapsed() >= Duration::from_secs(2));
+    assert!(http.is_closed());
+    server.join_by_itself();
+    assert!(std::net::TcpStream::connect(server.address).is_err());
+}
+
+#[test]
+fn a_signal_ends_a_drain_and_a_drain_does_not_undo_a_stop() {
+    let mut server = TestServer::start();
+    let lifecycle = server.control.lifecycle().clone();
+    let mut client = Client::connect(&server);
+    lifecycle.drain(Instant::now() + Duration::from_secs(3600));
+    client.expect_silence();
+    server.begin_shutdown();
+    client.closed_with(1001, "Server is shutting down");
+    assert!(!lifecycle.drain(Instant::now() + Duration::from_secs(1)));
+    server.join();
+    assert_eq!(lifecycle.state(), State::Stopping);
 }

@@ -383,7 +383,7 @@ impl Session<'_> {
 
     /// Somebody says that this node is going, which it is not: others have to know.
     fn contradict(&mut self) {
-        if *self.state.stop.borrow() {
+        if self.state.lifecycle.is_stopping() {
             return;
         }
         tracing::warn!(node = %self.state.node, "others were told that this node is going; telling all again");

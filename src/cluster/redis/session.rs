@@ -3,12 +3,12 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, RedisResult, Value};
-use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::connect::{Pushed, Shards};
@@ -162,7 +162,7 @@ impl<'a> Session<'a> {
     /// Until the server stops.
     async fn turn(&mut self) -> Result<(), Broken> {
         let queue = Arc::clone(&self.state.queue);
-        let mut stop = self.state.stop.clone();
+        let mut stopping = pin!(self.state.lifecycle.stopping());
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pushed = Vec::new();
@@ -185,7 +185,7 @@ impl<'a> Session<'a> {
                 () = poll_fn(|cx| queue.poll_ready(cx)), if is_idle => {}
                 Some(ask) = self.state.asks.recv() => self.ask(ask),
                 _ = ticks.tick() => self.tick()?,
-                () = stopped(&mut stop) => return self.await_answers().await,
+                () = &mut stopping => return self.await_answers().await,
             }
         }
     }
@@ -553,12 +553,6 @@ impl<'a> Session<'a> {
             }
         }
     }
-}
-
-/// Is done when the server stops.
-pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // Whoever could say so being gone means the same.
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// Waits for the answers to what was sent; for ever, if nothing was.

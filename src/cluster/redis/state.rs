@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::keys::Keys;
 use super::pipeline::Outgoing;
@@ -19,6 +19,7 @@ use crate::cluster::survey::{SurveyResult, Surveys};
 use crate::cluster::view::{Last, Views};
 use crate::config::Scaling;
 use crate::hub::{ClusterQueue, Hub, NodeId, Topic};
+use crate::lifecycle::Lifecycle;
 use crate::protocol::ChannelName;
 
 /// How long other nodes get to come back after a link came up, since theirs may have
@@ -46,7 +47,7 @@ pub(in crate::cluster) struct State {
     pub(in crate::cluster) scripts: Scripts,
     pub(in crate::cluster) status: Arc<Status>,
     pub(in crate::cluster) asks: mpsc::Receiver<Ask>,
-    pub(in crate::cluster) stop: watch::Receiver<bool>,
+    pub(in crate::cluster) lifecycle: Lifecycle,
     pub(in crate::cluster) views: Views,
     /// Topics that do not concern this node any more, until Redis has taken its facts out.
     pub(in crate::cluster) left: HashMap<Arc<str>, Topic>,

@@ -1,12 +1,13 @@
 //! The link to Redis over its whole life: it comes up, it breaks, it comes up again,
 //! for as long as the server runs.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
 use super::connect::{ConnectError, Connector, Shards};
-use super::session::{End, Session, TICK, stopped};
+use super::session::{End, Session, TICK};
 use super::state::State;
 
 /// Pauses between attempts to connect: the first, and the longest.
@@ -80,11 +81,11 @@ async fn stay_alone(state: &mut State, time: Duration) -> bool {
     let until = tokio::time::Instant::now() + time;
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut stop = state.stop.clone();
+    let mut stopping = pin!(state.lifecycle.stopping());
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(until) => return true,
-            () = stopped(&mut stop) => return false,
+            () = &mut stopping => return false,
             // Dropping it says that there is no link.
             Some(ask) = state.asks.recv() => drop(ask),
             _ = ticks.tick() => state.tick_alone(),

@@ -90,6 +90,11 @@ impl TestServer {
 
     pub(crate) fn join(&mut self) {
         self.begin_shutdown();
+        self.join_by_itself();
+    }
+
+    /// Waits for a server that ends without being told here.
+    pub(crate) fn join_by_itself(&mut self) {
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
