@@ -27,6 +27,7 @@ mod topologies;
 mod wait;
 
 // The tests.
+mod apps;
 mod bad_input;
 mod cache;
 mod churn;

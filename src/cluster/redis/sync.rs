@@ -56,14 +56,13 @@ impl Session<'_> {
     /// Connections have ended that counted for an application's quota.
     pub(super) fn release_connections(&mut self, app: &AppHandle, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        if app.is_removed() {
-            // One that has come again counts its own under the same name.
-            let successor = self.state.apps.by_id(app.id());
-            if successor.is_some_and(|app| app.settings().max_connections.is_some()) {
-                return;
+        if !app.is_removed() {
+            if let Some(admitted) = self.admitted.get_mut(app) {
+                *admitted -= count;
             }
-        } else if let Some(admitted) = self.admitted.get_mut(app) {
-            *admitted -= count;
+        } else if let Some(successor) = self.state.apps.by_id(app.id()) {
+            // It counts under the same name: with the next heartbeat, Redis is told anew.
+            self.admitted.remove(&successor);
         }
         let key = self.state.keys.connections(app);
         let mut command = redis::cmd("HINCRBY");
