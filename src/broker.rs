@@ -4,14 +4,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexMap;
 
 use crate::apps::AppHandle;
-pub use crate::cluster::codec::Query;
-use crate::cluster::codec::{Row, Rows};
-use crate::cluster::{Cluster, rows_of};
+use crate::cluster::{Cluster, SurveyResult};
+pub use crate::hub::{ChannelSummary, Query};
 use crate::hub::{Hub, Publisher, Slot};
-use crate::protocol::member::identity;
 use crate::protocol::publish::Publish;
 use crate::protocol::{ChannelName, CloseReason, Frame, SocketId, message};
 
@@ -31,15 +29,6 @@ pub struct ChannelSummaries {
     pub partial: Option<Partial>,
 }
 
-/// One channel.
-#[derive(Debug, Default)]
-pub struct ChannelSummary {
-    /// Its subscribers.
-    pub subscriptions: u64,
-    /// The ids of its members, each once, as text.
-    pub users: IndexSet<Box<str>>,
-}
-
 /// Why an answer does not tell of all nodes. The texts go into a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Partial {
@@ -54,18 +43,6 @@ pub enum Partial {
         /// Of how many.
         nodes: usize,
     },
-}
-
-impl ChannelSummaries {
-    fn add(&mut self, row: Row) {
-        let summary = self.channels.entry(row.name).or_default();
-        summary.subscriptions = summary.subscriptions.saturating_add(row.subscriptions);
-        for id in row.users {
-            if let Some(text) = identity(&id) {
-                summary.users.insert(Box::from(&*text));
-            }
-        }
-    }
 }
 
 /// An event that a client sends to the others.
@@ -159,15 +136,15 @@ impl Broker {
 
     /// Connections of an application, on all nodes.
     pub async fn connections(&self, app: &AppHandle) -> (u64, Option<Partial>) {
-        let (rows, partial) = self.others(app, Query::Connections).await;
+        let (others, partial) = self.others(app, Query::Connections).await;
         let local = app.connections() as u64;
-        (local.saturating_add(rows.connections), partial)
+        (local.saturating_add(others.connections), partial)
     }
 
     /// Occupied channels, on all nodes.
-    pub async fn channels(&self, app: &AppHandle, about: Query) -> ChannelSummaries {
-        let (others, partial) = self.others(app, about.clone()).await;
-        let (here, users) = match &about {
+    pub async fn channels(&self, app: &AppHandle, query: Query) -> ChannelSummaries {
+        let (others, partial) = self.others(app, query.clone()).await;
+        let (here, users) = match &query {
             Query::Connections => (Vec::new(), false),
             Query::Channel { name, users } => {
                 (self.hub.find(app, name).into_iter().collect(), *users)
@@ -180,33 +157,31 @@ impl Broker {
         };
         for (at, channel) in here.iter().enumerate() {
             let users = users && channel.name().kind().is_presence();
-            rows_of(channel, users)
-                .into_iter()
-                .for_each(|row| summaries.add(row));
+            let name = channel.name().as_str().to_owned();
+            summaries.channels.insert(name, channel.summary(users));
             // With thousands of channels nobody else is to wait for the whole list.
             if at % 256 == 255 {
                 tokio::task::yield_now().await;
             }
         }
-        others
-            .channels
-            .into_iter()
-            .for_each(|row| summaries.add(row));
+        for (name, summary) in others.channels {
+            summaries.channels.entry(name).or_default().add(summary);
+        }
         summaries
     }
 
     /// What other nodes know, and what is missing of it.
-    async fn others(&self, app: &AppHandle, about: Query) -> (Rows, Option<Partial>) {
+    async fn others(&self, app: &AppHandle, query: Query) -> (SurveyResult, Option<Partial>) {
         let Some(cluster) = &self.cluster else {
-            return (Rows::default(), None);
+            return (SurveyResult::default(), None);
         };
-        match cluster.others(app, about).await {
-            Some(others) if others.silent == 0 => (others.rows, None),
+        match cluster.survey(app, query).await {
+            Some(others) if others.silent == 0 => (others, None),
             Some(others) => {
                 let (silent, nodes) = (others.silent, others.asked + 1);
-                (others.rows, Some(Partial::Silent { silent, nodes }))
+                (others, Some(Partial::Silent { silent, nodes }))
             }
-            None => (Rows::default(), Some(Partial::Alone)),
+            None => (SurveyResult::default(), Some(Partial::Alone)),
         }
     }
 

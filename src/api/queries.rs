@@ -20,11 +20,11 @@ impl Api {
     pub(super) async fn channels(&self, request: &Authorized<'_>) -> Reply {
         let (app, info) = (request.app(), info_of(request));
         let prefix = request.parameter("filter_by_prefix").unwrap_or_default();
-        let about = Query::Channels {
+        let query = Query::Channels {
             prefix: prefix.to_owned(),
             users: info.user_count,
         };
-        let summaries = self.broker.channels(app, about).await;
+        let summaries = self.broker.channels(app, query).await;
         let mut channels = Map::new();
         for (name, summary) in &summaries.channels {
             let Ok(name) = ChannelName::parse(name, request.settings().events.channel) else {
@@ -104,11 +104,11 @@ impl Api {
     }
 
     async fn one(&self, request: &Authorized<'_>, name: &str, users: bool) -> ChannelSummaries {
-        let about = Query::Channel {
+        let query = Query::Channel {
             name: name.to_owned(),
             users,
         };
-        self.broker.channels(request.app(), about).await
+        self.broker.channels(request.app(), query).await
     }
 }
 
@@ -132,11 +132,11 @@ pub(super) async fn attributes(
     let Ok(name) = ChannelName::parse(name, limits.channel) else {
         return (Map::new(), false, None);
     };
-    let about = Query::Channel {
+    let query = Query::Channel {
         name: name.as_str().to_owned(),
         users: info.user_count && name.kind().is_presence(),
     };
-    let ChannelSummaries { channels, partial } = broker.channels(app, about).await;
+    let ChannelSummaries { channels, partial } = broker.channels(app, query).await;
     let summary = channels.get(name.as_str());
     let told = told_of(broker, app, &name, summary, info).await;
     (told, summary.is_some(), partial)

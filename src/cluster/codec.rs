@@ -25,7 +25,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::hub::{Fact, NodeId};
+use crate::hub::{Fact, NodeId, Query};
 use crate::protocol::{Member, SocketId, member};
 
 /// Bytes of a message. Longer ones are neither sent nor read.
@@ -93,13 +93,13 @@ pub struct Question {
     /// The application's id.
     pub app: String,
     /// What is asked.
-    pub about: Query,
+    pub about: About,
 }
 
 /// What a question asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
-pub enum Query {
+pub enum About {
     /// How many connections there are.
     Connections,
     /// One channel; with the ids of its members or without.
@@ -116,6 +116,16 @@ pub enum Query {
         /// Whether members are wanted.
         users: bool,
     },
+}
+
+impl From<Query> for About {
+    fn from(query: Query) -> Self {
+        match query {
+            Query::Connections => Self::Connections,
+            Query::Channel { name, users } => Self::Channel { name, users },
+            Query::Channels { prefix, users } => Self::Channels { prefix, users },
+        }
+    }
 }
 
 /// An answer, or part of one.
@@ -391,7 +401,7 @@ mod tests {
                 users: vec![RawValue::from_string("\"7\"".to_owned()).unwrap()],
             }],
         };
-        let named = Query::Channel {
+        let named = About::Channel {
             name: "a".to_owned(),
             users: true,
         };
@@ -422,7 +432,7 @@ mod tests {
                     user: "\n".to_owned(),
                 },
             ),
-            Message::Ask(NODE, 5, question(Query::Connections)),
+            Message::Ask(NODE, 5, question(About::Connections)),
             Message::Ask(NODE, 6, question(named)),
             Message::Answer(NODE, 6, true, rows),
         ] {

@@ -71,10 +71,10 @@ use tokio::task::JoinHandle;
 
 use crate::apps::{AppHandle, AppRegistry};
 use crate::config::Scaling;
-use crate::hub::{BufferLimits, ClusterQueue, Hub, NodeId};
+use crate::hub::{BufferLimits, ClusterQueue, Hub, NodeId, Query};
 use crate::lifecycle::{Lifecycle, StopOnDrop};
 use crate::protocol::{ChannelName, Frame};
-use codec::{Query, Question};
+use codec::Question;
 use membership::Membership;
 use redis::connect::Connector;
 use redis::keys::Keys;
@@ -87,7 +87,7 @@ use view::Views;
 
 pub use redis::connect::ConnectError;
 pub use status::Status;
-pub use survey::{SurveyResult, rows_of};
+pub use survey::SurveyResult;
 pub use view::Snapshot;
 
 /// Questions to the link that may wait.
@@ -231,11 +231,11 @@ impl Cluster {
     }
 
     /// What other nodes know; `None` without a link to them.
-    pub async fn others(&self, app: &AppHandle, about: Query) -> Option<SurveyResult> {
+    pub async fn survey(&self, app: &AppHandle, query: Query) -> Option<SurveyResult> {
         let (reply, answer) = oneshot::channel();
         let question = Question {
             app: app.id().to_owned(),
-            about,
+            about: query.into(),
         };
         self.ask(Ask::Survey(question, reply)).await?;
         answer.await.ok()

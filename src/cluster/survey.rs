@@ -4,12 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use indexmap::IndexMap;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::codec::{Query, Row, Rows};
+use super::codec::{About, Row, Rows};
 use crate::apps::AppHandle;
-use crate::hub::{Channel, Hub, NodeId};
+use crate::hub::{Channel, ChannelSummary, Hub, NodeId};
+use crate::protocol::member::identity;
 
 /// How long nodes have to answer.
 const PATIENCE: Duration = Duration::from_millis(900);
@@ -26,12 +28,29 @@ const USERS: usize = 5000;
 /// What other nodes have answered.
 #[derive(Debug, Default)]
 pub struct SurveyResult {
-    /// All their rows; a channel may be in several.
-    pub rows: Rows,
+    /// Their connections of the application.
+    pub connections: u64,
+    /// Their channels, by name.
+    pub channels: IndexMap<String, ChannelSummary>,
     /// Nodes that were asked.
     pub asked: usize,
     /// Those of them that have not answered in time.
     pub silent: usize,
+}
+
+impl SurveyResult {
+    /// Adds part of a node's answer; a channel may be in several.
+    fn add(&mut self, rows: Rows) {
+        self.connections = self.connections.saturating_add(rows.connections);
+        for row in rows.channels {
+            let ids = row.users.iter().filter_map(|id| identity(id));
+            let summary = ChannelSummary {
+                subscriptions: row.subscriptions,
+                users: ids.map(|id| Box::from(&*id)).collect(),
+            };
+            self.channels.entry(row.name).or_default().add(summary);
+        }
+    }
 }
 
 /// Questions without a complete answer.
@@ -91,9 +110,7 @@ impl Surveys {
         if !open.waiting.contains(&node) {
             return;
         }
-        let connections = &mut open.others.rows.connections;
-        *connections = connections.saturating_add(rows.connections);
-        open.others.rows.channels.extend(rows.channels);
+        open.others.add(rows);
         if is_last {
             open.waiting.remove(&node);
         }
@@ -145,16 +162,16 @@ impl Surveys {
 }
 
 /// What this node answers, in parts of which none is too long.
-pub(super) fn answer(hub: &Hub, app: &AppHandle, about: &Query) -> Vec<Rows> {
+pub(super) fn answer(hub: &Hub, app: &AppHandle, about: &About) -> Vec<Rows> {
     let (channels, users) = match about {
-        Query::Connections => {
+        About::Connections => {
             return vec![Rows {
                 connections: app.connections() as u64,
                 channels: Vec::new(),
             }];
         }
-        Query::Channel { name, users } => (hub.find(app, name).into_iter().collect(), *users),
-        Query::Channels { prefix, users } => (hub.channels(app, prefix), *users),
+        About::Channel { name, users } => (hub.find(app, name).into_iter().collect(), *users),
+        About::Channels { prefix, users } => (hub.channels(app, prefix), *users),
     };
     let mut parts = vec![Rows::default()];
     let mut members = 0;
@@ -178,7 +195,7 @@ pub(super) fn answer(hub: &Hub, app: &AppHandle, about: &Query) -> Vec<Rows> {
 
 /// A channel as this node has it: one row, or several if it has very many members, of
 /// which the first counts the subscribers.
-pub fn rows_of(channel: &Arc<Channel>, users: bool) -> Vec<Row> {
+fn rows_of(channel: &Arc<Channel>, users: bool) -> Vec<Row> {
     let row = |subscriptions: usize, users: &[Box<RawValue>]| Row {
         name: channel.name().as_str().to_owned(),
         subscriptions: subscriptions as u64,
@@ -229,7 +246,7 @@ mod tests {
         queries.answer(B, id, true, rows(16));
         let others = others.try_recv().unwrap();
         assert_eq!(
-            (others.rows.connections, others.asked, others.silent),
+            (others.connections, others.asked, others.silent),
             (19, 2, 0)
         );
     }

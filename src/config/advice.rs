@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::Server;
-use super::setting::Section;
+use super::setting::{OF_PUSHER, Section};
 use super::source::{Layers, Source};
 
 /// Secrets that stand in documentation and starter kits, for everybody to read.
@@ -29,9 +29,6 @@ const EXAMPLE_SECRETS: &[&str] = &[
     "your-pusher-app-secret",
     "your-reverb-app-secret",
 ];
-
-/// The variables that Laravel uses for Pusher's own service.
-pub(super) const OF_PUSHER: &[&str] = &["PUSHER_APP_ID", "PUSHER_APP_KEY", "PUSHER_APP_SECRET"];
 
 /// Says that there is no application, where one was looked for, and what to do; on several lines.
 pub(super) fn no_application(layers: &Layers) -> String {

@@ -153,6 +153,9 @@ pub const SETTINGS: &[Setting] = &[
 /// browser, not for a server; known, so that they are not taken for mistakes.
 pub const FOR_OTHERS: &[&str] = &["REVERB_PORT", "REVERB_SCHEME"];
 
+/// The variables that Laravel uses for Pusher's own service.
+pub(super) const OF_PUSHER: &[&str] = &["PUSHER_APP_ID", "PUSHER_APP_KEY", "PUSHER_APP_SECRET"];
+
 impl Section {
     /// The name in TOML.
     pub fn name(self) -> &'static str {

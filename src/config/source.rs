@@ -7,9 +7,8 @@ use std::rc::Rc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::advice::OF_PUSHER;
 use super::file;
-use super::setting::{FOR_OTHERS, SETTINGS, Section, Setting};
+use super::setting::{FOR_OTHERS, OF_PUSHER, SETTINGS, Section, Setting};
 use super::{ConfigError, Sources, dotenv};
 
 /// Where a value was said.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use super::event::{HubEventKind, Origin};
 use super::lock::{Lock, Rank};
 use super::outputs::{Broadcast, ConnectionRef, Outputs, Recipients, WorkerMessage};
 use super::remote::Remote;
+use super::summary::ChannelSummary;
 use super::sync::Sync;
 use super::topic::Topic;
 use crate::apps::AppHandle;
@@ -198,6 +199,25 @@ impl Channel {
         Counts {
             subscriptions: state.local(),
             users,
+        }
+    }
+
+    /// How many there are on this node, with the ids of members or without.
+    pub fn summary(&self, users: bool) -> ChannelSummary {
+        let state = self.state.lock();
+        let is_local = |present: &Present| present.connections > 0;
+        let members = state
+            .members
+            .iter()
+            .filter(|(_, present)| is_local(present));
+        let ids = members.map(|(id, _)| Box::from(&**id));
+        ChannelSummary {
+            subscriptions: state.local() as u64,
+            users: if users {
+                ids.collect()
+            } else {
+                IndexSet::new()
+            },
         }
     }
 

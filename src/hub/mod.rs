@@ -24,6 +24,7 @@ mod publish;
 mod reconcile;
 mod remote;
 mod states;
+mod summary;
 mod sync;
 mod topic;
 mod users;
@@ -50,6 +51,7 @@ pub use event::{HubEvent, HubEventKind, Origin, Sink, Sinks};
 pub use outputs::{Broadcast, ConnectionRef, Inbox, Recipients, WorkerMessage};
 pub use publish::Publisher;
 pub use states::Removed;
+pub use summary::{ChannelSummary, Query};
 pub use topic::{Event, Fact, LocalState, NodeFacts, NodeId, RemoteState, Topic};
 
 /// All channels of all applications.

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::activity::Activity;
 use super::route::{self, Exchange};
-use super::stream::{Deadline, Stream};
+use super::stream::{Deadline, HEAD_BYTES, Stream};
 use super::timer::HeadTimer;
 use super::{Shared, log};
 use crate::protocol::CloseReason;
@@ -27,13 +27,6 @@ use crate::ws::session;
 
 /// How long a last goodbye may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Bytes of hyper's read buffer: most of a request's head.
-pub(super) const HEAD_BYTES: usize = 16 * 1024;
-
-/// Header fields of a request: what hyper takes by itself, and not given to it, since
-/// it would put them on the heap then.
-pub(super) const MAX_HEADERS: usize = 100;
 
 /// How long, and how many bytes, a client whose head is too large may go on sending:
 /// closed at once, it would lose the answer that says so.

@@ -13,7 +13,13 @@ use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
-use super::connection::{HEAD_BYTES, MAX_HEADERS};
+
+/// Bytes of hyper's read buffer: most of a request's head.
+pub(super) const HEAD_BYTES: usize = 16 * 1024;
+
+/// Header fields of a request: what hyper takes by itself, and not given to it, since
+/// it would put them on the heap then.
+pub(super) const MAX_HEADERS: usize = 100;
 
 pub(super) enum Stream {
     Plain(TcpStream),

@@ -1,5 +1,6 @@
 //! The shape of the source: who imports whom, and how long things are.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -94,10 +95,24 @@ fn module(path: &Path) -> Option<String> {
     (name != "lib" && name != "main").then_some(name)
 }
 
+/// The path of a file's module, from the crate's root: `["hub", "channel"]`.
+fn module_path(path: &Path) -> Vec<String> {
+    let inner = path
+        .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .unwrap();
+    let names = inner.with_extension("");
+    let names = names.iter().map(|name| name.to_str().unwrap().to_owned());
+    names
+        .filter(|name| name != "mod" && name != "lib")
+        .collect()
+}
+
 /// Collects `crate::x` paths, async functions, and functions that are too long,
 /// outside of tests.
 #[derive(Default)]
 struct Survey {
+    /// Every path that is named, with all its parts.
+    paths: Vec<Vec<String>>,
     imports: Vec<String>,
     crates: Vec<String>,
     async_functions: Vec<String>,
@@ -127,6 +142,7 @@ impl Survey {
     }
 
     fn path(&mut self, segments: &[String]) {
+        self.paths.push(segments.to_vec());
         if let [first, second, ..] = segments
             && first == "crate"
         {
@@ -228,4 +244,100 @@ fn modules_import_downwards_only_and_stay_small() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The module that a path leads to, as it is written in `module`.
+fn target(module: &[String], path: &[String], modules: &[Vec<String>]) -> Option<Vec<String>> {
+    let mut at = module.to_vec();
+    let mut rest = path.iter();
+    match path.first()?.as_str() {
+        "crate" => {
+            at.clear();
+            rest.next();
+        }
+        "self" => _ = rest.next(),
+        "super" => {
+            while rest.clone().next().is_some_and(|part| part == "super") {
+                rest.next();
+                at.pop();
+            }
+        }
+        // A child, or something from elsewhere.
+        _ => {}
+    }
+    let start = at.len();
+    for part in rest {
+        at.push(part.clone());
+        if !modules.contains(&at) {
+            at.pop();
+            break;
+        }
+    }
+    (at.len() > start || path[0] == "super" || path[0] == "crate").then_some(at)
+}
+
+/// A walk along imports that ends where it began, if there is one.
+fn circle(imports: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> Option<Vec<String>> {
+    fn walk<'a>(
+        at: &'a Vec<String>,
+        imports: &'a BTreeMap<Vec<String>, BTreeSet<Vec<String>>>,
+        way: &mut Vec<&'a Vec<String>>,
+        done: &mut BTreeSet<&'a Vec<String>>,
+    ) -> Option<Vec<String>> {
+        if let Some(begin) = way.iter().position(|module| *module == at) {
+            let round = way[begin..].iter().copied().chain([at]);
+            return Some(round.map(|module| module.join("::")).collect());
+        }
+        if !done.contains(at) {
+            way.push(at);
+            for next in imports.get(at).into_iter().flatten() {
+                let found = walk(next, imports, way, done);
+                if found.is_some() {
+                    return found;
+                }
+            }
+            way.pop();
+            done.insert(at);
+        }
+        None
+    }
+    let mut done = BTreeSet::new();
+    let mut modules = imports.keys();
+    modules.find_map(|module| walk(module, imports, &mut Vec::new(), &mut done))
+}
+
+/// What a module is made of may name what the module itself declares.
+#[test]
+fn modules_import_each_other_in_no_circle() {
+    let sources = sources();
+    let modules: Vec<Vec<String>> = sources.iter().map(|(path, _)| module_path(path)).collect();
+    let mut imports: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = BTreeMap::new();
+    for ((_, text), module) in sources.iter().zip(&modules) {
+        let mut survey = Survey::default();
+        survey.visit_file(&syn::parse_file(text).unwrap());
+        let named = survey.paths.iter();
+        let targets = named.filter_map(|path| target(module, path, &modules));
+        let targets = targets.filter(|target| !module.starts_with(target));
+        imports.entry(module.clone()).or_default().extend(targets);
+    }
+    let count: usize = imports.values().map(BTreeSet::len).sum();
+    assert!(count > 200, "only {count} imports were found");
+    assert_eq!(circle(&imports), None);
+}
+
+#[test]
+fn a_circle_is_found_and_a_tree_is_none() {
+    let module = |name: &str| vec![name.to_owned()];
+    let imports = |pairs: &[(&str, &str)]| {
+        let mut imports: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for (from, to) in pairs {
+            imports.entry(module(from)).or_default().insert(module(to));
+        }
+        imports
+    };
+    let tree = [("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")];
+    assert_eq!(circle(&imports(&tree)), None);
+    let round = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "b")];
+    let found = ["b", "c", "d", "b"].map(str::to_owned);
+    assert_eq!(circle(&imports(&round)), Some(found.to_vec()));
 }
