@@ -55,6 +55,7 @@
 
 pub mod codec;
 mod membership;
+pub mod peers;
 pub mod redis;
 mod sequence;
 mod status;
@@ -76,6 +77,7 @@ use crate::lifecycle::{Lifecycle, StopOnDrop};
 use crate::protocol::{ChannelName, Frame};
 use codec::Question;
 use membership::Membership;
+use peers::NodeInfo;
 use redis::connect::Connector;
 use redis::keys::Keys;
 use redis::scripts::Scripts;
@@ -199,6 +201,7 @@ impl Node {
             nodes: Membership::new(State::lease(&self.settings)),
             sequences: SequenceCounter::new(),
             surveys: Surveys::default(),
+            info: NodeInfo::own(self.settings.track_occupancy),
             unsure: VecDeque::new(),
             settings: self.settings,
         };

@@ -1,7 +1,7 @@
 //! How the link to other nodes stands, in numbers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -21,6 +21,8 @@ pub struct Status {
     pub(super) listening: AtomicUsize,
     /// Whether the two have differed for too long.
     pub(super) is_incomplete: AtomicBool,
+    /// How other nodes differ from this one, each in a sentence.
+    differences: Mutex<Vec<String>>,
     /// Topics one of whose keys in Redis is of another type.
     pub(super) degraded: AtomicUsize,
     /// Events sent to other nodes.
@@ -49,6 +51,7 @@ impl Status {
             wanted: AtomicUsize::new(0),
             listening: AtomicUsize::new(0),
             is_incomplete: AtomicBool::new(false),
+            differences: Mutex::default(),
             degraded: AtomicUsize::new(0),
             published: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -70,6 +73,18 @@ impl Status {
         self.is_up() && !self.is_incomplete.load(Ordering::Relaxed)
     }
 
+    /// How other nodes differ; logged if it was not known.
+    pub(super) fn set_differences(&self, differences: Vec<String>) {
+        let mut known = self
+            .differences
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for difference in differences.iter().filter(|it| !known.contains(it)) {
+            tracing::warn!(node = %self.node, "{difference}");
+        }
+        *known = differences;
+    }
+
     /// All of it, for whoever looks after the server.
     pub fn to_json(&self) -> Value {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -79,6 +94,7 @@ impl Status {
             "nodes": self.nodes.load(Ordering::Relaxed),
             "wanted": self.wanted.load(Ordering::Relaxed),
             "listening": self.listening.load(Ordering::Relaxed),
+            "differences": *self.differences.lock().unwrap_or_else(PoisonError::into_inner),
             "degraded": self.degraded.load(Ordering::Relaxed),
             "published": count(&self.published),
             "received": count(&self.received),

@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub version: u64,
     /// Facts by node.
     pub nodes: Vec<NodeFacts>,
+    /// Whether no node had entered any before, if this one has now.
+    pub is_first: bool,
     /// Fields that cannot be read, which a node of another version may have written.
     pub unreadable: usize,
 }
@@ -232,6 +234,11 @@ impl View {
         }
     }
 
+    /// Whether it was never read.
+    pub(super) fn is_new(&self) -> bool {
+        self.epoch.is_empty()
+    }
+
     pub(super) fn is_reading(&self) -> bool {
         self.is_reading
     }
@@ -345,6 +352,7 @@ mod tests {
             epoch: epoch.to_owned(),
             version,
             nodes: entered.iter().map(facts).collect(),
+            is_first: false,
             unreadable: 0,
         }
     }

@@ -22,6 +22,8 @@ pub struct Scaling {
     pub node_timeout: Duration,
     /// Whether the server ends if it cannot use Redis when it starts.
     pub require_redis: bool,
+    /// Whether it is tracked which channels are occupied on any node.
+    pub track_occupancy: bool,
     /// Bytes of events that are kept for other nodes while Redis is away.
     pub buffer_bytes: usize,
     /// How long they are kept.
@@ -121,6 +123,7 @@ const KEYS: &[&str] = &[
     "tls_key",
     "node_timeout",
     "require_redis",
+    "track_occupancy",
     "buffer_bytes",
     "buffer_seconds",
 ];
@@ -155,6 +158,7 @@ impl Reader {
             redis,
             node_timeout: self.seconds(&group, "node_timeout", 2),
             require_redis: self.flag(&group, "require_redis"),
+            track_occupancy: self.flag(&group, "track_occupancy"),
             buffer_bytes: self.size(&group, "buffer_bytes", &(0..=1 << 40)),
             buffer_time: self.seconds(&group, "buffer_seconds", 0),
         })

@@ -117,6 +117,7 @@ pub const SETTINGS: &[Setting] = &[
     scaling("tls_key", "RESOUND_REDIS_TLS_KEY", ""),
     scaling("node_timeout", "RESOUND_NODE_TIMEOUT", "15"),
     Setting { flag: "--require-redis", ..scaling("require_redis", "RESOUND_REQUIRE_REDIS", "false") },
+    scaling("track_occupancy", "RESOUND_TRACK_OCCUPANCY", "false"),
     scaling("buffer_bytes", "RESOUND_CLUSTER_BUFFER_BYTES", "16777216"),
     scaling("buffer_seconds", "RESOUND_CLUSTER_BUFFER_SECONDS", "60"),
     app("id", "REVERB_APP_ID", "--app-id", ""),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cluster_queue::ClusterQueue;
+use super::event::HubEventKind;
 use super::outputs::Recipients;
 use super::states::{AppState, Shard};
 use super::topic::{Event, Fact, LocalState, NodeId, RemoteState, Topic};
@@ -242,6 +243,16 @@ impl Hub {
         let _shard = state.shard(event.channel.as_str()).lock();
         let mut cache = state.cache.lock();
         cache.put(&event.channel, event.frame, Instant::now(), limits);
+    }
+
+    /// Redis has decided that a channel is occupied on any node, or on none.
+    pub fn emit_occupancy(&self, topic: &Topic, is_occupied: bool) {
+        if let Topic::Channel(app, channel) = topic {
+            self.outputs.sinks.emit(app, || match is_occupied {
+                true => HubEventKind::ClusterChannelOccupied { channel },
+                false => HubEventKind::ClusterChannelVacated { channel },
+            });
+        }
     }
 
     /// Closes this node's connections of a user.

@@ -104,6 +104,11 @@ impl Server {
     /// Raises the limit of open files, loads the certificate and takes the port. `demo` adds the page `/demo` and
     /// its signing, which give everybody the application's signature.
     pub fn bind(config: &Config, demo: bool) -> Result<Self, StartError> {
+        Self::bind_with(config, demo, Sinks::default())
+    }
+
+    /// The same, with sinks that are told of what happens.
+    pub fn bind_with(config: &Config, demo: bool, sinks: Sinks) -> Result<Self, StartError> {
         let server = &config.server;
         let descriptors = descriptors::raise_limit(server.workers.get());
         let (tls, warnings) = match server.tls.as_ref().map(tls::load).transpose()? {
@@ -124,7 +129,6 @@ impl Server {
         );
         let queue = node.as_ref().map(|node| Arc::clone(node.queue()));
         let apps = Arc::new(AppRegistry::new(config.apps.clone())?);
-        let sinks = Sinks::default();
         let hub = Arc::new(Hub::with_outputs(workers, capacity, queue, sinks));
         let cluster = node.as_ref().map(Node::cluster);
         let broker = Broker::new(Arc::clone(&hub), cluster);

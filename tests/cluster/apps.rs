@@ -2,6 +2,7 @@
 //!
 //! The servers are in this process, since only the library can change applications.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use resound::apps::App;
@@ -11,7 +12,7 @@ use crate::frames::{event, until};
 use crate::people::Member;
 use crate::redis::Redis;
 use crate::support::http::parsed;
-use crate::support::{Client, Http, TestServer};
+use crate::support::{Client, Http, KEY, TestServer};
 use crate::wait::{eventually, eventually_is};
 
 fn server(redis: &Redis, settings: &[(&str, &str)]) -> TestServer {
@@ -139,4 +140,23 @@ fn counts_that_are_switched_on_are_told_of_channels_that_begin_later() {
     }
     Client::connect(&b).subscribe("before");
     before.expect_silence();
+}
+
+/// Its application was there when its handshake was checked, and is not when Redis answers.
+#[test]
+fn a_handshake_that_waits_for_the_other_nodes_is_told_that_its_application_is_gone() {
+    let mut redis = Redis::start();
+    let [a, _b] = pair(&redis, &[]);
+    redis.pause();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| Client::open(&a, &format!("/app/{KEY}"), &[]));
+        eventually("it waits", || a.app.connections() == 1);
+        a.control.apply_apps(Vec::new()).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        redis.resume();
+        let mut client = waiting.join().unwrap();
+        client.expect_error(4001, "Application does not exist");
+        client.closed_with(4001, "Application does not exist");
+    });
+    eventually("it does not count", || a.app.connections() == 0);
 }

@@ -43,6 +43,7 @@ mod lives;
 mod model;
 mod network_faults;
 mod node_faults;
+mod occupancy;
 mod order;
 mod outages;
 mod presence;

@@ -28,6 +28,7 @@ mod queries;
 mod rates;
 mod readme;
 mod shutdown;
+mod sinks;
 mod slow;
 mod subscribe;
 mod support;

@@ -67,6 +67,16 @@ impl Keys {
         format!("{}:{{*}}:nodes", self.namespace)
     }
 
+    /// The hash of what nodes say of themselves.
+    pub(super) fn infos(&self) -> String {
+        format!("{}:{{*}}:infos", self.namespace)
+    }
+
+    /// The set of a node's channels, while it is tracked which are occupied.
+    pub(super) fn occupied(&self, node: NodeId) -> String {
+        format!("{}:{{node/{node}}}:occupied", self.namespace)
+    }
+
     /// The Redis channel of one node.
     pub(super) fn node(&self, node: NodeId) -> String {
         format!("{}:{{node/{node}}}", self.namespace)

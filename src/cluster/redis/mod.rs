@@ -3,6 +3,7 @@
 
 pub(super) mod connect;
 pub(super) mod keys;
+mod occupancy;
 mod pipeline;
 mod receive;
 pub(super) mod scripts;

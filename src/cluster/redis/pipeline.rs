@@ -13,7 +13,7 @@ use super::connect::Shards;
 use super::keys;
 use crate::apps::AppHandle;
 use crate::cluster::view::Last;
-use crate::hub::NodeId;
+use crate::hub::{NodeId, Topic};
 
 /// What is done with an answer.
 pub(super) enum Expect {
@@ -33,6 +33,10 @@ pub(super) enum Expect {
     Synced(Arc<str>),
     /// That this node's facts of a topic are taken out.
     Left(Arc<str>),
+    /// Whether a node that is gone was the last in a channel.
+    Reaped(Topic),
+    /// Some channels of a node that is gone.
+    Occupied(NodeId),
     /// Which nodes are alive; asked then.
     Heartbeat(Instant),
     /// Whether a node has subscribed to all that it needs.

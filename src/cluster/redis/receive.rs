@@ -12,6 +12,7 @@ use super::session::{Broken, Session};
 use super::snapshot;
 use super::state::State;
 use crate::cluster::codec::{self, EventHead, Message, Question};
+use crate::cluster::peers::{self, NodeInfo};
 use crate::cluster::sequence::Dedup;
 use crate::cluster::status::add;
 use crate::cluster::survey;
@@ -28,6 +29,7 @@ impl Session<'_> {
             Expect::Facts(bus) => {
                 let snapshot = snapshot::read(&answer).ok_or("Redis gave no facts")?;
                 add(&self.state.status.ignored, snapshot.unreadable as u64);
+                self.entered_first(&bus, snapshot.is_first);
                 if let Some(view) = self.state.views.get_mut(&bus) {
                     view.snapshot = Some(snapshot);
                     self.restore(&bus);
@@ -48,7 +50,15 @@ impl Session<'_> {
                     self.reread(&bus);
                 }
             }
-            Expect::Left(bus) => _ = self.state.left.remove(&bus),
+            Expect::Left(bus) => {
+                let left = self.state.left.remove(&bus);
+                if let Some(topic) = left.filter(|_| answer == Value::Int(1)) {
+                    self.decided(&topic, false);
+                }
+            }
+            Expect::Reaped(topic) if answer == Value::Int(1) => self.decided(&topic, false),
+            Expect::Reaped(_) => {}
+            Expect::Occupied(node) => self.reap_some(node, &answer),
             Expect::Listens(node) => self.listens(node, listeners(&answer) > 0),
             Expect::Heartbeat(asked) => self.received_nodes(&answer, asked)?,
             Expect::Admitted(app, reply) => {
@@ -97,6 +107,8 @@ impl Session<'_> {
             | Expect::Confirmed
             | Expect::Evicted(_)
             | Expect::Synced(_)
+            | Expect::Reaped(_)
+            | Expect::Occupied(_)
             | Expect::Listens(_)
             | Expect::Heartbeat(_) => {}
         }
@@ -178,8 +190,9 @@ impl Session<'_> {
         let view = self.state.views.get(bus).filter(|view| view.has_facts);
         let Some(view) = view else { return };
         let keys = self.state.keys.of(&view.topic);
+        let topic = view.topic.clone();
         let command = self.state.scripts.reap(&keys, &[node]);
-        self.add(bus, command, Expect::Anything);
+        self.add(bus, command, Expect::Reaped(topic));
     }
 
     /// Redis has lost a cache channel's last event, and this node has heard it.
@@ -216,9 +229,10 @@ impl Session<'_> {
         };
         let now = Instant::now();
         let mut returned = Vec::new();
-        for pair in nodes.chunks_exact(2) {
+        let mut infos = Vec::new();
+        for told in nodes.chunks_exact(3) {
             let (Some(node), Value::Int(age)) =
-                (snapshot::text(&pair[0]).and_then(codec::node_id), &pair[1])
+                (snapshot::text(&told[0]).and_then(codec::node_id), &told[1])
             else {
                 add(&self.state.status.ignored, 1);
                 continue;
@@ -230,8 +244,14 @@ impl Session<'_> {
             let Some(at) = now.checked_sub(Duration::from_millis(age)) else {
                 continue;
             };
-            if node != self.state.node && self.state.nodes.seen(node, at, asked, now) {
+            if node == self.state.node {
+                continue;
+            }
+            if self.state.nodes.seen(node, at, asked, now) {
                 returned.push(node);
+            }
+            if self.state.nodes.contains(node) {
+                infos.push((node, NodeInfo::parse(snapshot::text(&told[2]))));
             }
         }
         for node in returned {
@@ -242,6 +262,9 @@ impl Session<'_> {
         }
         self.check_unknown_nodes(now);
         self.count_nodes();
+        let infos = infos.iter().map(|(node, info)| (*node, info.as_ref()));
+        let differences = peers::differences(&self.state.info, infos);
+        self.state.status.set_differences(differences);
         let lease = State::lease(&self.state.settings).as_millis();
         let was_late = *before == -1 || u128::try_from(*before).is_ok_and(|before| before >= lease);
         // In a new session everything is sent anyhow.
@@ -270,6 +293,7 @@ impl Session<'_> {
         for bus in self.state.forget(node) {
             self.reap(&bus, node);
         }
+        self.reap_channels(node);
     }
 
     /// A message has come in a Redis channel.

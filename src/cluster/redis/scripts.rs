@@ -14,15 +14,16 @@ const FACTS_TTL: u64 = 3_600_000;
 ///
 /// KEYS: facts, Redis channel. ARGV: node, epoch, time to live, fields and values.
 /// Makes the node's facts exactly these, tells others to read them if they differ from
-/// what was there, and returns everybody's.
+/// what was there, and returns everybody's, with whether no node had any before as `f`.
 const ENTER: &str = r"
 local key, node = KEYS[1], ARGV[1]
 redis.call('HSETNX', key, 'e', ARGV[2])
-local wanted, changed = {}, false
+local wanted, changed, first = {}, false, 1
 for i = 4, #ARGV, 2 do wanted[ARGV[i]] = ARGV[i + 1] end
 local there = redis.call('HGETALL', key)
 for i = 1, #there, 2 do
   local field = there[i]
+  if #field >= 16 then first = 0 end
   if #field > 16 and string.sub(field, 1, 16) == node then
     if wanted[field] == nil then
       redis.call('HDEL', key, field)
@@ -42,7 +43,10 @@ if changed then
   local version = redis.call('HINCRBY', key, 'v', 1)
   redis.call('@PUBLISH', KEYS[2], 'R1 = ' .. string.format('%.0f', version) .. ' ' .. node)
 end
-return redis.call('HGETALL', key)
+local all = redis.call('HGETALL', key)
+all[#all + 1] = 'f'
+all[#all + 1] = first
+return all
 ";
 
 /// KEYS: facts, Redis channel. ARGV: node, epoch, time to live, field, value, fact;
@@ -162,9 +166,11 @@ const LAST: &str = r"
 return { redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1]) }
 ";
 
-/// KEYS: nodes. ARGV: node, milliseconds after which a node is forgotten.
+/// KEYS: nodes, what they say of themselves. ARGV: node, milliseconds after which a node is
+/// forgotten, what this one says of itself.
 /// Returns how long ago this one's last heartbeat was (-1: never), and for each
-/// node its id and how long ago its was (-1: in the future, by a clock that was ahead).
+/// node its id, how long ago its was (-1: in the future, by a clock that was ahead), and
+/// what it says.
 const HEARTBEAT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -172,11 +178,19 @@ local before = redis.call('ZSCORE', KEYS[1], ARGV[1])
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local nodes = { before and math.max(now - before, 0) or -1 }
 local there = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 for i = 1, #there, 2 do
   nodes[#nodes + 1] = there[i]
   nodes[#nodes + 1] = math.max(now - there[i + 1], -1)
+  nodes[#nodes + 1] = redis.call('HGET', KEYS[2], there[i])
+end
+if redis.call('HLEN', KEYS[2]) * 3 > #nodes then
+  for _, node in ipairs(redis.call('HKEYS', KEYS[2])) do
+    if not redis.call('ZSCORE', KEYS[1], node) then redis.call('HDEL', KEYS[2], node) end
+  end
 end
 return nodes
 ";
@@ -345,9 +359,15 @@ impl Scripts {
         self.last.on(&[&names.last])
     }
 
-    pub(super) fn heartbeat(&self, key: &str, node: NodeId, forget_ms: u64) -> Cmd {
-        let mut command = self.heartbeat.on(&[key]);
-        command.arg(node.to_string()).arg(forget_ms);
+    pub(super) fn heartbeat(
+        &self,
+        [nodes, infos]: [&str; 2],
+        node: NodeId,
+        forget_ms: u64,
+        info: &str,
+    ) -> Cmd {
+        let mut command = self.heartbeat.on(&[nodes, infos]);
+        command.arg(node.to_string()).arg(forget_ms).arg(info);
         command
     }
 

@@ -35,6 +35,10 @@ pub fn read(value: &Value) -> Option<Snapshot> {
     let mut snapshot = Snapshot::default();
     let mut nodes: BTreeMap<NodeId, NodeFacts> = BTreeMap::new();
     for (field, value) in pairs {
+        if let (Some("f"), Value::Int(first)) = (text(field), value) {
+            snapshot.is_first = *first == 1;
+            continue;
+        }
         let (Some(field), Some(value)) = (text(field), text(value)) else {
             snapshot.unreadable += 1;
             continue;

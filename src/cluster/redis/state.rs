@@ -13,6 +13,7 @@ use super::scripts::Scripts;
 use crate::apps::{AppHandle, AppRegistry};
 use crate::cluster::codec::Question;
 use crate::cluster::membership::Membership;
+use crate::cluster::peers::NodeInfo;
 use crate::cluster::sequence::SequenceCounter;
 use crate::cluster::status::{Status, add};
 use crate::cluster::survey::{SurveyResult, Surveys};
@@ -59,6 +60,8 @@ pub(in crate::cluster) struct State {
     pub(in crate::cluster) nodes: Membership,
     pub(in crate::cluster) sequences: SequenceCounter,
     pub(in crate::cluster) surveys: Surveys,
+    /// What this node says of itself.
+    pub(in crate::cluster) info: NodeInfo,
     /// Events of which it is not known whether Redis has them.
     pub(in crate::cluster) unsure: VecDeque<Outgoing>,
     pub(in crate::cluster) settings: Scaling,

@@ -201,11 +201,13 @@ impl Session<'_> {
         self.in_batch.insert(Arc::clone(bus));
         self.state.left.remove(bus);
         let keys = self.state.keys.of(&topic);
-        let (has_facts, has_last) = Self::kept_of(&topic);
+        let (has_facts, has_last) = self.kept_of(&topic);
         let views = &mut self.state.views;
         let view = views
             .entry(Arc::clone(bus))
             .or_insert_with(|| View::new(topic, has_facts, has_last));
+        // The settings may have changed since it was entered before.
+        (view.has_facts, view.has_last) = (has_facts, has_last);
         view.enter(local);
         if !std::mem::replace(&mut view.is_subscribed, true) {
             self.state.status.listening.fetch_add(1, Ordering::Relaxed);
@@ -223,15 +225,17 @@ impl Session<'_> {
             self.add(bus, command, Expect::Last(Arc::clone(bus)));
         }
         self.expect_synced(bus);
+        self.track(bus);
     }
 
     /// What nodes have in common of a topic: facts, and its last event.
-    fn kept_of(topic: &Topic) -> (bool, bool) {
+    fn kept_of(&self, topic: &Topic) -> (bool, bool) {
         match topic {
             Topic::Channel(app, name) => {
                 let kind = name.kind();
                 let counts = app.settings().subscription_count;
-                (kind.is_presence() || counts, kind.is_cache())
+                let is_tracked = self.state.info.track_occupancy;
+                (kind.is_presence() || counts || is_tracked, kind.is_cache())
             }
             Topic::User(..) => (true, false),
         }
@@ -292,6 +296,7 @@ impl Session<'_> {
         self.state.left.insert(Arc::clone(bus), topic);
         let command = self.state.scripts.leave(&keys, self.state.node);
         self.add(bus, command, Expect::Left(Arc::clone(bus)));
+        self.untrack(bus);
     }
 
     /// Has all topics entered and read again. If that is under way, other nodes may have
@@ -395,6 +400,7 @@ impl Session<'_> {
             let keys = self.state.keys.of(&topic);
             self.add(&keys.bus, Scripts::refresh(&keys.facts), Expect::Anything);
         }
+        self.refresh_occupied();
         for app in self.limited_apps() {
             let key = self.state.keys.connections(&app);
             self.add(&key, Scripts::refresh(&key), Expect::Anything);
@@ -412,10 +418,10 @@ impl Session<'_> {
         }
         let key = self.state.keys.nodes();
         let forget_ms = u64::try_from(timeout.as_millis() * 4).unwrap_or(u64::MAX);
-        let command = self
-            .state
-            .scripts
-            .heartbeat(&key, self.state.node, forget_ms);
+        let infos = self.state.keys.infos();
+        let info = serde_json::to_string(&self.state.info).expect("it is plain data");
+        let (scripts, node) = (&self.state.scripts, self.state.node);
+        let command = scripts.heartbeat([&key, &infos], node, forget_ms, &info);
         self.add(&key, command, Expect::Heartbeat(now));
     }
 }

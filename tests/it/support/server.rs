@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use resound::apps::AppHandle;
 use resound::config::{Config, Sources};
-use resound::hub::Hub;
+use resound::hub::{Hub, Sinks};
 use resound::server::{Control, Server};
 use tokio::sync::oneshot;
 
@@ -35,9 +35,18 @@ impl TestServer {
         Self::from_sources(&sources(&[]), true)
     }
 
+    /// With sinks that are told of what happens.
+    pub(crate) fn with_sinks(settings: &[(&str, &str)], sinks: Sinks) -> Self {
+        let config = Config::load(&sources(settings)).unwrap();
+        Self::run(Server::bind_with(&config, false, sinks).unwrap())
+    }
+
     pub(crate) fn from_sources(sources: &Sources, demo: bool) -> Self {
         let config = Config::load(sources).unwrap();
-        let server = Server::bind(&config, demo).unwrap();
+        Self::run(Server::bind(&config, demo).unwrap())
+    }
+
+    fn run(server: Server) -> Self {
         let (address, hub) = (server.address().unwrap(), Arc::clone(server.hub()));
         let control = server.control();
         let app = control.apps().by_id(APP_ID).unwrap();
