@@ -46,6 +46,7 @@ mod node_faults;
 mod occupancy;
 mod order;
 mod outages;
+mod permissions;
 mod presence;
 mod queries;
 mod redis_away;
