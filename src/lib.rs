@@ -11,7 +11,7 @@
 //!
 //! # Who may import whom
 //!
-//! Downwards only; neighbours on one row never import each other:
+//! Downwards only, and no two modules each other; neighbours on one row never:
 //!
 //! ```text
 //! main → cli, health, config, telemetry, shutdown, server
@@ -27,8 +27,8 @@
 //! telemetry
 //! ```
 //!
-//! `tests/it/layers.rs` fails on anything else, on a runtime in [`protocol`], on an
-//! `async fn` in [`hub`], and on files and functions that grow too long.
+//! `tests/it/layers.rs` fails on anything else, on circles within a layer, on a runtime in
+//! [`protocol`], on an `async fn` in [`hub`], and on files and functions that grow too long.
 //!
 //! # A publish, from HTTP to the sockets
 //!
@@ -48,13 +48,22 @@
 //!
 //! # Several nodes
 //!
-//! Local subscribers never wait for another node. What the others have to be told,
-//! the hub puts into its [`hub::Relay`], under the same lock as the letters to its own
-//! workers; [`cluster`] takes it from there to Redis, and brings what others tell into
-//! the hub. A node listens to one Redis channel for each Pusher channel that it has
+//! Local subscribers never wait for another node. What the others have to know, the hub
+//! puts into its [`hub::ClusterQueue`], under the same lock as the messages to its own
+//! workers: events in their order, and of everything else only which topics have changed.
+//! [`cluster`] takes them from there, reads how a topic is now, sends Redis the difference
+//! to what it has, and confirms to the hub what others know; and it brings what others say
+//! into the hub. A node subscribes to one Redis channel for each Pusher channel that it has
 //! subscribers in, so its work grows with what its own sockets want. Whoever is on
 //! another node is told and counted by each node for its own subscribers, out of its
 //! own view, so that everybody sees each user come and go once.
+//!
+//! # Who is told of what happens
+//!
+//! Everything that the hub decides goes through its outputs, under the lock under which it
+//! was decided: the workers' inboxes, the queue for other nodes, and any number of
+//! [`hub::Sink`]s, which get a [`hub::HubEvent`] for each connection, channel, member,
+//! event, count and refusal. Without a sink, none is made.
 //!
 //! # A client frame
 //!
@@ -69,8 +78,9 @@
 //!
 //! - Once it is handed on, a socket is touched by its own worker's thread and by
 //!   nobody else.
-//! - The hub never awaits and does no I/O; no lock is held across an await; lock
-//!   order: list of applications, registry shard, channel, cache, users, counts that are due, inbox, relay.
+//! - The hub never awaits and does no I/O; no lock is held across an await. Its locks are
+//!   taken in one order, and debug builds panic on another:
+//!   `Apps -> Registry -> Channel -> Cache -> Users -> CountsDue -> Inbox -> ClusterQueue`.
 //! - All subscribers of a channel see its events in one order. A subscriber gets
 //!   nothing twice and nothing from before it joined: it skips frames whose number
 //!   is not above the one it joined at.

@@ -1,5 +1,11 @@
 //! Other nodes, through Redis. What it is not: a place where anything local waits.
 //!
+//! What is decided is decided without Redis and without a clock, in modules that can be
+//! tested alone: who is alive (`membership`), what is known of a topic and what has to be
+//! sent of it (`view`), which events came twice or not at all (`sequence`), what is asked
+//! of all (`survey`), whether nodes understand each other ([`peers`]), and how it is
+//! written ([`codec`]). [`redis`] carries it out.
+//!
 //! # Topics
 //!
 //! A *topic* is a Pusher channel or a signed-in user of an application. A node that
@@ -14,24 +20,32 @@
 //! | key | holds | lives |
 //! |---|---|---|
 //! | `…:nodes` | nodes by the time of their last heartbeat | until it is late |
-//! | `…:{topic}:s` | facts of a topic: an *epoch*, a version, and each node's facts | an hour from the last change or refresh |
+//! | `…:infos` | what nodes say of themselves ([`peers::NodeInfo`]) | as long as they are in `…:nodes` |
+//! | `…:{topic}:s` | facts of a topic: an *epoch*, a version, and each node's facts | until the last node leaves the topic; an hour from the last change or refresh |
 //! | `…:{topic}:e` | the last event of a cache channel | the application's `cache.ttl` |
+//! | `…:{app}:cache`, `…:{app}:cache:sizes` | those channels by the time at which their events expire, and their sizes | as long as they |
 //! | `…:{app}:connections` | connections by node, only with `max_connections` | an hour |
+//! | `…:{node}:occupied` | a node's channels, only while occupation is tracked | an hour from the last refresh |
 //!
 //! *Facts* are a node's own: which users are in a presence channel there, how many
 //! subscribers it has, whether a user is signed in there. Nobody else writes them.
 //! A reader merges the facts of the nodes that are alive. So a node that dies takes
 //! its facts with it when its heartbeat is late, and no transaction has to span nodes.
 //!
-//! # How a topic is heard
+//! # How a topic is kept the same
 //!
-//! 1. The first local subscriber: `SUBSCRIBE`, and in the same pipeline the script
-//!    that enters this node's facts and returns all of them (`scripts`). Its
-//!    answer is sent when Redis has confirmed both, so that nothing published later
-//!    is missed and the first list of members is complete.
-//! 2. Changes of facts carry the topic's version, which the script counts. One that
-//!    does not follow the last one makes the node read all facts again.
-//! 3. The *epoch* is a random text that is made when the facts are: another one means
+//! 1. What has changed here is a set of topics ([`crate::hub::ClusterQueue`]). The session
+//!    takes one, reads how it is now ([`crate::hub::LocalState`]), sends what differs from
+//!    what it has sent, and when Redis has answered confirms the generation and version
+//!    that it read: the hub answers who has waited for that version or an earlier one.
+//! 2. A topic that is new, or another generation of one: `SUBSCRIBE`, and in the same
+//!    pipeline the script that enters this node's facts and returns all of them
+//!    (`scripts`). So nothing published after the answer is missed, and the first list of
+//!    members is complete. One that ended: the facts are taken out, with the last of them
+//!    the key, and `UNSUBSCRIBE`.
+//! 3. Changes of facts carry the topic's version in Redis, which the script counts. One
+//!    that does not follow the last one makes the node read all facts again.
+//! 4. The *epoch* is a random text that is made when the facts are: another one means
 //!    that Redis has lost them. Then nobody is removed for being absent, until the
 //!    node in question has entered its facts again, or is gone.
 //!
@@ -40,17 +54,19 @@
 //! - No connection, or one that says nothing for three seconds: the node goes on
 //!   alone ([`crate::hub::Hub::go_alone`]). Events for others are kept within a bound
 //!   in bytes and time; others' members are shown until their nodes are late.
-//! - After every connection, all facts are entered anew, and what is no longer true is
+//! - After every connection, all topics are entered anew, and what is no longer true is
 //!   taken out: there is one path for a start, a restart of Redis, one that was emptied,
 //!   and a node that was paused. Whoever asks for it before the link is up gets it
 //!   then, and whoever asks while it is under way gets it once more.
+//! - A key of another type degrades its topic: who waits is answered with what is known
+//!   here, and it is tried again every few seconds.
 //! - The hub's number of topics is compared with that of those that are listened to
 //!   (`watchdog`). If they differ for seconds, the node is not ready, and all is told
 //!   again.
 //! - Events are numbered by publisher and channel, so that one sent again is not
 //!   delivered again, and one that is missing is counted.
 //!
-//! Messages between nodes are defined in [`wire`]: versioned, bounded, parsed strictly;
+//! Messages between nodes are defined in [`codec`]: versioned, bounded, parsed strictly;
 //! whatever cannot be read is ignored and counted.
 
 pub mod codec;

@@ -91,7 +91,7 @@ fn cost(channel: &ChannelName, frame: &Frame) -> usize {
 }
 
 /// Bytes that a channel's last event of so many bytes takes of
-/// [`crate::app::CacheLimits::max_bytes`].
+/// [`crate::apps::CacheLimits::max_bytes`].
 pub fn cache_cost(channel: &ChannelName, bytes: usize) -> usize {
     channel.as_str().len() + bytes + OVERHEAD
 }

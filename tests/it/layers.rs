@@ -341,3 +341,24 @@ fn a_circle_is_found_and_a_tree_is_none() {
     let found = ["b", "c", "d", "b"].map(str::to_owned);
     assert_eq!(circle(&imports(&round)), Some(found.to_vec()));
 }
+
+/// The order is written down once for readers and once for debug builds, which keep it.
+#[test]
+fn the_order_of_locks_is_the_one_that_the_crate_docs_say() {
+    let read = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(name);
+        fs::read_to_string(path).unwrap()
+    };
+    let lock = syn::parse_file(&read("hub/lock.rs")).unwrap();
+    let ranks = lock.items.iter().find_map(|item| match item {
+        syn::Item::Enum(ranks) if ranks.ident == "Rank" => Some(ranks),
+        _ => None,
+    });
+    let ranks = ranks.unwrap().variants.iter();
+    let ranks: Vec<String> = ranks.map(|rank| rank.ident.to_string()).collect();
+    let order = format!("`{}`", ranks.join(" -> "));
+    assert!(
+        ranks.len() > 5 && read("lib.rs").contains(&order),
+        "{order}"
+    );
+}
