@@ -92,6 +92,9 @@
 //! - An idle connection holds no buffer of ours (a TLS session has its own).
 //! - An application is known by its [`apps::AppHandle`], never by an index; what is kept
 //!   for one that was removed goes with its last socket.
+//! - A connection can be written down at any byte ([`worker::state`]). One that goes on in
+//!   another worker misses nothing and gets nothing twice: it changes hands at one number of
+//!   each of its channels.
 //! - Disconnecting costs O(own subscriptions); finding a socket or a channel is a
 //!   look-up.
 //! - Every queue has a bound in bytes and every wait a deadline. When a worker is

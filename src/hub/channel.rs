@@ -39,7 +39,7 @@ pub(super) struct State {
     /// Number of the last message; the first is 1.
     pub(super) seq: u64,
     /// Subscribers by worker.
-    subscribers: Box<[usize]>,
+    pub(super) subscribers: Box<[usize]>,
     /// Of a presence channel, by identity; the order is that of joining until
     /// somebody leaves. Those of other nodes, too.
     pub(super) members: IndexMap<Arc<str>, Present>,
@@ -62,7 +62,7 @@ pub(super) struct Clustered {
 /// A user that is in a presence channel.
 #[derive(Debug)]
 pub(super) struct Present {
-    encoded: EncodedMember,
+    pub(super) encoded: EncodedMember,
     pub(super) id_json: Box<str>,
     /// Its connections to this node.
     pub(super) connections: usize,

@@ -27,6 +27,7 @@ mod states;
 mod summary;
 mod sync;
 mod topic;
+mod transfer;
 mod users;
 
 use std::sync::Arc;
@@ -53,6 +54,7 @@ pub use publish::Publisher;
 pub use states::Removed;
 pub use summary::{ChannelSummary, Query};
 pub use topic::{Event, Fact, LocalState, NodeFacts, NodeId, RemoteState, Topic};
+pub use transfer::PendingSignIn;
 
 /// All channels of all applications.
 pub struct Hub {

@@ -33,6 +33,9 @@ pub enum WorkerMessage {
     Direct(ConnectionRef, Frame),
     /// One connection has to go.
     Close(ConnectionRef, CloseReason),
+    /// The last that comes for a connection that goes on in another worker, but for what
+    /// waits for its turn in a channel's order.
+    Departed(ConnectionRef),
     /// All connections of the application with this [`crate::apps::AppHandle::number`]
     /// have to go: it was removed.
     CloseApp(u32),
@@ -62,6 +65,10 @@ pub enum Recipients {
     Only(ConnectionRef),
     /// One that has waited for its answer, and gets what comes after it from now on.
     Welcome(ConnectionRef),
+    /// Nobody: one goes on in another worker, and gets there what comes after it.
+    Departed(ConnectionRef),
+    /// Nobody: one that comes from another worker gets what comes after it from now on.
+    Arrived(ConnectionRef),
 }
 
 impl From<Option<SocketId>> for Recipients {
@@ -138,7 +145,7 @@ impl WorkerMessage {
         let bytes = match self {
             Self::Broadcast(broadcast) => return broadcast.cost(),
             Self::Direct(_, frame) => frame.len(),
-            Self::Close(..) | Self::CloseApp(_) => 0,
+            Self::Close(..) | Self::CloseApp(_) | Self::Departed(_) => 0,
         };
         bytes + size_of::<Self>()
     }

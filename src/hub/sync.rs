@@ -67,6 +67,13 @@ impl Sync {
         self.waiting.retain(|(_, other)| *other != connection);
     }
 
+    /// Has one that waits wait at another place. Returns whether it waits.
+    pub(super) fn transfer(&mut self, from: ConnectionRef, to: ConnectionRef) -> bool {
+        let waiting = self.waiting.iter_mut();
+        let waiting = waiting.filter(|(_, connection)| *connection == from);
+        waiting.map(|(_, connection)| *connection = to).count() > 0
+    }
+
     pub(super) fn is_waiting(&self, connection: ConnectionRef) -> bool {
         self.waiting.iter().any(|(_, other)| *other == connection)
     }

@@ -13,33 +13,33 @@ use crate::protocol::{CloseReason, Frame, SocketId, message};
 pub(super) struct Users {
     app: AppHandle,
     outputs: Arc<Outputs>,
-    known: Lock<Known>,
+    pub(super) known: Lock<Known>,
 }
 
 #[derive(Default)]
-struct Known {
-    by_id: HashMap<Arc<str>, Entry>,
+pub(super) struct Known {
+    pub(super) by_id: HashMap<Arc<str>, Entry>,
     /// Those of them that concern other nodes.
     wanted: usize,
     /// Watchers that are not told anything until it is known of all whom they watch.
-    awaiting: HashMap<SocketId, Awaiting>,
+    pub(super) awaiting: HashMap<SocketId, Awaiting>,
 }
 
 #[derive(Default)]
-struct Entry {
-    connections: HashMap<SocketId, Held>,
+pub(super) struct Entry {
+    pub(super) connections: HashMap<SocketId, Held>,
     /// Connections among them that signed in.
     signed_in: usize,
-    watchers: HashMap<SocketId, ConnectionRef>,
+    pub(super) watchers: HashMap<SocketId, ConnectionRef>,
     /// Other nodes where it is signed in.
     nodes: HashSet<NodeId>,
     /// How far other nodes know of it, while it concerns them: they are told of who signed
     /// in, and asked about whom somebody watches.
-    sync: Option<UserSync>,
+    pub(super) sync: Option<UserSync>,
 }
 
 /// How far other nodes know of a user, as [`super::sync`] has it of channels.
-struct UserSync {
+pub(super) struct UserSync {
     generation: u64,
     version: u64,
     confirmed: u64,
@@ -49,19 +49,19 @@ struct UserSync {
     /// it has gone to one of them.
     leaving: Option<u64>,
     /// Who gets the answer to its sign-in once a version is confirmed.
-    waiting: Vec<(u64, ConnectionRef, Frame)>,
+    pub(super) waiting: Vec<(u64, ConnectionRef, Frame)>,
 }
 
 /// Why a connection counts as this user's.
-struct Held {
-    connection: ConnectionRef,
+pub(super) struct Held {
+    pub(super) connection: ConnectionRef,
     signed_in: bool,
     /// Presence channels that it joined as this user.
     memberships: usize,
 }
 
-struct Awaiting {
-    connection: ConnectionRef,
+pub(super) struct Awaiting {
+    pub(super) connection: ConnectionRef,
     watchlist: Vec<Arc<str>>,
     /// What has to be confirmed before: users of it, and its own sign-in.
     unknown: usize,
@@ -495,9 +495,7 @@ mod tests {
                 String::from_utf8_lossy(&frame.as_bytes()[2..]).into_owned(),
             ),
             WorkerMessage::Close(to, reason) => (to.key, format!("{reason:?}")),
-            WorkerMessage::Broadcast(_) | WorkerMessage::CloseApp(_) => {
-                unreachable!("users are told one by one")
-            }
+            other => unreachable!("users are told one by one: {other:?}"),
         };
         inbox.take().into_iter().map(text).collect()
     }

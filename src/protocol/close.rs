@@ -1,5 +1,7 @@
 //! Error codes of the Pusher protocol, and the reasons for which a connection ends.
 
+use serde::{Deserialize, Serialize};
+
 /// Codes of `pusher:error` (Pusher's WebSocket protocol, "Error codes").
 ///
 /// 4000–4099 tell a client not to come back unchanged, 4100–4199 to come back
@@ -34,7 +36,7 @@ impl ErrorCode {
 }
 
 /// Why a connection ended. Every end has exactly one; it is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CloseReason {
     /// The client sent a close frame.
     ByClient,

@@ -152,6 +152,14 @@ impl EncodedMember {
             entry: escaped(&entry),
         }
     }
+
+    /// The `info_json` of the member that was encoded, whose id as text this is.
+    pub fn info_json(&self, id: &str) -> Box<str> {
+        let entry: String = serde_json::from_str(&format!("\"{}\"", self.entry))
+            .expect("it is what stands in a JSON string");
+        let before = nested(&id).len() + 1;
+        entry.get(before..).unwrap_or("{}").into()
+    }
 }
 
 /// The answer to a subscription to a presence channel: everybody who is there,

@@ -135,7 +135,7 @@ async fn serve(
     }
     let (stream, answer) = parts.io.into_inner().into_parts();
     match exchange.upgrade.take() {
-        Some(handshake) if ended.is_ok() => {
+        Some(mut handshake) if ended.is_ok() => {
             let (tcp, tls) = stream.into_parts();
             let upgraded = Upgraded {
                 tcp,
@@ -143,6 +143,7 @@ async fn serve(
                 leftover: parts.read_buf,
                 answer,
                 permit,
+                origin: handshake.origin.take(),
             };
             start_session(&worker, upgraded, handshake, &exchange);
         }

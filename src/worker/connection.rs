@@ -10,7 +10,7 @@
 //! have theirs, and what it says may have to wait until there is room for it. The rest
 //! is kept, and nothing more is read, until [`Connection::receive`] is called again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -25,11 +25,14 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::origins::Origin;
 use super::permits::ConnectionPermit;
 use super::socket::Socket;
+use super::state::Guards;
+use super::unfinished::Unfinished;
 use super::{Running, UserId, Worker};
 use crate::apps::AppHandle;
-use crate::hub::{Answers, Channel, ConnectionRef, Full, JoinError, Removed, Slot};
+use crate::hub::{Answers, ConnectionRef, Full, JoinError, Removed, Slot};
 use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId};
 
 /// How long a client's messages are handled before others have their turn.
@@ -60,15 +63,19 @@ pub enum Received {
     NoRoom,
     /// The client has to read its answers before it gets more.
     Unread,
+    /// It is to go on in another worker: [`Connection::depart`].
+    Departing,
 }
 
 /// What was read and is not handled yet.
 #[derive(Default)]
-struct Unhandled {
+pub(super) struct Unhandled {
     /// The message there was no room for.
-    message: Option<String>,
+    pub(super) message: Option<String>,
     /// What follows it, decrypted and not parsed.
-    input: Vec<u8>,
+    pub(super) input: Vec<u8>,
+    /// Whether it came before this worker had the connection: it is no sign of life.
+    pub(super) is_old: bool,
 }
 
 /// A connection that speaks WebSocket from now on.
@@ -84,6 +91,8 @@ pub struct Upgraded {
     pub answer: Vec<u8>,
     /// Its place among all connections.
     pub permit: ConnectionPermit,
+    /// The `Origin` header of the request, if it had one.
+    pub origin: Option<String>,
 }
 
 /// On which terms a connection was let in.
@@ -135,11 +144,14 @@ pub struct Subscribed {
 
 /// An open WebSocket. Dropping it leaves every channel.
 pub struct Connection {
-    socket: Rc<Socket>,
-    worker: Rc<Worker>,
-    unhandled: RefCell<Option<Box<Unhandled>>>,
-    _slot: Option<Slot>,
-    _permit: ConnectionPermit,
+    pub(super) socket: Rc<Socket>,
+    pub(super) worker: Rc<Worker>,
+    pub(super) unhandled: RefCell<Option<Box<Unhandled>>>,
+    /// What the parser holds of a message that is not whole.
+    pub(super) unfinished: Cell<Option<Box<Unfinished>>>,
+    pub(super) origin: Option<Origin>,
+    pub(super) slot: Option<Slot>,
+    pub(super) permit: Option<ConnectionPermit>,
     _running: Running,
 }
 
@@ -152,24 +164,16 @@ impl Connection {
             leftover,
             answer,
             permit,
+            origin,
         } = upgraded;
-        let config = WebSocketConfig::default()
-            .read_buffer_size(0)
-            .write_buffer_size(0)
-            .max_message_size(Some(admission.max_message_size))
-            .max_frame_size(Some(admission.max_message_size));
-        // Parsing starts with what hyper had read too much. Its buffer must not
-        // be kept: that would cost every idle connection 8 KiB.
-        let websocket =
-            WebSocketContext::from_partially_read(leftover.to_vec(), Role::Server, Some(config));
         let app = admission
             .slot
             .as_ref()
             .map_or(0, |slot| slot.app().number());
         let socket = Rc::new(Socket::new(
             (worker.new_id(), app),
-            (tcp, tls),
-            websocket,
+            (Some(tcp), tls),
+            parser(admission.max_message_size),
             admission.ping_interval,
             Rc::clone(&worker.backlog),
         ));
@@ -186,14 +190,42 @@ impl Connection {
             .wheel
             .borrow_mut()
             .add(first, socket.key.get(), socket.id);
+        let guards = Guards {
+            slot: admission.slot,
+            permit: Some(permit),
+        };
+        let connection = Self::over(socket, worker.running(), guards, origin.as_deref());
+        // Parsing starts with what hyper had read too much. Its buffer must not
+        // be kept: that would cost every idle connection 8 KiB.
+        if !leftover.is_empty() {
+            connection.leave_unhandled(None, &leftover);
+        }
+        connection
+    }
+
+    /// A connection over a socket of this worker.
+    pub(super) fn over(
+        socket: Rc<Socket>,
+        running: Running,
+        guards: Guards,
+        origin: Option<&str>,
+    ) -> Self {
+        let worker = Rc::clone(&running.0);
         Self {
             socket,
-            worker: Rc::clone(worker),
             unhandled: RefCell::default(),
-            _slot: admission.slot,
-            _permit: permit,
-            _running: worker.running(),
+            unfinished: Cell::default(),
+            origin: origin.and_then(|origin| worker.origins.intern(origin)),
+            slot: guards.slot,
+            permit: guards.permit,
+            worker,
+            _running: running,
         }
+    }
+
+    /// The page that it was opened from, if its client said so.
+    pub fn origin(&self) -> Option<&str> {
+        self.origin.as_ref().map(Origin::as_str)
     }
 
     /// The id that the client is told.
@@ -218,11 +250,7 @@ impl Connection {
 
     /// Where it lives.
     pub fn address(&self) -> ConnectionRef {
-        ConnectionRef {
-            worker: self.worker.index,
-            key: self.socket.key.get(),
-            id: self.socket.id,
-        }
+        self.worker.address_of(&self.socket)
     }
 
     /// It has signed in, or joined a channel that takes a signature.
@@ -304,7 +332,9 @@ impl Connection {
     /// Handles what came before the first [`Self::receive`].
     pub fn receive_leftover(&self, mut each: impl FnMut(&Self, &str) -> Handled) {
         let began = time::Instant::now();
-        self.take_in(&[], began, &mut each);
+        if let Some(leftover) = self.unhandled.take() {
+            self.take_in(&leftover.input, began, &mut each);
+        }
         // A TLS session may hold decrypted bytes that no read will announce.
         let decrypted = self
             .socket
@@ -315,11 +345,12 @@ impl Connection {
         self.socket.flush();
     }
 
-    /// Goes on writing, and reads nothing, until the connection begins to close. Its
-    /// client is not listened to meanwhile, so it is not taken for silent.
+    /// Goes on writing, and reads nothing, until the connection begins to close or is to go
+    /// on in another worker. Its client is not listened to meanwhile, so it is not taken
+    /// for silent.
     pub async fn write_only(&self) {
         self.socket.pause_heartbeat(true);
-        poll_fn(|cx| self.socket.poll_write_on(cx)).await;
+        poll_fn(|cx| self.poll_write_on(cx)).await;
     }
 
     /// Ends the connection if its client is gone, whatever it has said before that was not
@@ -331,13 +362,20 @@ impl Connection {
     }
 
     /// Goes on writing, and reads nothing, until the client has read its answers or the
-    /// connection begins to close.
+    /// connection begins to close or is to go on in another worker.
     pub async fn write_until_read(&self) {
-        poll_fn(|cx| match self.socket.poll_write_on(cx) {
+        poll_fn(|cx| match self.poll_write_on(cx) {
             Poll::Pending if self.socket.unread_answers() <= MAX_UNREAD => Poll::Ready(()),
             written => written,
         })
         .await;
+    }
+
+    fn poll_write_on(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.socket.poll_write_on(cx) {
+            Poll::Pending if self.worker.is_departing(&self.socket) => Poll::Ready(()),
+            written => written,
+        }
     }
 
     fn poll_receive(
@@ -345,6 +383,9 @@ impl Connection {
         cx: &mut Context<'_>,
         each: &mut impl FnMut(&Self, &str) -> Handled,
     ) -> Poll<Result<Received, CloseReason>> {
+        if self.worker.is_departing(&self.socket) && self.socket.is_open() {
+            return Poll::Ready(Ok(Received::Departing));
+        }
         let began = time::Instant::now();
         let mut is_turn_over = false;
         let left = self.unhandled.take();
@@ -409,7 +450,9 @@ impl Connection {
             self.leave_unhandled(Some(text), &left.input);
             return;
         }
-        self.socket.note_activity(Instant::now());
+        if !left.is_old {
+            self.socket.note_activity(Instant::now());
+        }
         self.parse(&left.input, began, each);
     }
 
@@ -417,15 +460,31 @@ impl Connection {
     /// is waited for.
     fn parse(
         &self,
-        mut input: &[u8],
+        input: &[u8],
         began: time::Instant,
         each: &mut impl FnMut(&Self, &str) -> Handled,
     ) {
+        let mut rest = input;
+        let messages = self.parse_messages(&mut rest, began, each);
+        let held = self.unfinished.take();
+        let read = &input[..input.len() - rest.len()];
+        self.unfinished.set(Unfinished::after(held, read, messages));
+    }
+
+    /// Takes bytes off the input. Returns how many messages were in them.
+    fn parse_messages(
+        &self,
+        input: &mut &[u8],
+        began: time::Instant,
+        each: &mut impl FnMut(&Self, &str) -> Handled,
+    ) -> usize {
+        let mut messages = 0;
         // The message before is kept alive until the parser has asked for more:
         // then it cannot take the message's buffer back for itself, and a
         // connection that once got a big message does not stay big.
         let mut previous = None;
-        while let Some(read) = self.socket.next_message(&mut input) {
+        while let Some(read) = self.socket.next_message(input) {
+            messages += 1;
             let text = match (&read, self.socket.is_open()) {
                 (Ok(Message::Text(text)), true) => Some(text.as_str()),
                 (Ok(Message::Binary(bytes)), true) => {
@@ -451,7 +510,7 @@ impl Connection {
                 && each(self, text) == Handled::NoRoom
             {
                 self.leave_unhandled(Some(text), input);
-                return;
+                break;
             }
             previous = Some(read);
             if began.elapsed() >= TURN || self.has_to_read() {
@@ -460,6 +519,7 @@ impl Connection {
             }
         }
         drop(previous);
+        messages
     }
 
     /// Whether the client has to read what it has asked for before it is listened to.
@@ -475,8 +535,19 @@ impl Connection {
         *self.unhandled.borrow_mut() = Some(Box::new(Unhandled {
             message: message.map(str::to_owned),
             input: input.to_vec(),
+            is_old: false,
         }));
     }
+}
+
+/// The parser of a connection whose messages may have so many bytes.
+pub(super) fn parser(max_message_size: usize) -> WebSocketContext {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(0)
+        .write_buffer_size(0)
+        .max_message_size(Some(max_message_size))
+        .max_frame_size(Some(max_message_size));
+    WebSocketContext::new(Role::Server, Some(config))
 }
 
 fn reason_of(error: &Error) -> CloseReason {
@@ -490,6 +561,7 @@ fn reason_of(error: &Error) -> CloseReason {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.worker.leave_all(&self.socket);
+        self.worker.end_departure(&self.socket);
         self.worker
             .sockets
             .borrow_mut()
@@ -501,28 +573,5 @@ impl Drop for Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Connection").field(&self.socket.id).finish()
-    }
-}
-
-impl Worker {
-    /// Takes a socket out of every channel it has joined.
-    pub(super) fn leave_all(&self, socket: &Rc<Socket>) {
-        for channel in socket.subscriptions.take() {
-            self.leave(&channel, socket);
-        }
-    }
-
-    fn leave(&self, channel: &Arc<Channel>, socket: &Socket) {
-        let user = self
-            .fanout
-            .remove(channel.id(), socket)
-            .and_then(|subscriber| subscriber.user);
-        let connection = ConnectionRef {
-            worker: self.index,
-            key: socket.key.get(),
-            id: socket.id,
-        };
-        self.hub
-            .leave(channel, connection, user.as_ref().map(|user| &*user.text));
     }
 }

@@ -20,7 +20,7 @@ use super::backlog::Backlog;
 use super::lanes::Lanes;
 use super::outbox::{Outgoing, is_large};
 use super::socket::Socket;
-use crate::hub::{Broadcast, ConnectionRef, Joined, Recipients, WorkerMessage};
+use crate::hub::{Broadcast, Channel, ConnectionRef, Joined, Recipients, WorkerMessage};
 use crate::protocol::{CloseReason, Frame, Member};
 
 /// Sockets written between two turns of the event loop. 16 and 64 were about as
@@ -123,14 +123,25 @@ impl FanOut {
             text: Arc::clone(&member.id),
             json: member.id_json.clone(),
         });
+        self.insert(joined.channel.id(), socket, joined.after, user);
+    }
+
+    /// Adds a subscriber that gets what is numbered above `after`.
+    pub(super) fn insert(
+        &self,
+        channel: u64,
+        socket: &Rc<Socket>,
+        after: u64,
+        user: Option<UserId>,
+    ) {
         let subscriber = Subscriber {
             socket: Rc::clone(socket),
-            after: Cell::new(joined.after),
+            after: Cell::new(after),
             user: user.map(Rc::new),
         };
         let mut channels = self.channels.borrow_mut();
         channels
-            .entry(joined.channel.id())
+            .entry(channel)
             .or_default()
             .insert(socket.key.get(), subscriber);
     }
@@ -152,17 +163,27 @@ impl FanOut {
         if self.find(channel, socket).is_none() {
             return false;
         }
-        let subscriber = (channel, socket.key.get());
-        let mut answers = self.further_answers.borrow_mut();
-        let is_pending = match answers.get(&subscriber) {
+        if !self.is_answer_pending(channel, socket) && request() {
+            let mut answers = self.further_answers.borrow_mut();
+            answers.insert((channel, socket.key.get()), FurtherAnswer::Requested);
+        }
+        true
+    }
+
+    /// Whether an answer to a repeated subscription is pending.
+    pub(super) fn is_answer_pending(&self, channel: u64, socket: &Socket) -> bool {
+        let answers = self.further_answers.borrow();
+        match answers.get(&(channel, socket.key.get())) {
             None => false,
             Some(FurtherAnswer::Requested) => true,
             Some(FurtherAnswer::Appended) => socket.out.borrow().len() > 0,
-        };
-        if !is_pending && request() {
-            answers.insert(subscriber, FurtherAnswer::Requested);
         }
-        true
+    }
+
+    /// An answer to a repeated subscription is in the out-buffer.
+    pub(super) fn note_pending_answer(&self, channel: u64, socket: &Socket) {
+        let mut answers = self.further_answers.borrow_mut();
+        answers.insert((channel, socket.key.get()), FurtherAnswer::Appended);
     }
 
     pub(super) fn remove(&self, channel: u64, socket: &Socket) -> Option<Subscriber> {
@@ -367,6 +388,7 @@ impl Worker {
                         self.close(&socket, reason);
                     }
                 }
+                WorkerMessage::Departed(from) => self.depart_from(None, from),
                 WorkerMessage::CloseApp(app) => {
                     tokio::task::spawn_local(Rc::clone(self).close_app(app));
                 }
@@ -399,7 +421,18 @@ impl Worker {
     }
 
     /// Returns what it took: the number of deliveries, and one for itself.
-    fn deliver(&self, broadcast: &Broadcast) -> usize {
+    fn deliver(self: &Rc<Self>, broadcast: &Broadcast) -> usize {
+        match broadcast.to {
+            Recipients::Departed(from) => {
+                self.depart_from(Some(broadcast.channel), from);
+                return 1;
+            }
+            Recipients::Arrived(to) => {
+                self.arrive_at(broadcast.channel, to, broadcast.seq);
+                return 1;
+            }
+            _ => {}
+        }
         let (deliveries, too_slow) =
             self.fanout
                 .append(broadcast, self.limits.max_backlog, &self.backlog);
@@ -421,6 +454,33 @@ impl Worker {
         drop(queues);
         if !fits {
             self.close(&socket, CloseReason::TooSlow);
+        }
+    }
+
+    /// Takes a socket out of every channel it has joined.
+    pub(super) fn leave_all(&self, socket: &Rc<Socket>) {
+        for channel in socket.subscriptions.take() {
+            self.leave(&channel, socket);
+        }
+        self.stop_delivery(socket);
+    }
+
+    pub(super) fn leave(&self, channel: &Arc<Channel>, socket: &Socket) {
+        let user = self
+            .fanout
+            .remove(channel.id(), socket)
+            .and_then(|subscriber| subscriber.user);
+        let connection = self.address_of(socket);
+        self.hub
+            .leave(channel, connection, user.as_ref().map(|user| &*user.text));
+    }
+
+    /// Where a socket lives.
+    pub(super) fn address_of(&self, socket: &Socket) -> ConnectionRef {
+        ConnectionRef {
+            worker: self.index,
+            key: socket.key.get(),
+            id: socket.id,
         }
     }
 }

@@ -9,15 +9,23 @@
 //!
 //! What a client sends is read by a task of its own ([`Connection`]), which the
 //! layer above drives. Heartbeats cost nothing while nothing is due (`wheel`).
+//!
+//! What a connection is can be written down ([`state`]), and it can go on in another worker
+//! (`moves`).
 
 mod acceptor;
 mod backlog;
 mod connection;
 mod fanout;
+mod freeze;
 mod lanes;
+mod moves;
+mod origins;
 mod outbox;
 mod permits;
 mod socket;
+pub mod state;
+mod unfinished;
 mod wheel;
 
 use std::any::Any;
@@ -33,7 +41,7 @@ use std::time::Duration;
 
 use slab::Slab;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::hub::{ConnectionRef, Hub};
@@ -42,6 +50,8 @@ use crate::protocol::{CloseReason, SocketId};
 use acceptor::{Acceptor, ConnectionSource};
 use backlog::Backlog;
 use fanout::FanOut;
+use moves::{MoveMessage, Moves};
+use origins::Origins;
 use socket::Socket;
 use wheel::Wheel;
 
@@ -50,6 +60,8 @@ pub use connection::{
     Admission, Connection, Handled, Received, SubscribeError, Subscribed, Upgraded,
 };
 pub use fanout::UserId;
+pub use moves::{Departure, MoveError, MoveRequest, Observe};
+pub use origins::Origin;
 pub use permits::{ConnectionPermit, ConnectionPermits, Idle, Waiter, network};
 
 /// Bytes read from a socket at a time, into a buffer that all sockets of a worker share.
@@ -95,6 +107,9 @@ pub struct Worker {
     drop_ready: Notify,
     /// Random bits for socket ids, which the system gives out many at a time.
     random: RefCell<Vec<u64>>,
+    /// The pages that connections were opened from.
+    origins: Origins,
+    moves: Moves,
 }
 
 /// A task that a stopping worker waits for.
@@ -114,6 +129,7 @@ pub type Serve = dyn Fn(Rc<Worker>, Incoming) + Send + Sync;
 pub struct Pool {
     threads: Vec<thread::JoinHandle<()>>,
     backlog: Arc<backlog::Total>,
+    moves: Vec<mpsc::Sender<MoveMessage>>,
     broken: Arc<Notify>,
 }
 
@@ -150,19 +166,22 @@ impl Pool {
     /// When a thread or what its event loop needs cannot be had: mostly for want of
     /// file descriptors.
     pub fn start(count: usize, listener: TcpListener, setup: &Setup) -> io::Result<Self> {
+        let (moves, mut move_queues) = moves::queues(count);
+        let first = move_queues.remove(0);
         let mut pool = Self {
             threads: Vec::new(),
+            moves,
             backlog: Backlog::total(setup.limits.max_total_backlog),
             broken: Arc::new(Notify::new()),
         };
         let (senders, receivers) = acceptor::queues(count - 1);
-        for (index, queue) in receivers.into_iter().enumerate() {
-            pool.start_worker((index + 1, count), setup, move || {
+        for (index, (queue, moves)) in receivers.into_iter().zip(move_queues).enumerate() {
+            pool.start_worker((index + 1, count), setup, moves, move || {
                 Ok(ConnectionSource::Queue(queue))
             })?;
         }
         let permits = Arc::clone(&setup.permits);
-        pool.start_worker((0, count), setup, move || {
+        pool.start_worker((0, count), setup, first, move || {
             Acceptor::new(listener, senders, permits).map(ConnectionSource::Acceptor)
         })?;
         Ok(pool)
@@ -173,11 +192,13 @@ impl Pool {
         &mut self,
         (index, workers): (usize, usize),
         setup: &Setup,
+        moves: mpsc::Receiver<MoveMessage>,
         source: impl FnOnce() -> io::Result<ConnectionSource> + Send + 'static,
     ) -> io::Result<()> {
         let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
         let setup = setup.clone();
         let backlog = Arc::clone(&self.backlog);
+        let all_moves = self.moves.clone();
         let alarm = PanicNotifier(Arc::clone(&self.broken));
         let thread = thread::Builder::new()
             .name(format!("worker-{index}"))
@@ -198,8 +219,9 @@ impl Pool {
                         // Whoever waits for it is there until it has heard.
                         let _ = ready.send(Ok(()));
                         let serve = Arc::clone(&setup.serve);
-                        let worker = Worker::new((index, workers), setup, &backlog);
-                        runtime.block_on(worker.run(source, &*serve));
+                        let worker =
+                            Worker::new((index, workers), setup, &backlog, Moves::new(all_moves));
+                        runtime.block_on(worker.run(source, moves, &*serve));
                     }
                     Err(error) => _ = ready.send(Err(error)),
                 }
@@ -214,6 +236,15 @@ impl Pool {
         })?;
         self.threads.push(thread);
         Ok(())
+    }
+
+    /// Asks a worker to have one of its connections go on in another worker. What becomes
+    /// of it, [`MoveRequest::done`] is told; nothing, if the worker has too much to move.
+    pub fn request_move(&self, request: MoveRequest) {
+        if let Some(worker) = self.moves.get(request.connection.worker) {
+            // The request is dropped, and with it the end that would be told.
+            let _ = worker.try_send(MoveMessage::Request(request));
+        }
     }
 
     /// Is done when a worker has ended with a panic: its sockets are gone, and the
@@ -238,6 +269,7 @@ impl Worker {
         (index, workers): (usize, usize),
         setup: Setup,
         backlog: &Arc<backlog::Total>,
+        moves: Moves,
     ) -> Rc<Self> {
         Rc::new(Self {
             index,
@@ -256,6 +288,8 @@ impl Worker {
             dropped: RefCell::default(),
             drop_ready: Notify::new(),
             random: RefCell::default(),
+            origins: Origins::default(),
+            moves,
         })
     }
 
@@ -281,10 +315,16 @@ impl Worker {
         Running(Rc::clone(self))
     }
 
-    async fn run(self: Rc<Self>, mut source: ConnectionSource, serve: &Serve) {
+    async fn run(
+        self: Rc<Self>,
+        mut source: ConnectionSource,
+        moves: mpsc::Receiver<MoveMessage>,
+        serve: &Serve,
+    ) {
         let mut fan_out = tokio::task::spawn_local(Rc::clone(&self).fan_out());
         let mut beat = tokio::task::spawn_local(Rc::clone(&self).beat());
         let mut reap = tokio::task::spawn_local(Rc::clone(&self).reap());
+        let mut handle_moves = tokio::task::spawn_local(Rc::clone(&self).handle_moves(moves));
         let mut stopping = pin!(self.lifecycle.stopping());
         loop {
             tokio::select! {
@@ -303,6 +343,7 @@ impl Worker {
                 _ = &mut fan_out => panic!("the fan-out has ended"),
                 _ = &mut beat => panic!("the heartbeat has ended"),
                 _ = &mut reap => panic!("the reaper has ended"),
+                _ = &mut handle_moves => panic!("nobody handles moves"),
             }
         }
         drop(source);

@@ -122,6 +122,47 @@ impl Outbox {
         self.bytes = head;
     }
 
+    /// All that waits, behind the written part of the first frame: how many of the bytes are
+    /// the head, how many are written, and the bytes.
+    pub(super) fn into_bytes(mut self) -> (usize, usize, Vec<u8>) {
+        if let Some((before, _)) = self.boundaries() {
+            self.bytes.drain(..before);
+            self.written -= before;
+            self.head = self.head.saturating_sub(before);
+        }
+        let later = self.later.take();
+        for piece in later.into_iter().flat_map(|later| later.pieces) {
+            match piece {
+                Piece::Copied(bytes) => self.bytes.extend_from_slice(&bytes),
+                Piece::Large(large, written) => {
+                    // Only what comes first can be partly written.
+                    self.written += written;
+                    self.bytes.extend_from_slice(large.frame.as_bytes());
+                }
+            }
+        }
+        (self.head, self.written, self.bytes)
+    }
+
+    /// What [`Self::into_bytes`] has returned.
+    pub(super) fn from_bytes(bytes: Vec<u8>, head: usize, written: usize) -> Self {
+        let mut out = Self {
+            head: head.min(bytes.len()),
+            written: written.min(bytes.len()),
+            bytes,
+            later: None,
+        };
+        out.advance(0);
+        out
+    }
+
+    /// Puts bytes before all that waits, of which nothing is written.
+    pub(super) fn put_after(&mut self, before: Self) {
+        let after = std::mem::replace(self, before);
+        self.copy(&after.bytes);
+        self.later = after.later;
+    }
+
     /// Appends a frame.
     pub(super) fn push(&mut self, frame: &Outgoing<'_>) {
         match frame {

@@ -4,6 +4,10 @@
 //! writes it. Nothing in here waits; where the socket would block, the reading
 //! task is woken to watch for writability.
 
+mod freeze;
+
+pub(super) use freeze::SocketState;
+
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -61,7 +65,8 @@ pub(super) struct Socket {
     held: Cell<usize>,
     backlog: Rc<Backlog>,
     phase: Cell<Phase>,
-    tcp: RefCell<TcpStream>,
+    /// None before it has come from another worker, and after it has gone to one.
+    tcp: RefCell<Option<TcpStream>>,
     tls: Option<RefCell<Box<ServerConnection>>>,
     /// Its place among the worker's sockets.
     pub(super) key: Cell<usize>,
@@ -104,7 +109,7 @@ pub(super) enum Health {
 impl Socket {
     pub(super) fn new(
         (id, app): (SocketId, u32),
-        (tcp, tls): (TcpStream, Option<Box<ServerConnection>>),
+        (tcp, tls): (Option<TcpStream>, Option<Box<ServerConnection>>),
         websocket: WebSocketContext,
         ping_interval: Duration,
         backlog: Rc<Backlog>,
@@ -375,6 +380,9 @@ impl Socket {
     fn write_out(&self) -> io::Result<()> {
         let mut out = self.out.borrow_mut();
         let tcp = self.tcp.borrow();
+        let Some(tcp) = &*tcp else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
         let Some(tls) = &self.tls else {
             while out.len() > 0 {
                 let count = if out.is_one_piece() {
@@ -398,7 +406,7 @@ impl Socket {
                 }
             }
             while tls.wants_write() {
-                tls.write_tls(&mut Tcp(&tcp))?;
+                tls.write_tls(&mut Tcp(tcp))?;
             }
             if out.len() == 0 {
                 return Ok(());
@@ -422,13 +430,15 @@ impl Socket {
             deadline,
             shut: true,
         });
-        if let Some(tls) = &self.tls {
-            tls.borrow_mut().send_close_notify();
-            // A close_notify that does not fit now is not worth waiting for.
-            let _ = tls.borrow_mut().write_tls(&mut Tcp(&self.tcp.borrow()));
+        if let Some(tcp) = &*self.tcp.borrow() {
+            if let Some(tls) = &self.tls {
+                tls.borrow_mut().send_close_notify();
+                // A close_notify that does not fit now is not worth waiting for.
+                let _ = tls.borrow_mut().write_tls(&mut Tcp(tcp));
+            }
+            // An error means that the client has gone, which reading will tell.
+            let _ = SockRef::from(tcp).shutdown(Shutdown::Write);
         }
-        // An error means that the client has gone, which reading will tell.
-        let _ = SockRef::from(&*self.tcp.borrow()).shutdown(Shutdown::Write);
         // A client that closed says nothing more: there is nothing to wait for.
         if reason == CloseReason::ByClient {
             self.end();
@@ -445,10 +455,13 @@ impl Socket {
         }
     }
 
-    fn write_when_ready(&self, cx: &mut Context<'_>) {
+    pub(super) fn write_when_ready(&self, cx: &mut Context<'_>) {
         self.remember(cx.waker());
         while self.blocked.get() && self.ended().is_none() {
-            let ready = self.tcp.borrow().poll_write_ready(cx);
+            let ready = match &*self.tcp.borrow() {
+                Some(tcp) => tcp.poll_write_ready(cx),
+                None => Poll::Pending,
+            };
             match ready {
                 Poll::Ready(Ok(())) => {
                     self.blocked.set(false);
@@ -463,6 +476,9 @@ impl Socket {
     /// Whether the client has ended its half, whatever of it was not read yet.
     pub(super) fn is_read_closed(&self) -> bool {
         let tcp = self.tcp.borrow();
+        let Some(tcp) = &*tcp else {
+            return false;
+        };
         let ready = pin!(tcp.ready(Interest::READABLE));
         match ready.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(ready)) => ready.is_read_closed(),
@@ -481,8 +497,12 @@ impl Socket {
         if self.ended().is_some() {
             return Poll::Ready(Ok(0));
         }
+        let mut tcp = self.tcp.borrow_mut();
+        let Some(tcp) = &mut *tcp else {
+            return Poll::Pending;
+        };
         let mut buffer = ReadBuf::new(buffer);
-        std::task::ready!(Pin::new(&mut *self.tcp.borrow_mut()).poll_read(cx, &mut buffer))?;
+        std::task::ready!(Pin::new(tcp).poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
@@ -523,7 +543,7 @@ impl Socket {
         }
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }

@@ -22,6 +22,21 @@ impl Bucket {
         }
     }
 
+    /// One that will be full in so much time.
+    pub(super) fn full_in(rate: Rate, time: Duration, now: Instant) -> Self {
+        let missing = time.as_secs_f64() / rate.per.as_secs_f64();
+        Self {
+            rate,
+            tokens: f64::from(rate.count) * (1.0 - missing.clamp(0.0, 1.0)),
+            filled: now,
+        }
+    }
+
+    /// In how much time it will be full.
+    pub(super) fn time_left(&self, now: Instant) -> Duration {
+        self.time_until(self.rate.count, now)
+    }
+
     /// Takes one; false if there is none.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         let enough = self.has_one(now);
@@ -79,5 +94,10 @@ mod tests {
         assert_eq!(takes(&mut bucket, at(4)), 2);
         assert!(!bucket.is_full(at(9)) && bucket.is_full(at(10)));
         assert_eq!(takes(&mut bucket, at(1000)), 3);
+        let left = bucket.time_left(at(1001));
+        assert!(left.abs_diff(Duration::from_secs(5)) < Duration::from_micros(1));
+        let mut bucket = Bucket::full_in(bucket.rate, left, start);
+        assert!(!bucket.take(at(0)), "half a token");
+        assert_eq!(takes(&mut bucket, at(2)), 1);
     }
 }

@@ -14,6 +14,8 @@ use crate::protocol::CloseReason;
 pub struct Handshake {
     /// `Sec-WebSocket-Accept`.
     pub accept: String,
+    /// The page that it comes from: its `Origin`.
+    pub origin: Option<String>,
     /// The application and the connection's place in it, or why it is refused.
     /// The refused are let in to be told: a browser shows its page neither the
     /// status nor the body of a failed handshake.
@@ -100,6 +102,9 @@ pub fn check(
     };
     Ok(Handshake {
         accept: derive_accept_key(nonce.as_bytes()),
+        origin: headers
+            .get(header::ORIGIN)
+            .map(|origin| String::from_utf8_lossy(origin.as_bytes()).into_owned()),
         outcome: admit(headers, app, hub),
     })
 }

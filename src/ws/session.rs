@@ -25,7 +25,7 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// Channels that a client may be the first on this node to join, of which other nodes have
 /// to know: so many at once, and on average. Faster ones are slowed down.
-const MAX_NEW_TOPICS: Rate = Rate {
+pub(super) const MAX_NEW_TOPICS: Rate = Rate {
     count: 4000,
     per: Duration::from_millis(2200),
 };
@@ -49,14 +49,14 @@ pub(super) struct Session {
     pub(super) peer: SocketAddr,
     /// Who it is, once it has signed in.
     pub(super) user: OnceCell<SignedIn>,
-    hub: Arc<Hub>,
-    broker: Broker,
-    messages: Option<RefCell<Bucket>>,
-    client_events: Option<RefCell<Bucket>>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) broker: Broker,
+    pub(super) messages: Option<RefCell<Bucket>>,
+    pub(super) client_events: Option<RefCell<Bucket>>,
     /// What is left of [`MAX_NEW_TOPICS`], once something is missing.
-    new_topics: OnceCell<Box<RefCell<Bucket>>>,
+    pub(super) new_topics: OnceCell<Box<RefCell<Bucket>>>,
     /// Whether the next message has waited for room long enough.
-    has_waited: Cell<bool>,
+    pub(super) has_waited: Cell<bool>,
 }
 
 /// Serves a connection until it ends. Not an `async fn`: one keeps its arguments beside
@@ -89,30 +89,38 @@ pub fn run(
         new_topics: OnceCell::new(),
         has_waited: Cell::new(false),
     };
+    session.begin();
+    serve(session)
+}
+
+/// Serves a connection that has begun.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its argument twice, which every connection would pay for"
+)]
+pub(super) fn serve(mut session: Session) -> impl Future<Output = ()> {
     async move {
-        let connection = &session.connection;
-        tracing::debug!(app = session.app.id(), socket_id = %connection.id(), peer = %session.peer, "connected");
-        session.hub.connection_opened(&session.app, connection.id());
-        connection.send(&message::connection_established(
-            connection.id(),
-            session.app.settings().activity_timeout,
-        ));
-        connection.receive_leftover(|_, text| session.answer(text));
         let reason = loop {
+            let connection = &session.connection;
             match connection.receive(|_, text| session.answer(text)).await {
                 Ok(Received::All) => {}
                 Ok(Received::TurnOver) => tokio::task::yield_now().await,
                 // Boxed: it is seldom needed, and every byte is paid per connection.
                 Ok(Received::NoRoom) => Box::pin(session.wait_for_room()).await,
                 Ok(Received::Unread) => connection.write_until_read().await,
+                // Boxed as well.
+                Ok(Received::Departing) => match Box::pin(session.change_worker()).await {
+                    Some(back) => session = *back,
+                    None => return,
+                },
                 Err(reason) => break reason,
             }
         };
         session.log_end(reason);
         session
             .hub
-            .connection_closed(&session.app, connection.id(), reason);
-        let worker = Rc::clone(connection.worker());
+            .connection_closed(&session.app, session.connection.id(), reason);
+        let worker = Rc::clone(session.connection.worker());
         worker.defer_drop(session);
     }
 }
@@ -141,6 +149,15 @@ async fn receive_all(connection: &Connection) {
 }
 
 impl Session {
+    fn begin(&self) {
+        let (connection, app) = (&self.connection, &self.app);
+        tracing::debug!(app = app.id(), socket_id = %connection.id(), peer = %self.peer, "connected");
+        self.hub.connection_opened(app, connection.id());
+        let timeout = app.settings().activity_timeout;
+        connection.send(&message::connection_established(connection.id(), timeout));
+        connection.receive_leftover(|_, text| self.answer(text));
+    }
+
     /// Waits until the workers can take what a client's message causes, but not for
     /// long: then this one message is handled all the same.
     async fn wait_for_room(&self) {

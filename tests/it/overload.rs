@@ -85,6 +85,7 @@ impl Workers {
                     leftover: bytes::Bytes::new(),
                     answer: Vec::new(),
                     permit: incoming.permit,
+                    origin: None,
                 };
                 let connection = Connection::new(&worker, upgraded, admission);
                 serve(connection, app, peer, broker.clone());
