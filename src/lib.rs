@@ -70,7 +70,7 @@
 //! 1. A worker reads into a buffer that its sockets share, and handles a millisecond's
 //!    worth of it before the others have their turn; tungstenite unmasks and parses; a
 //!    text message becomes a [`protocol::ClientFrame`] or is answered with an error.
-//! 2. One `match` in [`ws::session`] runs it.
+//! 2. One `match` in `ws::dispatch` runs it.
 //! 3. Any way out drops the [`worker::Connection`], which leaves every channel
 //!    exactly once.
 //!

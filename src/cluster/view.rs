@@ -149,7 +149,7 @@ pub(super) struct ReadView {
 }
 
 impl View {
-    pub(super) fn new(topic: Topic, has_facts: bool, has_last: bool) -> Self {
+    pub(super) fn new(topic: Topic, has_facts: bool, has_last: bool, now: Instant) -> Self {
         Self {
             topic,
             sent_version: (0, 0),
@@ -159,7 +159,7 @@ impl View {
             is_subscribed: false,
             must_enter: true,
             is_degraded: false,
-            refreshed: Instant::now(),
+            refreshed: now,
             sequences: SequenceTracker::default(),
             is_reading: false,
             snapshot: None,
@@ -325,7 +325,7 @@ mod tests {
 
     fn view() -> View {
         let topic = Topic::Channel(handle("a"), ChannelName::parse("presence-a", 100).unwrap());
-        View::new(topic, true, false)
+        View::new(topic, true, false, Instant::now())
     }
 
     fn local(version: u64, facts: &[Fact]) -> LocalState {

@@ -7,6 +7,7 @@
 
 pub mod arrivals;
 mod bucket;
+mod dispatch;
 pub mod handshake;
 pub mod log;
 pub mod session;

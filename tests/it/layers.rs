@@ -238,6 +238,17 @@ fn modules_import_downwards_only_and_stay_small() {
                 .filter(|name| banned.contains(&name.as_str()));
             faults.extend(found.map(|name| format!("protocol ({file}) uses {name}")));
         }
+        let parts = module_path(&path);
+        if module == "cluster" && parts.len() == 2 {
+            // What is decided there needs neither Redis nor a clock.
+            let is_redis = |path: &&Vec<String>| path.first().is_some_and(|name| name == "redis");
+            let is_clock = |path: &&Vec<String>| path.ends_with(&["Instant".into(), "now".into()]);
+            let paths = survey.paths.iter();
+            let found = paths.filter(|path| {
+                parts.last().is_some_and(|it| it != "redis") && (is_redis(path) || is_clock(path))
+            });
+            faults.extend(found.map(|path| format!("cluster ({file}) uses {}", path.join("::"))));
+        }
         if module == "hub" {
             let found = survey.async_functions.iter();
             faults.extend(found.map(|name| format!("hub ({file}) has the async fn {name}")));

@@ -205,7 +205,7 @@ impl Session<'_> {
         let views = &mut self.state.views;
         let view = views
             .entry(Arc::clone(bus))
-            .or_insert_with(|| View::new(topic, has_facts, has_last));
+            .or_insert_with(|| View::new(topic, has_facts, has_last, Instant::now()));
         // The settings may have changed since it was entered before.
         (view.has_facts, view.has_last) = (has_facts, has_last);
         view.enter(local);
