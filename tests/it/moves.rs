@@ -176,6 +176,7 @@ fn a_blocked_connection_is_moved_with_what_waits_for_it() {
     workers.move_until(&listener, is_pending);
     (0..2).for_each(|_| listener.client.ask("a"));
     workers.move_on(&listener);
+    publisher.slow_down();
     // It reads on while it is moved.
     let is_moving = AtomicBool::new(true);
     let address = listener.address();

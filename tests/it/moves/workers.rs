@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -95,7 +95,7 @@ impl Workers {
             serve: Arc::new(move |worker, incoming| {
                 let (app, peer) = (served.clone(), incoming.peer);
                 let tcp = SockRef::from(&incoming.tcp);
-                tcp.set_send_buffer_size(16 * 1024).unwrap();
+                tcp.set_send_buffer_size(64 * 1024).unwrap();
                 let settings = app.snapshot();
                 let admission = Admission {
                     ping_interval: settings.ping_interval,
@@ -143,7 +143,7 @@ impl Workers {
     pub(crate) fn dial(&self) -> TcpStream {
         let tcp = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         // Both ends have small buffers, so that it blocks before long.
-        tcp.set_recv_buffer_size(16 * 1024).unwrap();
+        tcp.set_recv_buffer_size(64 * 1024).unwrap();
         tcp.connect(&self.address.into()).unwrap();
         let tcp = TcpStream::from(tcp);
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -232,7 +232,8 @@ impl Workers {
         let (hub, app) = (Arc::clone(&self.hub), self.app.clone());
         let channels: Vec<String> = channels.iter().map(ToString::to_string).collect();
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let pause = Arc::new(AtomicU64::new(500));
+        let (stopped, paused) = (Arc::clone(&stop), Arc::clone(&pause));
         let thread = thread::spawn(move || {
             let mut number = 0;
             loop {
@@ -246,10 +247,14 @@ impl Workers {
                 if is_last {
                     return number;
                 }
-                thread::sleep(Duration::from_micros(500));
+                thread::sleep(Duration::from_micros(paused.load(Ordering::Relaxed)));
             }
         });
-        Publisher { stop, thread }
+        Publisher {
+            stop,
+            pause,
+            thread,
+        }
     }
 
     /// There is no room from now on.
@@ -311,10 +316,17 @@ pub(crate) fn channel(name: &str) -> ChannelName {
 /// A thread that publishes.
 pub(crate) struct Publisher {
     stop: Arc<AtomicBool>,
+    /// Microseconds between two numbers.
+    pause: Arc<AtomicU64>,
     thread: JoinHandle<u64>,
 }
 
 impl Publisher {
+    /// So that a client catches up that is slow.
+    pub(crate) fn slow_down(&self) {
+        self.pause.store(20_000, Ordering::Relaxed);
+    }
+
     /// Returns the last number.
     pub(crate) fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
