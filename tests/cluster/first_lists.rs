@@ -2,7 +2,7 @@
 //! a presence channel's members, and who of a watchlist is online.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -59,6 +59,27 @@ fn told_until_an_event(client: &mut Client, channel: &str, publish: impl FnOnce(
     told.pop();
     assert!(told.iter().all(|frame| frame["channel"] == channel));
     told
+}
+
+/// Nothing has to be sent then, and so nothing is answered by Redis that it could wait for.
+#[test]
+fn who_leaves_a_public_channel_and_comes_back_in_one_breath_is_answered_at_once() {
+    let cluster = Cluster::start(1, &[("RESOUND_NODE_TIMEOUT", "60")]);
+    let mut client = Client::connect(&cluster[0]);
+    client.subscribe("lobby");
+    let begin = Instant::now();
+    let subscribe = json!({ "event": "pusher:subscribe", "data": { "channel": "lobby" } });
+    for _ in 0..TIMES {
+        let subscribe = Message::text(subscribe.to_string());
+        send_together(&mut client, vec![leave_request("lobby"), subscribe]);
+        assert_eq!(client.next_json()["event"], SUCCEEDED);
+    }
+    // A heartbeat every three seconds would carry each of them along.
+    assert!(
+        begin.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begin.elapsed()
+    );
 }
 
 /// As React's strict mode does it: subscribe, unsubscribe, subscribe. The only

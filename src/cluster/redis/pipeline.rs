@@ -106,9 +106,8 @@ impl Batch {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.by_server
-            .iter()
-            .all(|(commands, _)| commands.is_empty())
+        // What is expected need not be an answer to a command.
+        self.by_server.iter().all(|(_, expects)| expects.is_empty())
     }
 
     /// Adds a command on `key`.

@@ -114,8 +114,8 @@ impl Session<'_> {
         }
     }
 
-    /// A topic that was degraded is in order again.
-    fn restore(&mut self, bus: &str) {
+    /// A topic that was degraded is in order again, or is none any more.
+    pub(super) fn restore(&mut self, bus: &str) {
         if let Some(view) = self.state.views.get_mut(bus)
             && std::mem::replace(&mut view.is_degraded, false)
         {

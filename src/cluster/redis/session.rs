@@ -176,6 +176,7 @@ impl<'a> Session<'a> {
                 self.send_batch();
             }
             let is_idle = self.in_flight.is_none();
+            let has_more = !self.again.is_empty() || !self.resync.is_empty();
             tokio::select! {
                 count = self.shards.pushed.recv_many(&mut pushed, MAX_PUSHED) => {
                     if count == 0 { return Err("the connection is closed".to_owned()) }
@@ -183,6 +184,7 @@ impl<'a> Session<'a> {
                 }
                 answers = answers_of(&mut self.in_flight) => self.settle(answers)?,
                 () = poll_fn(|cx| queue.poll_ready(cx)), if is_idle => {}
+                () = std::future::ready(()), if is_idle && has_more => {}
                 Some(ask) = self.state.asks.recv() => self.ask(ask),
                 _ = ticks.tick() => self.tick()?,
                 () = &mut stopping => return self.await_answers().await,

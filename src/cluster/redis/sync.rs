@@ -275,6 +275,7 @@ impl Session<'_> {
 
     /// Takes this node out of a topic that does not concern it any more.
     fn leave(&mut self, bus: &Arc<str>, topic: Topic) {
+        self.restore(bus);
         let view = self.state.views.remove(bus);
         if let Some(view) = &view
             && view.is_subscribed
