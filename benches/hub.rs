@@ -3,7 +3,7 @@
 //! The hub counts the subscribers of each worker and leaves sockets to the
 //! workers, so a publish should cost the same for one subscriber as for a
 //! thousand, and more only for more workers. What is published is taken out of the
-//! inboxes again, as workers do when they are busy: many letters at a time.
+//! inboxes again, as workers do when they are busy: many messages at a time.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use criterion::{Criterion, Throughput};
 use resound::protocol::{ChannelKind, ChannelName, Member, SocketId, User};
 
 /// What is allowed if nothing is configured.
-const LONGEST_NAME: usize = 164;
+const MAX_NAME: usize = 164;
 const LARGEST_MEMBER: usize = 10_000;
 
 fn main() {
@@ -24,17 +24,17 @@ fn main() {
 }
 
 fn channels(criterion: &mut Criterion) {
-    let longest = "x".repeat(LONGEST_NAME);
+    let longest = "x".repeat(MAX_NAME);
     let mut group = criterion.benchmark_group("the name of a channel is parsed");
     for (case, name) in [
         ("a short one", "lobby"),
         ("a private one", "private-App.Models.User.1042"),
         ("the longest", longest.as_str()),
     ] {
-        assert!(ChannelName::parse(name, LONGEST_NAME).is_ok(), "{name}");
+        assert!(ChannelName::parse(name, MAX_NAME).is_ok(), "{name}");
         group.throughput(Throughput::Bytes(name.len() as u64));
         group.bench_function(case, |b| {
-            b.iter(|| ChannelName::parse(black_box(name), LONGEST_NAME));
+            b.iter(|| ChannelName::parse(black_box(name), MAX_NAME));
         });
     }
 }

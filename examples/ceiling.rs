@@ -44,8 +44,8 @@ struct Args {
     #[arg(long, default_value = "127.0.0.1:8080")]
     addr: SocketAddr,
     /// Up to so many members of a presence channel come and go without the others
-    /// being told, so that a channel of thousands is set up in seconds. The next
-    /// ones are told to everybody.
+    /// being sent it, so that a channel of thousands is set up in seconds. The next
+    /// ones are sent to everybody.
     #[arg(long, default_value_t = 0)]
     quiet_members: usize,
 }
@@ -234,12 +234,12 @@ impl Server {
             channel,
             b"\"}",
         ]);
-        self.cast(channel, &frame.into(), None);
+        self.broadcast(channel, &frame.into(), None);
         Ok(())
     }
 
     /// One write to every subscriber of the channel, or every other one.
-    fn cast(&mut self, channel: &[u8], frame: &Rc<[u8]>, except: Option<usize>) {
+    fn broadcast(&mut self, channel: &[u8], frame: &Rc<[u8]>, except: Option<usize>) {
         let Some(of) = self.channels.get_mut(channel) else {
             return;
         };
@@ -272,7 +272,7 @@ impl Server {
         }
         match opening[0] {
             0x81 => self.obey(number, payload)?,
-            0x88 => return Err("the peer said goodbye".into()),
+            0x88 => return Err("the peer sent a close frame".into()),
             _ => {}
         }
         Ok(Some(whole))
@@ -301,7 +301,7 @@ impl Server {
             }
             _ if event.starts_with(b"client-") => {
                 let frame = text_frame(&[payload]);
-                self.cast(channel, &frame.into(), Some(number));
+                self.broadcast(channel, &frame.into(), Some(number));
             }
             _ => {}
         }
@@ -329,7 +329,7 @@ impl Server {
         };
         if let (true, Some(member)) = (announce, member) {
             let frame = presence::member_added(member, channel);
-            self.cast(channel, &frame.into(), None);
+            self.broadcast(channel, &frame.into(), None);
         }
         let of = self.channels.entry(Rc::clone(&name)).or_default();
         of.subscribers.push(number);
@@ -338,7 +338,7 @@ impl Server {
         self.send(number, &answer.into())
     }
 
-    /// Takes a peer out of a channel, and tells the others if it was a member.
+    /// Takes a peer out of a channel, and announces it to the others if it was a member.
     fn leave(&mut self, number: usize, channel: &[u8]) {
         let Some(of) = self.channels.get_mut(channel) else {
             return;
@@ -351,7 +351,7 @@ impl Server {
         if of.subscribers.is_empty() {
             self.channels.remove(channel);
         } else if let (true, Some(frame)) = (announce, gone) {
-            self.cast(channel, &frame.into(), None);
+            self.broadcast(channel, &frame.into(), None);
         }
     }
 

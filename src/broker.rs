@@ -1,4 +1,4 @@
-//! The one service that both front doors call.
+//! The one service that the HTTP API and the WebSockets call.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub struct ChannelSummaries {
     pub partial: Option<Partial>,
 }
 
-/// Why an answer does not tell of all nodes. The texts go into a header.
+/// Why an answer does not cover all nodes. The texts go into a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Partial {
     /// Redis is away.
@@ -66,8 +66,8 @@ impl Broker {
         Self { hub, cluster }
     }
 
-    /// Whether a message can be taken now; if not, its sender has to wait or to
-    /// be told.
+    /// Whether a message can be taken now; if not, its sender has to wait or is
+    /// refused.
     pub fn has_room(&self) -> bool {
         self.hub.has_room()
     }

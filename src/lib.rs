@@ -4,7 +4,7 @@
 //! A library that a test can start on port 0, and a thin `main`. A pure
 //! [`protocol`] (no I/O, no clock). A synchronous, in-memory [`hub`] that knows who
 //! is subscribed to what. A few [`worker`] threads, each of which owns its sockets
-//! outright. One [`broker`] that both front doors call: the signed HTTP [`api`] and
+//! outright. One [`broker`] that both interfaces call: the signed HTTP [`api`] and
 //! the sockets of [`ws`]. A broadcast is encoded once into the bytes of a whole
 //! WebSocket frame, handed to each worker once, and written once per socket,
 //! however many messages are waiting.
@@ -55,10 +55,10 @@
 //! to what it has, and confirms to the hub what others know; and it brings what others say
 //! into the hub. A node subscribes to one Redis channel for each Pusher channel that it has
 //! subscribers in, so its work grows with what its own sockets want. Whoever is on
-//! another node is told and counted by each node for its own subscribers, out of its
+//! another node is announced and counted by each node for its own subscribers, out of its
 //! own view, so that everybody sees each user come and go once.
 //!
-//! # Who is told of what happens
+//! # Sinks: who gets what happens
 //!
 //! Everything that the hub decides goes through its outputs, under the lock under which it
 //! was decided: the workers' inboxes, the queue for other nodes, and any number of

@@ -10,7 +10,7 @@ use crate::telemetry;
 /// Exit status after a second signal: the work that was left was dropped.
 const FORCED: i32 = 1;
 
-/// Within this time of the first signal, another one is the same wish to stop, told twice:
+/// Within this time of the first signal, another one is the same wish to stop, sent twice:
 /// a terminal signals the whole process group, and the parent (`concurrently`, `timeout`,
 /// `composer run dev`) passes on the signal it got itself.
 const REPEAT_WINDOW: Duration = Duration::from_secs(1);

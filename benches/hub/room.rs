@@ -71,8 +71,8 @@ impl Room {
     pub(crate) fn drain(&self) {
         for worker in 0..self.workers {
             let inbox = self.hub.inbox(worker);
-            for letter in inbox.take() {
-                inbox.release(letter.cost());
+            for message in inbox.take() {
+                inbox.release(message.cost());
             }
         }
     }

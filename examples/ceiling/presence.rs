@@ -1,5 +1,5 @@
 //! Who is in a presence channel: per member the pieces of JSON that the others
-//! are told, encoded once. What a client says of itself is already escaped for a
+//! are sent, encoded once. What a client says of itself is already escaped for a
 //! JSON string, so it is copied as it came.
 
 use crate::Outcome;
@@ -41,7 +41,7 @@ impl Roster {
         Ok(())
     }
 
-    /// Takes a member away; the frame that tells the others, if it was one.
+    /// Takes a member away; the frame for the others, if it was one.
     pub(crate) fn leave(&mut self, peer: usize, channel: &[u8]) -> Option<Vec<u8>> {
         let at = self.members.iter().position(|(other, _)| *other == peer)?;
         let (_, gone) = self.members.swap_remove(at);
@@ -75,7 +75,7 @@ impl Roster {
     }
 }
 
-/// The frame that tells the others of a new member.
+/// The frame that announces a new member to the others.
 pub(crate) fn member_added(data: &[u8], channel: &[u8]) -> Vec<u8> {
     text_frame(&[
         br#"{"event":"pusher_internal:member_added","data":""#,

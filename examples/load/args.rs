@@ -1,16 +1,16 @@
 //! The command line. Every count and every time has an upper bound, so that no
 //! run can go on without end.
 
-use crate::message::SHORTEST;
+use crate::message::MIN_SIZE;
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Longer data than this would not fit an empty send buffer in one write.
-const LONGEST: usize = 32 * 1024;
+const MAX_SIZE: usize = 32 * 1024;
 /// Published data may be as long as servers take by default.
-const LONGEST_EVENT: usize = 100 * 1024;
+const MAX_EVENT_SIZE: usize = 100 * 1024;
 
 /// Puts load on a server that speaks the Pusher protocol, and accounts for
 /// every delivery.
@@ -152,7 +152,7 @@ pub(crate) struct Greedy {
     #[command(flatten)]
     pub(crate) probe: Probe,
     /// Bytes of the data of a client event.
-    #[arg(long, default_value_t = 200, value_parser = between(SHORTEST, LONGEST))]
+    #[arg(long, default_value_t = 200, value_parser = between(MIN_SIZE, MAX_SIZE))]
     pub(crate) size: usize,
     #[command(flatten)]
     pub(crate) span: Span,
@@ -201,7 +201,7 @@ pub(crate) struct Whisper {
     #[arg(long, default_value_t = 4, value_parser = between(1, 256))]
     pub(crate) window: usize,
     /// Bytes of the data of an event.
-    #[arg(long, default_value_t = 200, value_parser = between(SHORTEST, LONGEST))]
+    #[arg(long, default_value_t = 200, value_parser = between(MIN_SIZE, MAX_SIZE))]
     pub(crate) size: usize,
     #[command(flatten)]
     pub(crate) span: Span,
@@ -289,7 +289,7 @@ pub(crate) struct Redis {
     #[arg(long, default_value_t = 20, value_parser = between(1, 10_000))]
     pub(crate) rate: usize,
     /// Bytes of a message.
-    #[arg(long, default_value_t = 200, value_parser = between(SHORTEST, LONGEST))]
+    #[arg(long, default_value_t = 200, value_parser = between(MIN_SIZE, MAX_SIZE))]
     pub(crate) size: usize,
     #[command(flatten)]
     pub(crate) span: Span,
@@ -338,7 +338,7 @@ pub(crate) struct Traffic {
     #[arg(long, default_value_t = 4, value_parser = between(1, 4096))]
     pub(crate) publishers: usize,
     /// Bytes of the data string of a message, as decoded.
-    #[arg(long, default_value_t = 200, value_parser = between(SHORTEST, LONGEST_EVENT))]
+    #[arg(long, default_value_t = 200, value_parser = between(MIN_SIZE, MAX_EVENT_SIZE))]
     pub(crate) size: usize,
     #[command(flatten)]
     pub(crate) span: Span,

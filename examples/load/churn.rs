@@ -24,30 +24,30 @@ use std::time::Duration;
 const DRAIN: u64 = seconds(5);
 const BATCH: usize = 64;
 /// Visits longer than this many nanoseconds count as this long.
-const LONGEST: u64 = 60_000_000_000;
+const MAX_NANOS: u64 = 60_000_000_000;
 
 /// Runs, reports, and says whether every visit ended well on both sides.
 pub(crate) fn run(options: &Churn) -> Outcome<bool> {
     subscriber::make_room_for(options.visitors)?;
     let server = options.target.pid.map(Process::with_pid);
     let open_before = server.map(Process::open_files).transpose()?;
-    let mut door = Door::new(options)?;
-    door.work_until(door.clock.now() + seconds(options.span.warmup), true)?;
-    let before = door.cycles;
+    let mut churner = Churner::new(options)?;
+    churner.work_until(churner.clock.now() + seconds(options.span.warmup), true)?;
+    let before = churner.cycles;
     let usage = Usage::before(server)?;
-    door.times.reset();
-    door.work_until(door.clock.now() + seconds(options.span.seconds), true)?;
-    let cycles = door.cycles - before;
+    churner.times.reset();
+    churner.work_until(churner.clock.now() + seconds(options.span.seconds), true)?;
+    let cycles = churner.cycles - before;
     let usage = usage.until_now()?;
-    let times = report::quantiles(&door.times);
-    door.work_until(door.clock.now() + DRAIN, false)?;
+    let times = report::quantiles(&churner.times);
+    churner.work_until(churner.clock.now() + DRAIN, false)?;
     let mut object = json!({
         "visitors": options.visitors,
         "channels": options.channels,
         "cycles": cycles,
-        "cycles_total": door.cycles,
+        "cycles_total": churner.cycles,
         "cycle_us": times,
-        "unfinished": door.under_way,
+        "unfinished": churner.under_way,
     });
     usage.describe("cycles", cycles, &mut object);
     let mut left = 0;
@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Churn) -> Outcome<bool> {
         object["left_open"] = json!(left);
     }
     report::print(&object, options.target.json)?;
-    Ok(door.under_way == 0 && left == 0)
+    Ok(churner.under_way == 0 && left == 0)
 }
 
 struct Visit {
@@ -66,7 +66,7 @@ struct Visit {
     subscribing: bool,
 }
 
-struct Door {
+struct Churner {
     clock: Clock,
     app: App,
     route: Route,
@@ -81,7 +81,7 @@ struct Door {
     arrivals: Epoll,
 }
 
-impl Door {
+impl Churner {
     fn new(options: &Churn) -> Outcome<Self> {
         let name = |number| subscriber::channel(&options.channel, number, options.channels);
         Ok(Self {
@@ -93,7 +93,7 @@ impl Door {
             under_way: 0,
             begun: 0,
             cycles: 0,
-            times: Histogram::new_with_bounds(1, LONGEST, 3)?,
+            times: Histogram::new_with_bounds(1, MAX_NANOS, 3)?,
             arrivals: Epoll::new()?,
         })
     }

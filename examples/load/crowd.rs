@@ -1,6 +1,6 @@
 //! The members of one presence channel, who join it a few at a time.
 //!
-//! Every member is told of all who come after it, tens of millions of times in
+//! Every member is sent all who come after it, tens of millions of times in
 //! all when there are thousands. That is read and counted, and not accounted for
 //! one by one.
 
@@ -28,8 +28,8 @@ pub(crate) struct Crowd {
     ids: Vec<String>,
     /// Watches each member by its number.
     pub(crate) arrivals: Epoll,
-    /// How often a member was told of another one.
-    told: u64,
+    /// How often a member was sent another one.
+    announced: u64,
     buffer: Vec<u8>,
 }
 
@@ -40,7 +40,7 @@ impl Crowd {
             members: Vec::with_capacity(members),
             ids: Vec::with_capacity(members),
             arrivals: Epoll::new()?,
-            told: 0,
+            announced: 0,
             buffer: vec![0; BUFFER],
         };
         for number in 0..members {
@@ -52,7 +52,7 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Members who have all joined and been told of all others.
+    /// Members who have all joined and been sent all others.
     pub(crate) fn gather(target: &Target, members: usize, channel: &str) -> Outcome<Self> {
         let app = App::of(target);
         let mut crowd = Self::connect(&Route::of(target)?, &app, members)?;
@@ -82,19 +82,19 @@ impl Crowd {
         Ok(())
     }
 
-    /// Reads until every member was told of all who joined after it.
+    /// Reads until every member was sent all who joined after it.
     fn settle(&mut self, channel: &str, clock: Clock) -> Outcome<()> {
         let expected = pairs(self.members.len());
         let end = clock.now() + SETUP;
-        while self.told < expected {
+        while self.announced < expected {
             let now = clock.now();
             if now >= end {
-                let told = self.told;
-                return Err(format!("members were told {told} of {expected} joinings").into());
+                let announced = self.announced;
+                return Err(format!("members were told {announced} of {expected} joinings").into());
             }
             self.listen(channel, clock, end - now)?;
         }
-        match self.told == expected {
+        match self.announced == expected {
             true => Ok(()),
             false => Err("members were told of too many joinings".into()),
         }
@@ -104,7 +104,7 @@ impl Crowd {
     /// their answer with that.
     fn listen(&mut self, channel: &str, clock: Clock, patience: u64) -> Outcome<usize> {
         let members = self.members.len();
-        let (mut joined, mut told) = (0, 0);
+        let (mut joined, mut announced) = (0, 0);
         let mut events = Events::with_capacity(BATCH);
         self.arrivals
             .wait(&mut events, Duration::from_nanos(patience))?;
@@ -113,7 +113,7 @@ impl Crowd {
             let member = self.members.get_mut(number).ok_or("a visitor was told")?;
             member.receive(&mut self.buffer, clock, |text, _| {
                 if roster::is_joining_of_one_below(members, text) {
-                    told += 1;
+                    announced += 1;
                     return Ok(true);
                 }
                 let listed = roster::is_list(text, channel)?;
@@ -121,7 +121,7 @@ impl Crowd {
                 Ok(listed)
             })?;
         }
-        self.told += told;
+        self.announced += announced;
         Ok(joined)
     }
 }
@@ -137,7 +137,7 @@ mod tests {
     use super::pairs;
 
     #[test]
-    fn each_member_is_told_of_those_after_it() {
+    fn each_member_is_sent_those_after_it() {
         assert_eq!([0, 1, 2, 4].map(pairs), [0, 0, 1, 6]);
     }
 }

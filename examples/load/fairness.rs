@@ -1,8 +1,8 @@
 //! How long a small channel's messages take while the server is busy with two
 //! big ones: a flood on one of them, and thousands of members of a presence
-//! channel who are killed at once and whose leaving the others have to be told.
+//! channel who are killed at once and whose leaving the others have to be sent.
 //!
-//! Everything is accounted for: the flood, the probe, and who was told of whom.
+//! Everything is accounted for: the flood, the probe, and who was sent whose leaving.
 
 use crate::Outcome;
 use crate::args::{Fairness, Span};
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// From the beginning of the measured time to the killing.
 const BEFORE: u64 = seconds(1);
-/// How long to wait for what the others have to be told.
+/// How long to wait for what the others have to be sent.
 const DRAIN: u64 = seconds(60);
 const BATCH: usize = 64;
 const BUFFER: usize = 128 * 1024;
@@ -32,18 +32,18 @@ pub(crate) fn run(options: &Fairness) -> Outcome<bool> {
         return Err("at least one member has to stay".into());
     }
     subscriber::make_room_for(flood.subscribers + flood.publishers + members)?;
-    let mut mourners = Mourners::gather(options)?;
+    let mut remaining = Remaining::gather(options)?;
     let small = probe::traffic(&options.probe, &flood.target, flood.span);
     let probe = Probe::prepare(&small, &options.probe)?;
     let mut flood = Run::begin(flood, 1, Pace::window(options.window))?;
     let (probe, flooded, took) = thread::scope(|scope| -> Outcome<(Probe<'_>, Summary, u64)> {
         let flooding = scope.spawn(|| flood.go().map_err(|error| format!("the flood: {error}")));
         let probing = Probe::spawn(probe, scope);
-        let took = mourners.mourn(options.traffic.span);
+        let took = remaining.kill_and_listen(options.traffic.span);
         let (flooded, probe) = (probe::outcome_of(flooding), probe::outcome_of(probing));
         Ok((probe?, flooded?, took?))
     })?;
-    let (missing, wrong) = (mourners.missing(), mourners.wrong);
+    let (missing, wrong) = (remaining.missing(), remaining.wrong);
     let mut object = probe.describe();
     object["members"] = json!(members);
     object["killed"] = json!(options.killed);
@@ -58,20 +58,20 @@ pub(crate) fn run(options: &Fairness) -> Outcome<bool> {
 }
 
 /// The members who stay, and those who are killed.
-struct Mourners<'a> {
+struct Remaining<'a> {
     options: &'a Fairness,
     crowd: Crowd,
     arrivals: Epoll,
-    /// Per member who stays and one who is killed, whether it was told.
-    told: Vec<bool>,
+    /// Per member who stays and one who is killed, whether it was notified.
+    notified: Vec<bool>,
     /// How many of them are.
     count: usize,
-    /// What was told twice, or of somebody who stays.
+    /// What was sent twice, or of somebody who stays.
     wrong: usize,
     clock: Clock,
 }
 
-impl<'a> Mourners<'a> {
+impl<'a> Remaining<'a> {
     fn gather(options: &'a Fairness) -> Outcome<Self> {
         let channel = &options.presence_channel;
         let crowd = Crowd::gather(&options.traffic.target, options.members, channel)?;
@@ -84,7 +84,7 @@ impl<'a> Mourners<'a> {
             options,
             crowd,
             arrivals,
-            told: vec![false; stay * options.killed],
+            notified: vec![false; stay * options.killed],
             count: 0,
             wrong: 0,
             clock: Clock::start(),
@@ -92,12 +92,12 @@ impl<'a> Mourners<'a> {
     }
 
     fn missing(&self) -> usize {
-        self.told.len() - self.count
+        self.notified.len() - self.count
     }
 
-    /// Kills when the time has come, and reads what the others are told; how long
+    /// Kills when the time has come, and reads what the others are sent; how long
     /// that took.
-    fn mourn(&mut self, span: Span) -> Outcome<u64> {
+    fn kill_and_listen(&mut self, span: Span) -> Outcome<u64> {
         let mut buffer = vec![0; BUFFER];
         let from = self.clock.now() + seconds(span.warmup) + BEFORE;
         while self.clock.now() < from {
@@ -128,18 +128,18 @@ impl<'a> Mourners<'a> {
         for index in 0..events.len() {
             let number = events.get(index).token as usize;
             let member = &mut self.crowd.members[number];
-            let own = &mut self.told[number * killed..][..killed];
+            let own = &mut self.notified[number * killed..][..killed];
             let (count, wrong) = (&mut self.count, &mut self.wrong);
             member.receive(buffer, self.clock, |text, _| {
                 let Some(user) = roster::user_gone(text, channel)? else {
                     return Ok(false);
                 };
-                let told = (user as usize)
+                let notified = (user as usize)
                     .checked_sub(first)
                     .and_then(|place| own.get_mut(place));
-                match told {
-                    Some(told) if !*told => {
-                        *told = true;
+                match notified {
+                    Some(notified) if !*notified => {
+                        *notified = true;
                         *count += 1;
                     }
                     _ => *wrong += 1,

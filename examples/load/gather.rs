@@ -1,7 +1,7 @@
 //! A presence channel that fills, on one node or on several: how long it takes until
 //! each node lists every member when it is asked for the users of the channel.
 //!
-//! What the members are told meanwhile is kept, and looked at when the clock has
+//! What the members are sent meanwhile is kept, and looked at when the clock has
 //! stopped: each has to know of every other one once, from the list with which its
 //! own joining was answered or from the news after it.
 
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 /// How long the members may take to join, and the nodes to list them.
 const PATIENCE: u64 = seconds(120);
-/// How long to wait for what the members have to be told.
+/// How long to wait for what the members have to be sent.
 const DRAIN: u64 = seconds(30);
 /// From a list that was not complete to the next question: so long that asking is no
 /// work, and so short that it adds nothing to speak of.
@@ -31,7 +31,7 @@ const PAUSE: u64 = seconds(1) / 200;
 const BATCH: usize = 64;
 const BUFFER: usize = 128 * 1024;
 /// Times longer than this many nanoseconds count as this long.
-const LONGEST: u64 = 60_000_000_000;
+const MAX_NANOS: u64 = 60_000_000_000;
 
 /// Runs, reports, and says whether every member knows of every other one.
 pub(crate) fn run(options: &Gather) -> Outcome<bool> {
@@ -98,7 +98,7 @@ struct Hall<'a> {
     joined: usize,
     /// How many of the members' `knows` are true.
     known: usize,
-    /// How often a member was told of one whom it knew.
+    /// How often a member was sent one whom it knew.
     repeated: usize,
     /// How long the answers took.
     times: Histogram<u64>,
@@ -145,7 +145,7 @@ impl<'a> Hall<'a> {
             joined: 0,
             known: 0,
             repeated: 0,
-            times: Histogram::new_with_bounds(1, LONGEST, 3)?,
+            times: Histogram::new_with_bounds(1, MAX_NANOS, 3)?,
             arrivals,
             buffer: vec![0; BUFFER],
         })
@@ -216,7 +216,7 @@ impl<'a> Hall<'a> {
         Ok(())
     }
 
-    /// Reads one member once: its list, and what it is told.
+    /// Reads one member once: its list, and what it is sent.
     fn listen(&mut self, number: usize) -> Outcome<()> {
         let Self {
             options,

@@ -10,7 +10,7 @@ use crate::message::Mark;
 use hdrhistogram::Histogram;
 
 /// Latencies are kept up to this many nanoseconds; longer ones count as this.
-const LONGEST: u64 = 60_000_000_000;
+const MAX_NANOS: u64 = 60_000_000_000;
 
 /// The subscribers that are to get a message: some with consecutive numbers,
 /// without the one that sent it if it is one of them.
@@ -108,7 +108,8 @@ impl Ledger {
             in_flight: 0,
             counts: Counts::default(),
             measuring: false,
-            latencies: Histogram::new_with_bounds(1, LONGEST, 3).expect("the bounds are in order"),
+            latencies: Histogram::new_with_bounds(1, MAX_NANOS, 3)
+                .expect("the bounds are in order"),
         }
     }
 

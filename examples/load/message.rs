@@ -15,7 +15,7 @@ const MIDDLE: &str = r#"\",\"text\":\""#;
 const CLOSING: &str = r#"\"}"#;
 
 /// The shortest data there is: the marker with the object around it.
-pub(crate) const SHORTEST: usize = OPENING.len() + MIDDLE.len() + CLOSING.len() - 8 + MARK_LENGTH;
+pub(crate) const MIN_SIZE: usize = OPENING.len() + MIDDLE.len() + CLOSING.len() - 8 + MARK_LENGTH;
 
 /// Which message a delivery belongs to. Sequences count over all publishers and
 /// begin at 1.
@@ -47,7 +47,7 @@ impl Template {
         Self {
             kind: Kind::Publish,
             channel: channel.to_owned(),
-            padding: "x".repeat(size.saturating_sub(SHORTEST)),
+            padding: "x".repeat(size.saturating_sub(MIN_SIZE)),
         }
     }
 
@@ -184,12 +184,12 @@ fn number(digits: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Mark, Reader, SHORTEST, Template};
+    use super::{MIN_SIZE, Mark, Reader, Template};
     use serde_json::Value;
 
     #[test]
     fn the_size_is_that_of_the_decoded_data() {
-        for size in [SHORTEST, 200] {
+        for size in [MIN_SIZE, 200] {
             let mut body = String::new();
             let mark = Mark {
                 publisher: 3,
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn every_byte_of_a_delivery_counts() {
-        let mut reader = Reader::new(Template::new("c", SHORTEST + 3));
+        let mut reader = Reader::new(Template::new("c", MIN_SIZE + 3));
         let delivery = |sequence: u32, padding: &str| {
             let data =
                 format!(r#"{{\"mark\":\"~00000001:{sequence:010}~\",\"text\":\"{padding}\"}}"#);

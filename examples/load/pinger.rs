@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Times longer than this many nanoseconds count as this long.
-const LONGEST: u64 = 60_000_000_000;
+const MAX_NANOS: u64 = 60_000_000_000;
 /// How long to wait for the last answers.
 const DRAIN: u64 = seconds(30);
 
@@ -67,7 +67,7 @@ impl Pinger {
         }
         self.phases.push(Phase {
             from: self.clock.now(),
-            times: Histogram::new_with_bounds(1, LONGEST, 3)?,
+            times: Histogram::new_with_bounds(1, MAX_NANOS, 3)?,
         });
         Ok(())
     }

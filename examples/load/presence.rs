@@ -1,8 +1,8 @@
 //! A presence channel with thousands of members, and a few visitors who join and
 //! leave in turn. Each join has to be answered with everybody who is there, and
-//! each join and leave has to be told to every member once and in one order.
+//! each join and leave has to be sent to every member once and in one order.
 //!
-//! Setting up tells every member of all who come after it, tens of millions of
+//! Setting up sends every member all who come after it, tens of millions of
 //! times in all; that is read and not accounted for. The account begins once the
 //! first visitor has come and gone: whatever is read after that is news of
 //! visitors, or an error.
@@ -33,7 +33,7 @@ const SETTLE: u64 = seconds(300);
 const BATCH: usize = 64;
 const BUFFER: usize = 128 * 1024;
 /// Times longer than this many nanoseconds count as this long.
-const LONGEST: u64 = 60_000_000_000;
+const MAX_NANOS: u64 = 60_000_000_000;
 
 /// Runs, reports, and says whether every delivery was as it should be.
 pub(crate) fn run(options: &Presence) -> Outcome<bool> {
@@ -85,7 +85,7 @@ struct Visitor {
     came: u64,
     /// Its news that have not reached every member.
     untold: usize,
-    /// The other visitors who are there as far as it has been told.
+    /// The other visitors who are there as far as it has been sent.
     others: HashSet<u32>,
 }
 
@@ -143,7 +143,7 @@ impl<'a> Hall<'a> {
             visitors,
             settled: false,
             cycles: 0,
-            answers: Histogram::new_with_bounds(1, LONGEST, 3)?,
+            answers: Histogram::new_with_bounds(1, MAX_NANOS, 3)?,
             buffer: vec![0; BUFFER],
         })
     }
@@ -183,8 +183,8 @@ impl<'a> Hall<'a> {
             for index in 0..events.len() {
                 let number = events.get(index).token as usize;
                 match number.checked_sub(self.crowd.members.len()) {
-                    None => self.tell_member(number)?,
-                    Some(number) => self.tell_visitor(number)?,
+                    None => self.receive_as_member(number)?,
+                    Some(number) => self.receive_as_visitor(number)?,
                 }
             }
         }
@@ -224,7 +224,7 @@ impl<'a> Hall<'a> {
     }
 
     /// Reads one member once and enters the news.
-    fn tell_member(&mut self, number: usize) -> Outcome<()> {
+    fn receive_as_member(&mut self, number: usize) -> Outcome<()> {
         let Self {
             options,
             ledger,
@@ -270,8 +270,8 @@ impl<'a> Hall<'a> {
         })
     }
 
-    /// Reads one visitor once: its list, and what it is told after that.
-    fn tell_visitor(&mut self, number: usize) -> Outcome<()> {
+    /// Reads one visitor once: its list, and what it is sent after that.
+    fn receive_as_visitor(&mut self, number: usize) -> Outcome<()> {
         let channel = &self.options.channel;
         let members = self.crowd.members.len();
         let visitor = &mut self.visitors[number];
@@ -292,7 +292,7 @@ impl<'a> Hall<'a> {
                 let Some(news) = roster::news(text, channel)? else {
                     return Ok(false);
                 };
-                // Before the list, it is told of the time before.
+                // Before the list, it is sent the time before.
                 let consistent = state == State::Joining
                     || match news.joined {
                         true => news.user != user && others.insert(news.user),

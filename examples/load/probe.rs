@@ -7,7 +7,7 @@
 
 use crate::Outcome;
 use crate::args::{self, Span, Target, Traffic};
-use crate::message::SHORTEST;
+use crate::message::MIN_SIZE;
 use crate::process::Process;
 use crate::run::{Pace, Run, Summary};
 use crate::sys;
@@ -25,7 +25,7 @@ pub(crate) fn traffic(options: &args::Probe, target: &Target, span: Span) -> Tra
         close: false,
         subscribers: 1,
         publishers: PUBLISHERS,
-        size: SHORTEST,
+        size: MIN_SIZE,
         span,
         channel: options.probe_channel.clone(),
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// An answer to a publish is a few bytes, a list of users some for each; this much
 /// is an answer gone wrong.
-const LONGEST: usize = 1 << 20;
+const MAX_ANSWER: usize = 1 << 20;
 
 /// How long a server may take to read a request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -136,7 +136,7 @@ impl Publisher {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(format!("cannot read an answer: {error}").into()),
         }
-        if self.received.len() > LONGEST {
+        if self.received.len() > MAX_ANSWER {
             return Err("the answer to a publish does not end".into());
         }
         if !self.waiting {

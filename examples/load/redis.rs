@@ -22,7 +22,7 @@ use std::time::Duration;
 /// How long to wait for what is still on its way when the publishing is over.
 const DRAIN: u64 = seconds(5);
 /// Times longer than this many nanoseconds count as this long.
-const LONGEST: u64 = 60_000_000_000;
+const MAX_NANOS: u64 = 60_000_000_000;
 /// The digits of a sequence, with which a message begins.
 const DIGITS: usize = 10;
 /// The answer to a `PUBLISH`: it has reached one subscriber.
@@ -109,7 +109,7 @@ impl Wire {
             next: 1,
             sent: VecDeque::new(),
             arrived: 0,
-            times: Histogram::new_with_bounds(1, LONGEST, 3)?,
+            times: Histogram::new_with_bounds(1, MAX_NANOS, 3)?,
             answers: Vec::new(),
             received: Vec::new(),
             ready,

@@ -77,7 +77,7 @@ struct Passer {
     /// Subscriptions on their way, each with an unsubscription behind it.
     waiting: usize,
     /// Messages that have reached it, by place in `channels`.
-    heard: Vec<u64>,
+    received: Vec<u64>,
 }
 
 /// What the messages at the end showed.
@@ -139,7 +139,7 @@ impl<'a> Turnstile<'a> {
             let request = |channel: &usize| entry::subscription(&app, &id, &names[*channel], None);
             passers.push(Passer {
                 subscriptions: channels.iter().map(request).collect(),
-                heard: vec![0; own],
+                received: vec![0; own],
                 channels,
                 next: 0,
                 awaited: 0,
@@ -218,7 +218,7 @@ impl<'a> Turnstile<'a> {
             if text != usual[channel] {
                 let message: Value = serde_json::from_slice(text)?;
                 if message["event"] == AUDIT {
-                    hear(&message, &passer.channels, &mut passer.heard, names)?;
+                    record(&message, &passer.channels, &mut passer.received, names)?;
                     return Ok(true);
                 }
                 if message["event"] != "pusher_internal:subscription_succeeded" {
@@ -290,11 +290,11 @@ impl<'a> Turnstile<'a> {
     fn count(&self) -> Audit {
         let mut audit = Audit::default();
         for passer in &self.passers {
-            for (place, &heard) in passer.heard.iter().enumerate() {
+            for (place, &received) in passer.received.iter().enumerate() {
                 let expected = u64::from(place < passer.joined());
                 audit.expected += expected;
-                audit.missing += expected.saturating_sub(heard);
-                audit.unexpected += heard.saturating_sub(expected);
+                audit.missing += expected.saturating_sub(received);
+                audit.unexpected += received.saturating_sub(expected);
             }
         }
         audit
@@ -309,13 +309,13 @@ impl Passer {
 }
 
 /// Enters a message of the audit.
-fn hear(message: &Value, own: &[usize], heard: &mut [u64], names: &[String]) -> Outcome<()> {
+fn record(message: &Value, own: &[usize], received: &mut [u64], names: &[String]) -> Outcome<()> {
     let name = &message["channel"];
     let place = own.iter().position(|channel| *name == *names[*channel]);
     let place = place.ok_or(format!("a message went astray: {message}"))?;
     if message["data"] != *name {
         return Err(format!("a message is not what was published: {message}").into());
     }
-    heard[place] += 1;
+    received[place] += 1;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a presence channel tells: who is there, who joins and who leaves. Users
+//! What a presence channel sends: who is there, who joins and who leaves. Users
 //! are numbers here, and their info follows from the number, so that all of it
 //! can be checked.
 

@@ -206,7 +206,7 @@ fn read_tls(
     loop {
         match tls.reader().read(buffer) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            // Not every server says goodbye in TLS before it closes.
+            // Not every server sends a close_notify before it closes.
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
             done => return done,
         }

@@ -108,7 +108,7 @@ impl<'a> Talk<'a> {
         Ok(Tally::of(&self.ledger, measured, usage))
     }
 
-    /// Works until a moment, or, when nobody is to speak any more, until nothing
+    /// Works until a moment, or, when nobody is to send any more, until nothing
     /// is on its way.
     fn work_until(&mut self, end: u64, talking: bool) -> Outcome<()> {
         let mut events = Events::with_capacity(BATCH);
@@ -119,7 +119,7 @@ impl<'a> Talk<'a> {
             }
             if talking {
                 for room in 0..self.rooms.len() {
-                    self.speak(room)?;
+                    self.send_whispers(room)?;
                 }
             }
             self.arrivals
@@ -130,8 +130,8 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Lets members of a room speak as far as its window allows.
-    fn speak(&mut self, number: usize) -> Outcome<()> {
+    /// Lets members of a room send as far as its window allows.
+    fn send_whispers(&mut self, number: usize) -> Outcome<()> {
         let room = &mut self.rooms[number];
         let first = number * self.options.members;
         while room.in_flight < self.options.window && self.ledger.has_room() {

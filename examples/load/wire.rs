@@ -13,7 +13,7 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 
 /// A message longer than this is a broken header and not a message.
-const LONGEST: u64 = 1 << 20;
+const MAX_MESSAGE: u64 = 1 << 20;
 
 /// A whole frame from the server.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(crate) fn first_frame(bytes: &[u8]) -> Outcome<Option<(Frame<'_>, usize)>> {
         [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
         [_, 127, a, b, c, d, e, f, g, h, ..] => {
             let length = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-            if length > LONGEST {
+            if length > MAX_MESSAGE {
                 return Err(format!("a frame claims to be {length} bytes long").into());
             }
             (10, length as usize)

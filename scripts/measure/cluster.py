@@ -1,5 +1,5 @@
 """What several nodes take: how much later an event arrives that was published on
-another node, how many pass from node to node, whether a node hears of more than its
+another node, how many pass from node to node, whether a node receives more than its
 own sockets want, and how fast all nodes know who is there.
 
 All nodes and their Redis share the servers' core, the generator has the other one; one
@@ -121,21 +121,21 @@ def through_redis(stage: Stage) -> dict:
 def at_a_rate(count: int) -> Callable[[Stage], dict]:
     """20 messages a second from the first of so many nodes to 1000 subscribers of the last."""
     def measure(stage: Stage) -> dict:
-        with stage.nodes(count) as cast:
+        with stage.nodes(count) as cluster:
             return stage.load("rate", "--subscribers", "1000", "--publishers", "4", "--rate", "20",
                               "--size", str(SIZE), "--channel", "bench", *stage.span(),
-                              *at(cast.ports[-1:], cast.ports[:1]))
+                              *at(cluster.ports[-1:], cluster.ports[:1]))
 
     return measure
 
 
 def published(stage: Stage) -> dict:
-    with stage.nodes(2) as cast:
-        before = cast.processor_seconds()
+    with stage.nodes(2) as cluster:
+        before = cluster.processor_seconds()
         report = stage.load("publish", "--subscribers", "1", "--publishers", str(PUBLISHERS),
                             "--size", str(SIZE), "--channel", "bench", *stage.span(),
-                            *at(cast.ports[1:], cast.ports[:1]))
-        after = cast.processor_seconds()
+                            *at(cluster.ports[1:], cluster.ports[:1]))
+        after = cluster.processor_seconds()
     costs = [f"{name} {(after[name] - before[name]) * 1e6 / report['published_total']:.1f} us"
              for name in after]
     tell(f"    two nodes: processor time per event: {', '.join(costs)}")
@@ -163,17 +163,17 @@ def on_both_cores(measure: Callable[[Stage], dict]) -> Callable[[Stage], dict]:
 def interest(stage: Stage) -> dict:
     """As many messages to the channels of each of four nodes, whose subscribers are on
     that node only, published on all nodes in turn; what each node got of them."""
-    with stage.nodes(4) as cast:
-        ports = cast.ports
+    with stage.nodes(4) as cluster:
+        ports = cluster.ports
         before = [counters(port) for port in ports]
         report = stage.load("publish", "--subscribers", "400", "--publishers", str(PUBLISHERS),
                             "--size", str(SIZE), "--channel", "interest", *stage.span(), *at(ports))
         after = [counters(port) for port in ports]
     own = report["published_total"] / len(ports)
-    told = ["published", "received", "delivered", "ignored", "missed", "dropped"]
-    lines = [["node", "own", *told]]
+    names = ["published", "received", "delivered", "ignored", "missed", "dropped"]
+    lines = [["node", "own", *names]]
     for number, (old, new) in enumerate(zip(before, after)):
-        counted = [str(new[name] - old[name]) for name in told]
+        counted = [str(new[name] - old[name]) for name in names]
         lines.append([str(number + 1), f"{own:.0f}", *counted])
     print(f"\n{INTEREST}: messages to a node's own channels, and what the node counted of them")
     for line in lines:
@@ -185,8 +185,8 @@ def interest(stage: Stage) -> dict:
 
 def gathered(count: int) -> Callable[[Stage], dict]:
     def measure(stage: Stage) -> dict:
-        with stage.nodes(count) as cast:
-            return stage.load("gather", "--members", str(MEMBERS), *at(cast.ports))
+        with stage.nodes(count) as cluster:
+            return stage.load("gather", "--members", str(MEMBERS), *at(cluster.ports))
 
     return measure
 
@@ -305,9 +305,9 @@ def compare_all(
                 if subject is None:
                     continue
                 name = f"{row.name} {subject.label}"
-                most = OTHERS_SHARE if subject.timed else float("inf")
-                report = undisturbed(lambda: subject.measure_among_others(stage), name, ["others"], most)
-                if report["others_wait_seconds"] > most * report.get("seconds", 1):
+                max_share = OTHERS_SHARE if subject.timed else float("inf")
+                report = undisturbed(lambda: subject.measure_among_others(stage), name, ["others"], max_share)
+                if report["others_wait_seconds"] > max_share * report.get("seconds", 1):
                     disturbed[row.name] = disturbed.get(row.name, 0) + 1
                 list_of.append(row.figure(report))
                 tell(f"{repetition + 1}/{reps} {row.name:<16} {subject.label:<16} "

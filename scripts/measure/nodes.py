@@ -207,8 +207,8 @@ class Redis:
 
     def sentinel_knows_all(self, port: int) -> bool:
         lines = self.ask(port, "SENTINEL", "MASTER", MASTER).splitlines()
-        told = dict(zip(lines[::2], lines[1::2]))
-        return told.get("num-other-sentinels") == "2" and told.get("num-slaves") == "1"
+        master = dict(zip(lines[::2], lines[1::2]))
+        return master.get("num-other-sentinels") == "2" and master.get("num-slaves") == "1"
 
 
 @dataclass

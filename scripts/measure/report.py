@@ -1,4 +1,4 @@
-"""What is told at the end: a table for people, and a file for programs."""
+"""What is reported at the end: a table for people, and a file for programs."""
 
 import json
 import os

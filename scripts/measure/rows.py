@@ -6,7 +6,7 @@ from typing import Callable, Mapping
 
 @dataclass(frozen=True)
 class Goal:
-    """What a row has to reach; without any bound, it is only told."""
+    """What a row has to reach; without any bound, it is only reported."""
 
     # Bounds of the ratio to the other side.
     least_times: float | None = None
@@ -63,7 +63,7 @@ class Side:
     program: str = "resound"
     server: tuple[str, ...] = ("--workers", "1")
     environment: tuple[tuple[str, str], ...] = ()
-    # What only this side's generator is told.
+    # What only this side's generator is passed.
     load: tuple[str, ...] = ()
     tls: bool = False
     # Whether the server has the generator's core too.
@@ -184,7 +184,7 @@ def workers(name: str, title: str, *arguments: str) -> Measurement:
     )
 
 
-def floods(name: str, what: str, kind: str, count: int, most: float, quick: bool = False) -> Measurement:
+def floods(name: str, what: str, kind: str, count: int, max_ms: float, quick: bool = False) -> Measurement:
     """A quiet client's ping while so many others flood the one worker."""
     def row(quantile: str, goal: Goal) -> Row:
         flood = "one client floods" if count == 1 else f"{count} clients flood"
@@ -193,7 +193,7 @@ def floods(name: str, what: str, kind: str, count: int, most: float, quick: bool
         return Row(f"{name}{count}-{quantile}", title, "ms", lambda report: figure(report) / 1000, goal)
 
     return Measurement(
-        (row("p50", Goal()), row("p99", Goal(most=most))),
+        (row("p50", Goal()), row("p99", Goal(most=max_ms))),
         ("floods", "--floods", str(count), "--kind", kind), LONG, SHORT,
         other=None, in_quick=quick, latency=True,
     )
@@ -277,7 +277,7 @@ MEASUREMENTS = [
         (Row("presence", "presence told/s, joins and leaves among 10 000", "/s",
              DELIVERIES, Goal(least_times=0.6)),),
         ("presence", "--members", "10000"), LONG, SHORT,
-        # All members would be told of all others by one system call each.
+        # All members would be sent all others by one system call each.
         other=Side("ceiling", "ceiling", ("--quiet-members", "10000")),
     ),
     Measurement(
@@ -287,9 +287,9 @@ MEASUREMENTS = [
     ),
     worst_latency("fairness", "a flood and 4000 of 6000 members killed", "fairness"),
     worst_latency("greedy", "one client pings and whispers at full speed", "greedy"),
-    *(floods(name, what, kind, count, most, quick=(name, count) == ("greedy", 4))
+    *(floods(name, what, kind, count, max_ms, quick=(name, count) == ("greedy", 4))
       for name, what, kind in [("greedy", "refused subscribes", "subscribes"), ("pongs", "pongs", "pongs")]
-      for count, most in [(1, 20), (4, 20), (16, 80)]),
+      for count, max_ms in [(1, 20), (4, 20), (16, 80)]),
     Measurement(
         (Row("slow", "p99 at 100/s of 2 KB, one of 1000 does not read, to all do", "us",
              of("latency_us", "p99"), Goal(most_times=1.5)),),

@@ -59,17 +59,17 @@ def measure_undisturbed(
 ) -> dict:
     """Measures again if another process took the generator's core meanwhile, or the
     server's where that matters."""
-    watched, most = ["generator"], DISTURBED_SHARE
+    watched, max_share = ["generator"], DISTURBED_SHARE
     if measurement.latency:
-        watched, most = ["generator", "server"], DISTURBED_LATENCY_SHARE
+        watched, max_share = ["generator", "server"], DISTURBED_LATENCY_SHARE
     if not measurement.timed:
-        most = float("inf")
+        max_share = float("inf")
     name = f"{measurement.rows[0].name} {side.label}"
-    return undisturbed(lambda: measure(measurement, side, bench, quick), name, watched, most)
+    return undisturbed(lambda: measure(measurement, side, bench, quick), name, watched, max_share)
 
 
 def undisturbed(
-    measure_once: Callable[[], dict], name: str, watched: list[str], most: float
+    measure_once: Callable[[], dict], name: str, watched: list[str], max_share: float
 ) -> dict:
     """Measures again while those who are watched waited longer for their core than
     this share of the time; on a machine that is never quiet, the last attempt counts."""
@@ -77,7 +77,7 @@ def undisturbed(
         report = measure_once()
         waits = [report.get(f"{program}_wait_seconds", 0) for program in watched]
         share = max(waits) / report.get("seconds", 1)
-        if share <= most:
+        if share <= max_share:
             break
         again = "measuring again" if attempt < ATTEMPTS else "it counts nevertheless"
         tell(f"    {name}: other processes took {share:.0%} of a core; {again}")

@@ -3,7 +3,7 @@ which has to be after it what it was before.
 
 Memory is compared with what was resident after the first round. What is kept from
 then on is no leak, and how much that is, compared with the idle server at the start, is
-told for itself. Open files have to be exactly as many as before."""
+reported for itself. Open files have to be exactly as many as before."""
 
 import os
 import time

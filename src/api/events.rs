@@ -32,9 +32,11 @@ impl Api {
             .map(|channel| queries::attributes(broker, request, channel.as_str(), info));
         let mut missing = None;
         let mut channels = Map::new();
-        for (channel, (told, _, partial)) in publish.channels.iter().zip(join_all(asked).await) {
+        for (channel, (attributes, _, partial)) in
+            publish.channels.iter().zip(join_all(asked).await)
+        {
             missing = missing.or(partial);
-            channels.insert(channel.as_str().to_owned(), told.into());
+            channels.insert(channel.as_str().to_owned(), attributes.into());
         }
         let reply = reply::json(json!({ "channels": channels }).to_string());
         Ok(reply::partly(reply, missing))
@@ -63,12 +65,12 @@ impl Api {
                 },
             );
         let mut missing = None;
-        let mut told = Vec::new();
+        let mut answers = Vec::new();
         for (attributes, _, partial) in join_all(asked).await {
             missing = missing.or(partial);
-            told.push(attributes);
+            answers.push(attributes);
         }
-        let reply = reply::json(json!({ "batch": told }).to_string());
+        let reply = reply::json(json!({ "batch": answers }).to_string());
         Ok(reply::partly(reply, missing))
     }
 

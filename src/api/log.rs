@@ -13,7 +13,7 @@ use crate::protocol::publish::PublishError;
 use crate::telemetry::limit::limited;
 
 /// Why, in words of ours; and what to do about it.
-fn told(error: &ApiError) -> (&'static str, &'static str) {
+fn cause_and_help(error: &ApiError) -> (&'static str, &'static str) {
     match error {
         ApiError::NotFound => ("request refused: no such address (404)", ""),
         ApiError::Method(_) => ("request refused: wrong method (405)", ""),
@@ -77,9 +77,9 @@ fn of_signature(error: &AuthError) -> (&'static str, &'static str) {
     }
 }
 
-/// Logs a refusal once; what the client has said is told once, too.
+/// Logs a refusal once; what the client has said is logged once, too.
 pub(super) fn refused(error: &ApiError, app: Option<&AppHandle>, head: &Parts, peer: SocketAddr) {
-    let (cause, help) = told(error);
+    let (cause, help) = cause_and_help(error);
     let key = match error {
         ApiError::Auth(AuthError::Key { key, .. }) => Some(key.as_str()),
         _ => None,

@@ -1,4 +1,4 @@
-//! Front door 1: the signed HTTP API.
+//! The signed HTTP API.
 //!
 //! A request is verified into [`auth::Authorized`] before anything else looks at
 //! it; its body becomes typed values; from there on nothing is checked again.

@@ -30,8 +30,8 @@ impl Api {
             let Ok(name) = ChannelName::parse(name, request.settings().events.channel) else {
                 continue;
             };
-            let told = told_of(&self.broker, app, &name, Some(summary), info).await;
-            channels.insert(name.as_str().to_owned(), told.into());
+            let attributes = attributes_of(&self.broker, app, &name, Some(summary), info).await;
+            channels.insert(name.as_str().to_owned(), attributes.into());
             // With thousands of channels nobody else is to wait for the whole list.
             if channels.len().is_multiple_of(256) {
                 tokio::task::yield_now().await;
@@ -48,9 +48,10 @@ impl Api {
         name: &str,
     ) -> Result<Reply, ApiError> {
         let info = info_of(request);
-        let (mut told, occupied, partial) = attributes(&self.broker, request, name, info).await;
-        told.insert("occupied".to_owned(), occupied.into());
-        let reply = reply::json(Value::Object(told).to_string());
+        let (mut attributes, occupied, partial) =
+            attributes(&self.broker, request, name, info).await;
+        attributes.insert("occupied".to_owned(), occupied.into());
+        let reply = reply::json(Value::Object(attributes).to_string());
         Ok(reply::partly(reply, partial))
     }
 
@@ -85,14 +86,14 @@ impl Api {
         let is_presence = ChannelKind::of(name).is_presence();
         let ChannelSummaries { channels, partial } = self.one(request, name, is_presence).await;
         let summary = channels.get(name);
-        let mut told = json!({
+        let mut attributes = json!({
             "occupied": summary.is_some(),
             "connection_count": summary.map_or(0, |summary| summary.subscriptions),
         });
         if is_presence {
-            told["user_count"] = summary.map_or(0, |summary| summary.users.len()).into();
+            attributes["user_count"] = summary.map_or(0, |summary| summary.users.len()).into();
         }
-        let reply = reply::json(told.to_string());
+        let reply = reply::json(attributes.to_string());
         Ok(reply::partly(reply, partial))
     }
 
@@ -120,7 +121,7 @@ fn info_of(request: &Authorized<'_>) -> Info {
 }
 
 /// What was asked of a channel, as far as it applies; whether it is occupied; and what
-/// is missing. Counts are only told of a channel that is occupied; a cached event
+/// is missing. Counts are only given of a channel that is occupied; a cached event
 /// outlives that.
 pub(super) async fn attributes(
     broker: &Broker,
@@ -138,11 +139,11 @@ pub(super) async fn attributes(
     };
     let ChannelSummaries { channels, partial } = broker.channels(app, query).await;
     let summary = channels.get(name.as_str());
-    let told = told_of(broker, app, &name, summary, info).await;
-    (told, summary.is_some(), partial)
+    let attributes = attributes_of(broker, app, &name, summary, info).await;
+    (attributes, summary.is_some(), partial)
 }
 
-async fn told_of(
+async fn attributes_of(
     broker: &Broker,
     app: &AppHandle,
     name: &ChannelName,
@@ -150,13 +151,13 @@ async fn told_of(
     info: Info,
 ) -> Map<String, Value> {
     let kind = name.kind();
-    let mut told = Map::new();
+    let mut attributes = Map::new();
     if let Some(summary) = summary {
         if info.user_count && kind.is_presence() {
-            told.insert("user_count".to_owned(), summary.users.len().into());
+            attributes.insert("user_count".to_owned(), summary.users.len().into());
         }
         if info.subscription_count && !kind.is_presence() {
-            told.insert(
+            attributes.insert(
                 "subscription_count".to_owned(),
                 summary.subscriptions.into(),
             );
@@ -167,9 +168,9 @@ async fn told_of(
             Value::Null,
             |(frame, left)| json!({ "data": data_of(&frame), "ttl": left.as_secs() }),
         );
-        told.insert("cache".to_owned(), cached);
+        attributes.insert("cache".to_owned(), cached);
     }
-    told
+    attributes
 }
 
 /// The `data` of an encoded event.

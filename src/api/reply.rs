@@ -10,7 +10,7 @@ use crate::broker::Partial;
 use crate::lifecycle::State;
 use crate::protocol::publish::PublishError;
 
-/// Says that an answer does not tell of all nodes, and why.
+/// Says that an answer does not cover all nodes, and why.
 const PARTIAL: header::HeaderName = header::HeaderName::from_static("x-resound-partial");
 
 /// An answer whose body is complete.
@@ -129,24 +129,24 @@ pub fn health(shutting_down: bool) -> Reply {
     }
 }
 
-/// The answer of `/ready`: 503 while the server is without, or deaf to, the other nodes that
-/// it should have, though it still serves; while it drains, which the answer says; and as
-/// that of `/up` when it is going down.
-pub fn ready(state: State, (is_ready, mut told): (bool, serde_json::Value)) -> Reply {
+/// The answer of `/ready`: 503 while the server has no link to the other nodes that it should
+/// have, or misses their events, though it still serves; while it drains, which the
+/// answer says; and as that of `/up` when it is going down.
+pub fn ready(state: State, (is_ready, mut body): (bool, serde_json::Value)) -> Reply {
     let is_ready = is_ready && state == State::Running;
-    told["ready"] = is_ready.into();
+    body["ready"] = is_ready.into();
     if matches!(state, State::Draining { .. }) {
-        told["draining"] = true.into();
+        body["draining"] = true.into();
     }
     let status = if is_ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    json_with(status, told.to_string())
+    json_with(status, body.to_string())
 }
 
-/// Marks an answer that does not tell of all nodes.
+/// Marks an answer that does not cover all nodes.
 pub(super) fn partly(mut reply: Reply, partial: Option<Partial>) -> Reply {
     if let Some(partial) = partial {
         let text = HeaderValue::from_str(&partial.to_string());

@@ -32,11 +32,11 @@ pub struct App {
     pub secret: Secret,
     /// Silence after which the server pings a connection.
     pub ping_interval: Duration,
-    /// Seconds of silence after which the client pings; told to it when it connects.
+    /// Seconds of silence after which the client pings; sent to it when it connects.
     pub activity_timeout: u32,
-    /// Most connections at a time, `None` for no limit.
+    /// Maximum number of connections at a time, `None` for no limit.
     pub max_connections: Option<usize>,
-    /// Most channels that a connection may have joined.
+    /// Maximum number of channels that a connection may have joined.
     pub max_subscriptions: usize,
     /// Bytes of a client's message.
     pub max_message_size: usize,
@@ -58,7 +58,7 @@ pub struct App {
     pub presence: PresenceLimits,
     /// Limits of what cache channels keep.
     pub cache: CacheLimits,
-    /// Whether channels are told how many subscribers they have.
+    /// Whether subscription counts are sent.
     pub subscription_count: bool,
     /// How long a connection may neither sign in nor join a private or presence channel.
     pub authorization_timeout: Option<Duration>,

@@ -36,7 +36,7 @@ const MAX_MEMBER: usize = 1 << 20;
 
 const VERSION: &str = "R1";
 
-/// What one node tells others.
+/// What one node sends to others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     /// An event was published.
@@ -327,14 +327,14 @@ pub(super) fn count(text: &str) -> Option<usize> {
     usize::try_from(count).ok()
 }
 
-/// A fact in a message: a letter for its kind, and its value.
+/// A fact in a message: the tag of its kind, and its value.
 fn fact_text(fact: &Fact) -> String {
-    let (kind, value) = letter_and_value(fact);
+    let (kind, value) = tag_and_value(fact);
     format!("{kind}{value}")
 }
 
-/// The letter that stands for a fact's kind, and its value.
-pub fn letter_and_value(fact: &Fact) -> (char, String) {
+/// The tag of a fact's kind, and its value.
+pub fn tag_and_value(fact: &Fact) -> (char, String) {
     match fact {
         Fact::Member(member) => ('m', member_json(member)),
         Fact::Left(user) => ('l', user.to_string()),
@@ -345,9 +345,9 @@ pub fn letter_and_value(fact: &Fact) -> (char, String) {
 }
 
 fn read_fact(text: &str) -> Option<Fact> {
-    let mut letters = text.chars();
-    let kind = letters.next()?;
-    let value = letters.as_str();
+    let mut chars = text.chars();
+    let kind = chars.next()?;
+    let value = chars.as_str();
     Some(match kind {
         'm' => Fact::Member(read_member(value)?),
         'l' if !value.is_empty() && value.len() <= member::MAX_USER_ID => Fact::Left(value.into()),

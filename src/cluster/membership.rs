@@ -1,5 +1,5 @@
-//! Which other nodes are alive. Pure: it is told when something was heard, and has no
-//! clock.
+//! Which other nodes are alive. Pure: it is given the times at which messages were received,
+//! and has no clock.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -8,9 +8,9 @@ use crate::hub::NodeId;
 
 /// Nodes that are alive, as far as is known.
 pub(super) struct Membership {
-    /// Until when nothing need be heard of each.
+    /// Until when nothing need be received from each.
     until: HashMap<NodeId, Instant>,
-    /// Those that were late, and of which nothing was heard since.
+    /// Those that were late, and from which nothing was received since.
     lost: HashSet<NodeId>,
     /// Those of which it was said that they go, and when that came.
     gone: HashMap<NodeId, Instant>,
@@ -69,7 +69,7 @@ impl Membership {
         late
     }
 
-    /// Nothing could be heard, or can be for now: nobody is late before that time has passed.
+    /// Nothing could be received, or can be for now: nobody is late before that time has passed.
     pub(super) fn excuse(&mut self, now: Instant, time: Duration) {
         for until in self.until.values_mut() {
             *until = (now + time).max(*until);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_late_while_nothing_can_be_heard() {
+    fn nobody_is_late_while_nothing_can_be_received() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut nodes = Membership::new(Duration::from_secs(12));

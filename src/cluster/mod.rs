@@ -1,4 +1,4 @@
-//! Other nodes, through Redis. What it is not: a place where anything local waits.
+//! Other nodes, through Redis. Nothing local ever waits here.
 //!
 //! What is decided is decided without Redis and without a clock, in modules that can be
 //! tested alone: who is alive (`membership`), what is known of a topic and what has to be
@@ -61,7 +61,7 @@
 //! - A key of another type degrades its topic: who waits is answered with what is known
 //!   here, and it is tried again every few seconds.
 //! - The hub's number of topics is compared with that of those that are listened to
-//!   (`watchdog`). If they differ for seconds, the node is not ready, and all is told
+//!   (`watchdog`). If they differ for seconds, the node is not ready, and all is sent
 //!   again.
 //! - Events are numbered by publisher and channel, so that one sent again is not
 //!   delivered again, and one that is missing is counted.
@@ -197,7 +197,7 @@ impl Node {
             }
             Err(_) => None,
         };
-        // Not the server's, whose connections it has to tell of until the last is closed.
+        // Not the server's, whose connections it has to announce until the last is closed.
         let lifecycle = Lifecycle::new();
         let stop = lifecycle.stop_on_drop();
         let state = State {
@@ -235,7 +235,7 @@ impl Running {
         let _ = (&mut self.task).await;
     }
 
-    /// Tells what is left, says goodbye, and ends: within seconds.
+    /// Sends what is left and that this node is going, and ends: within seconds.
     pub async fn stop(self) {
         drop(self.stop);
         // It has panicked, and said so.

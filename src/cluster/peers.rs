@@ -1,6 +1,6 @@
 //! What nodes say of themselves, and how others differ from this one.
 //!
-//! A node of the version before this was said says nothing. It speaks [`WIRE`], and does
+//! A node of an earlier version announces nothing. It writes [`WIRE`], and does
 //! not track which channels are occupied.
 
 use std::collections::BTreeMap;

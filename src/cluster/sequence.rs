@@ -43,7 +43,7 @@ impl SequenceCounter {
 /// given up, too: it may come back and send again what it was not sure of.
 const MAX_HEARD: usize = 256;
 
-/// What was heard in one channel, by node.
+/// What was received in one channel, by node.
 #[derive(Default)]
 pub(super) struct SequenceTracker(HashMap<NodeId, (u32, u64)>);
 
@@ -57,7 +57,7 @@ pub(super) enum Dedup {
 }
 
 impl SequenceTracker {
-    /// Takes note of an event's number.
+    /// Records an event's number.
     pub(super) fn check(&mut self, node: NodeId, run: u32, number: u64) -> Dedup {
         let Some((known, last)) = self.0.get_mut(&node) else {
             if self.0.len() >= MAX_HEARD {

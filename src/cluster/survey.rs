@@ -20,10 +20,10 @@ const PATIENCE: Duration = Duration::from_millis(900);
 const MAX_OPEN: usize = 1024;
 
 /// Channels in one part of an answer.
-const ROWS: usize = 500;
+const MAX_ROWS: usize = 500;
 
 /// Members in one part of an answer.
-const USERS: usize = 5000;
+const MAX_USERS: usize = 5000;
 
 /// What other nodes have answered.
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ struct Open {
 }
 
 impl Surveys {
-    /// Notes a question to these nodes; returns its id, or answers it at once if
+    /// Records a question to these nodes; returns its id, or answers it at once if
     /// nobody is to be asked.
     pub(super) fn open(
         &mut self,
@@ -179,7 +179,7 @@ pub(super) fn answer(hub: &Hub, app: &AppHandle, about: &About) -> Vec<Rows> {
         for row in rows_of(&channel, users) {
             members += row.users.len();
             let part = parts.last_mut().expect("there is always one");
-            if part.channels.len() < ROWS && members <= USERS {
+            if part.channels.len() < MAX_ROWS && members <= MAX_USERS {
                 part.channels.push(row);
             } else {
                 members = row.users.len();
@@ -209,10 +209,10 @@ fn rows_of(channel: &Arc<Channel>, users: bool) -> Vec<Row> {
     } else {
         Vec::new()
     };
-    if ids.len() <= USERS {
+    if ids.len() <= MAX_USERS {
         return vec![row(subscriptions, &ids)];
     }
-    ids.chunks(USERS)
+    ids.chunks(MAX_USERS)
         .enumerate()
         .map(|(at, ids)| row(if at == 0 { subscriptions } else { 0 }, ids))
         .collect()
@@ -235,15 +235,15 @@ mod tests {
     #[test]
     fn an_answer_is_complete_when_all_have_given_their_last_part() {
         let now = Instant::now();
-        let mut queries = Surveys::default();
+        let mut surveys = Surveys::default();
         let (reply, mut others) = oneshot::channel();
-        let id = queries.open([A, B].into_iter(), reply, now).unwrap();
-        queries.answer(A, id, false, rows(1));
-        queries.answer(A, id, true, rows(2));
-        queries.answer(A, id, true, rows(4));
+        let id = surveys.open([A, B].into_iter(), reply, now).unwrap();
+        surveys.answer(A, id, false, rows(1));
+        surveys.answer(A, id, true, rows(2));
+        surveys.answer(A, id, true, rows(4));
         assert!(others.try_recv().is_err());
-        queries.answer(B, id + 1, true, rows(8));
-        queries.answer(B, id, true, rows(16));
+        surveys.answer(B, id + 1, true, rows(8));
+        surveys.answer(B, id, true, rows(16));
         let others = others.try_recv().unwrap();
         assert_eq!(
             (others.connections, others.asked, others.silent),
@@ -254,20 +254,20 @@ mod tests {
     #[test]
     fn who_does_not_answer_in_time_is_counted() {
         let now = Instant::now();
-        let mut queries = Surveys::default();
+        let mut surveys = Surveys::default();
         let (reply, mut others) = oneshot::channel();
-        let id = queries.open([A, B].into_iter(), reply, now).unwrap();
-        queries.answer(A, id, true, rows(1));
-        queries.close_late(now + PATIENCE / 2);
+        let id = surveys.open([A, B].into_iter(), reply, now).unwrap();
+        surveys.answer(A, id, true, rows(1));
+        surveys.close_late(now + PATIENCE / 2);
         assert!(others.try_recv().is_err());
-        queries.close_late(now + PATIENCE);
+        surveys.close_late(now + PATIENCE);
         assert_eq!(others.try_recv().unwrap().silent, 1);
         let (reply, mut others) = oneshot::channel();
-        queries.open([B].into_iter(), reply, now);
-        queries.forget(B);
+        surveys.open([B].into_iter(), reply, now);
+        surveys.forget(B);
         assert_eq!(others.try_recv().unwrap().silent, 0, "it is gone");
         let (reply, mut others) = oneshot::channel();
-        assert_eq!(queries.open(std::iter::empty(), reply, now), None);
+        assert_eq!(surveys.open(std::iter::empty(), reply, now), None);
         assert_eq!(others.try_recv().unwrap().asked, 0);
     }
 }

@@ -61,7 +61,7 @@ impl Sent {
         }
     }
 
-    /// Takes note of a fact that is so now. Returns whether it has to be sent.
+    /// Records a fact that is so now. Returns whether it has to be sent.
     pub(super) fn update(&mut self, fact: &Fact) -> bool {
         match fact {
             Fact::Member(member) => {
@@ -131,7 +131,7 @@ pub(super) struct View {
 pub(super) enum Action {
     /// This has changed.
     Apply(NodeId, Fact),
-    /// More has changed than was told: everything has to be read again.
+    /// More has changed than was sent: everything has to be read again.
     Reread,
     /// Nothing, or nothing yet.
     Nothing,

@@ -1,15 +1,15 @@
 //! Whether this node listens to as many topics as its sockets need: both numbers,
 //! compared for as long as they differ.
 //!
-//! Pure. It should never find anything, since every session tells all; if it does, one
-//! that has lost something is not deaf for ever, and says so.
+//! Pure. It should never find anything, since every session sends all; if it does, one
+//! that has lost something does not miss events for ever, and says so.
 
 use std::time::{Duration, Instant};
 
 /// How often the numbers are compared.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long they may differ before all is told again, and again.
+/// How long they may differ before all is sent again, and again.
 const MAX_DIFFERENCE: Duration = Duration::from_secs(3);
 
 /// What the numbers say.
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_difference_that_lasts_is_told_and_told_again_until_it_is_gone() {
+    fn a_difference_that_lasts_is_reported_and_reported_again_until_it_is_gone() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut watchdog = Watchdog::default();

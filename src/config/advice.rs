@@ -112,7 +112,7 @@ fn is_loopback(host: &str) -> bool {
 
 /// Tells when Laravel, by the variables it shares with this server, dials something else
 /// than what listens. That is as it should be behind a proxy, so it is no warning.
-pub(super) fn dialed_elsewhere(layers: &Layers, server: &Server) -> Option<String> {
+pub(super) fn broadcaster_mismatch(layers: &Layers, server: &Server) -> Option<String> {
     let said = |name: &str| Some(layers.for_others.get(name)?.0.as_str());
     let host = layers
         .shared
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_laravel_dials_is_told_if_it_is_not_what_listens() {
+    fn what_laravel_dials_is_reported_if_it_is_not_what_listens() {
         let proxied = "Laravel dials https://shop.example:443 (REVERB_HOST, REVERB_PORT, REVERB_SCHEME) and this server \
             listens on 0.0.0.0:8080 without TLS: right if a proxy stands in between";
         for (settings, expected) in [

@@ -2,7 +2,7 @@
 //!
 //! Weakest first: built-in defaults, a TOML file, a Laravel `.env`, the
 //! environment, flags. Every wrong value is an error that names the setting, the
-//! value, where it was said and what is accepted; all of them are told at once.
+//! value, where it was said and what is accepted; all of them are reported at once.
 
 mod advice;
 pub mod dotenv;
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_application_the_missing_names_are_told() {
+    fn without_an_application_the_missing_names_are_reported() {
         let error = Config::load(&Sources::default()).unwrap_err().to_string();
         for name in [
             "REVERB_APP_ID",
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_told_with_its_source_and_what_is_accepted() {
+    fn a_wrong_value_is_reported_with_its_source_and_what_is_accepted() {
         for (name, value, expected) in [
             (
                 "REVERB_SERVER_PORT",
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_are_told_at_once_and_secrets_never() {
+    fn all_mistakes_are_reported_at_once_and_secrets_never() {
         let text = problem(&[
             ("REVERB_SERVER_PORT", "x"),
             ("REVERB_APP_PING_INTERVAL", "-1"),

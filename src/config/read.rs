@@ -40,7 +40,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, ConfigError> {
         .warnings
         .extend(advice::known_secrets(&layers, &server));
     Ok(Config {
-        notes: advice::dialed_elsewhere(&layers, &server)
+        notes: advice::broadcaster_mismatch(&layers, &server)
             .into_iter()
             .collect(),
         server,
@@ -102,7 +102,7 @@ impl Reader {
         }
     }
 
-    /// Reads one setting. A wrong one is noted; what is given back then is never used.
+    /// Reads one setting. A wrong one is recorded; what is returned then is never used.
     pub(super) fn take<T>(
         &mut self,
         group: &Group<'_>,

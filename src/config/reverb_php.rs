@@ -1,7 +1,7 @@
 //! `config/reverb.php` of a Laravel project: PHP, and therefore not read.
 //!
 //! What it says beyond the variables of `.env` would be dropped in silence, a restriction of
-//! origins among it. So its presence is told, and what its text shows is told with more
+//! origins among it. So its presence is reported, and what its text shows is reported with more
 //! urgency. That is a search for words: only PHP knows what the file means.
 
 use std::fs::File;
@@ -169,8 +169,8 @@ return [
 
     #[test]
     fn a_published_file_is_named_with_what_cannot_be_known() {
-        let told = warnings(PUBLISHED, "");
-        assert_eq!(told.len(), 1, "{told:?}");
+        let found = warnings(PUBLISHED, "");
+        assert_eq!(found.len(), 1, "{found:?}");
         for text in [
             "config/reverb.php is not read",
             "allowed_origins",
@@ -181,18 +181,18 @@ return [
             "REVERB_ALLOWED_ORIGINS",
             "[[apps]]",
         ] {
-            assert!(told[0].contains(text), "{text}: {told:?}");
+            assert!(found[0].contains(text), "{text}: {found:?}");
         }
     }
 
     #[test]
-    fn what_its_text_shows_is_told_unless_it_was_carried_over() {
+    fn what_its_text_shows_is_reported_unless_it_was_carried_over() {
         let restricted = PUBLISHED.replace("=> ['*']", "=> [\n  \"shop.example\",\n]");
-        let told = warnings(&restricted, "");
+        let found = warnings(&restricted, "");
         assert!(
-            told[1].contains("line 22 seems to restrict allowed_origins")
-                && told[1].contains("EVERY page may connect"),
-            "{told:?}"
+            found[1].contains("line 22 seems to restrict allowed_origins")
+                && found[1].contains("EVERY page may connect"),
+            "{found:?}"
         );
         assert_eq!(
             warnings(&restricted, "REVERB_ALLOWED_ORIGINS=shop.example\n").len(),
@@ -215,17 +215,17 @@ return [
             "            [\n",
             "            ['app_id' => 'second'],\n            [\n",
         );
-        let told = warnings(&two, "");
+        let found = warnings(&two, "");
         assert!(
-            told[1].contains("seems to have 2 applications, and here there is one"),
-            "{told:?}"
+            found[1].contains("seems to have 2 applications, and here there is one"),
+            "{found:?}"
         );
 
         let tls = PUBLISHED.replace("'tls' => []", "'tls' => ['local_cert' => '/c.pem']");
-        let told = warnings(&tls, "");
+        let found = warnings(&tls, "");
         assert!(
-            told[1].contains("line 11 seems to set TLS options"),
-            "{told:?}"
+            found[1].contains("line 11 seems to set TLS options"),
+            "{found:?}"
         );
     }
 

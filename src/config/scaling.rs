@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_setting_is_told_with_what_is_accepted_and_without_secrets() {
+    fn a_wrong_setting_is_reported_with_what_is_accepted_and_without_secrets() {
         for (settings, expected) in [
             (
                 &[("REDIS_URL", "http://u:hunter2@h")][..],

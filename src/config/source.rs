@@ -153,7 +153,7 @@ impl Layers {
                 self.warnings
                     .push(format!("environment variable {name} is not a setting"));
             }
-            self.note_for_others(name, text, &format!("environment variable {name}"));
+            self.keep_for_others(name, text, &format!("environment variable {name}"));
         }
         self.refuse_other_servers(
             sources.environment.get("REVERB_SERVER").map(String::as_str),
@@ -161,8 +161,8 @@ impl Layers {
         )
     }
 
-    /// Keeps what a variable says that is not for this server and yet tells something.
-    fn note_for_others(&mut self, name: &str, text: Option<&str>, place: &str) {
+    /// Keeps what a variable says that is not for this server and yet says something.
+    fn keep_for_others(&mut self, name: &str, text: Option<&str>, place: &str) {
         let known = FOR_OTHERS.iter().chain(OF_PUSHER);
         if let Some(name) = known.copied().find(|known| *known == name)
             && let Some(text) = text.and_then(meaning)
@@ -241,7 +241,7 @@ impl Layers {
         for entry in entries {
             let name = entry.name.as_str();
             let place = format!("{} line {}", path.display(), entry.line);
-            self.note_for_others(name, entry.value.as_deref(), &place);
+            self.keep_for_others(name, entry.value.as_deref(), &place);
             if name == "REVERB_SERVER" {
                 self.refuse_other_servers(entry.value.as_deref(), &place)?;
             } else if let Some(setting) = SETTINGS.iter().find(|setting| setting.variable == name) {

@@ -135,7 +135,7 @@ mod tests {
             Some((second, Duration::from_secs(10)))
         );
         assert!(cache.get(&channel, at(70)).is_none());
-        assert_eq!(cache.bytes, 0, "what is over is given back");
+        assert_eq!(cache.bytes, 0, "what is over is freed");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct Channel {
     id: u64,
     app: AppHandle,
     name: ChannelName,
-    /// Whether subscribers are told how many they are.
+    /// Whether subscribers are sent how many they are.
     pub(super) counts: bool,
     pub(super) state: Lock<State>,
 }
@@ -98,7 +98,7 @@ impl Present {
 /// What a channel has to know of its application and of the process.
 #[derive(Clone, Copy)]
 pub(super) struct Settings {
-    /// Whether subscribers are told how many they are.
+    /// Whether subscribers are sent how many they are.
     pub(super) counts: bool,
     /// Whether there may be other nodes.
     pub(super) has_others: bool,
@@ -269,7 +269,7 @@ impl Channel {
         }
     }
 
-    /// Adds a subscriber, and tells the others if it is its user's first. Returns the
+    /// Adds a subscriber, and announces it to the others if it is its user's first. Returns the
     /// number of the last message and the answer to the subscription; none if the answer
     /// comes later, with a number of its own.
     pub(super) fn join(
@@ -300,7 +300,7 @@ impl Channel {
         Ok(answer)
     }
 
-    /// Notes a change for other nodes, and has the subscriber wait until they know of it,
+    /// Records a change for other nodes, and has the subscriber wait until they know of it,
     /// if it has to.
     fn must_wait(
         &self,
@@ -353,7 +353,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Tells subscribers of a member that has just come.
+    /// Announces to subscribers a member that has just come.
     pub(super) fn add_member(
         &self,
         state: &mut State,
@@ -372,7 +372,7 @@ impl Channel {
         self.broadcast_in(state, &added, Recipients::All, outputs);
     }
 
-    /// Takes a subscriber away, and tells the others if it was its user's last.
+    /// Takes a subscriber away, and announces it to the others if it was its user's last.
     /// Returns how many are left on this node.
     pub(super) fn leave(
         &self,
@@ -427,7 +427,7 @@ impl Channel {
         self.remove_if_gone(state, &user, Origin::Local, outputs);
     }
 
-    /// Removes a member that is on no node any more, and says so.
+    /// Removes a member that is on no node any more, and announces that.
     pub(super) fn remove_if_gone(
         &self,
         state: &mut State,
@@ -491,7 +491,7 @@ impl Channel {
     }
 
     /// An event was published here or came from another node, and is the last one.
-    pub(super) fn note_last_event(&self) {
+    pub(super) fn mark_last_event(&self) {
         if let Some(cluster) = &mut self.state.lock().cluster
             && !cluster.remote.is_known
         {
@@ -499,7 +499,7 @@ impl Channel {
         }
     }
 
-    /// Tells subscribers how many they are: at once, or, when they are many, at
+    /// Sends subscribers how many they are: at once, or, when they are many, at
     /// most every five seconds.
     pub(super) fn send_count(&self, state: &mut State, outputs: &Outputs) {
         if !self.counts || state.local() == 0 {
@@ -522,7 +522,7 @@ impl Channel {
         self.broadcast_in(state, &frame, Recipients::All, outputs);
     }
 
-    /// Notes that a count that was held back is going to be sent, if one was and nobody
+    /// Records that a count that was held back is going to be sent, if one was and nobody
     /// does so yet: whoever asks has to call [`Self::send_held_back_count`] later.
     pub(super) fn queue_count(&self) -> bool {
         if !self.counts {

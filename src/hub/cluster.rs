@@ -221,7 +221,7 @@ impl Hub {
         let shard = state.shard(name.as_str()).lock();
         if let Some(channel) = shard.get(&name) {
             if is_kept {
-                channel.note_last_event();
+                channel.mark_last_event();
             }
             channel.broadcast(&frame, Recipients::from(except), &self.outputs, |_| ());
         }
@@ -261,8 +261,8 @@ impl Hub {
         app.map_or(0, |app| app.users.terminate(user))
     }
 
-    /// From now on the slot counts for the quota of all nodes, which are told when it
-    /// is given back.
+    /// From now on the slot counts for the quota of all nodes, which are notified when it
+    /// is released.
     pub fn count_everywhere(&self, slot: &mut Slot) {
         slot.counted = Some(Arc::clone(&self.outputs));
     }

@@ -5,8 +5,8 @@
 //! nothing, and no more wait than there are topics. Events wait in the order in which they
 //! were published, within a bound in bytes.
 //!
-//! No publisher waits for it. Clients that change topics faster than other nodes can be
-//! told are slowed down ([`ClusterQueue::has_room`]). Events that the link is too slow for
+//! No publisher waits for it. Clients that change topics faster than they can be
+//! sent are slowed down ([`ClusterQueue::has_room`]). Events that the link is too slow for
 //! are dropped, with a count. Without a link they are kept, within a bound in bytes and
 //! time; topics are not, since all of them are read when it returns.
 

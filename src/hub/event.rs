@@ -6,7 +6,7 @@ use super::topic::NodeId;
 use crate::apps::AppHandle;
 use crate::protocol::{ChannelName, CloseReason, Member, SocketId};
 
-/// Something that has happened, told while the lock is held under which it was decided:
+/// Something that has happened, emitted while the lock is held under which it was decided:
 /// all sinks see the events of a channel in the channel's order.
 #[derive(Clone, Copy, Debug)]
 pub struct HubEvent<'a> {
@@ -102,12 +102,12 @@ pub enum HubEventKind<'a> {
         /// Who sends it, in a presence channel, as JSON.
         user_id: Option<&'a str>,
     },
-    /// A subscriber of a cache channel was told that it has no last event.
+    /// A subscriber of a cache channel was sent a cache miss: it has no last event.
     CacheMiss {
         /// Which.
         channel: &'a ChannelName,
     },
-    /// Subscribers were told how many they are on all nodes.
+    /// Subscribers were sent how many they are on all nodes.
     CountChanged {
         /// Of which channel.
         channel: &'a ChannelName,
@@ -123,13 +123,13 @@ pub enum Origin {
     Local,
     /// On another one.
     Remote(NodeId),
-    /// On others; which one was not told.
+    /// On others; which one is not known.
     Cluster,
 }
 
-/// Whoever is told of what happens.
+/// Receives what happens.
 pub trait Sink: Send + Sync {
-    /// Takes note. Called under the hub's locks, from any thread: it must not block, call
+    /// Takes an event. Called under the hub's locks, from any thread: it must not block, call
     /// the hub, or panic; what takes time goes into a queue of its own, with a bound.
     fn accept(&self, event: &HubEvent<'_>);
 }
@@ -154,7 +154,7 @@ impl Sinks {
         self.0.is_empty()
     }
 
-    /// Tells all. What it is told of is made only if there is one.
+    /// Emits to all. The event is made only if there is one.
     pub(super) fn emit<'a>(&self, app: &'a AppHandle, kind: impl FnOnce() -> HubEventKind<'a>) {
         if self.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! Mutexes with a place in one order, which debug builds enforce.
+//! Mutexes with a rank in one order, which debug builds enforce.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,7 +55,7 @@ impl<T> Lock<T> {
         }
     }
 
-    /// Locks, also after a panic elsewhere: no code under these locks leaves state
+    /// Locks, also after a panic of another thread: no code under these locks leaves state
     /// half changed.
     pub(super) fn lock(&self) -> Guard<'_, T> {
         Guard {

@@ -1,7 +1,7 @@
 //! Who is subscribed to what: synchronous, in memory, without I/O.
 //!
 //! The hub knows, for each channel, how many subscribers each worker has; the
-//! workers know which sockets those are. What has to be told, and to whom, is
+//! workers know which sockets those are. What has to be sent, and to whom, is
 //! decided under the channel's lock and put into the workers' inboxes under that
 //! same lock, so all subscribers of a channel see one order.
 //!
@@ -98,13 +98,13 @@ pub struct Capacity {
     pub sockets: usize,
 }
 
-/// A connection's places in its application's quota and in the process's; given
-/// back when dropped.
+/// A connection's permits in its application's quota and in the process's; released
+/// when dropped.
 #[derive(Debug)]
 pub struct Slot {
     of_app: AppPermit,
     _of_all: Permit,
-    /// Set once it counts for a quota of all nodes together, which then is told.
+    /// Set once it counts for a quota of all nodes together: they are notified when it ends.
     counted: Option<Arc<Outputs>>,
 }
 
@@ -185,7 +185,7 @@ impl Hub {
         Self::with_outputs(workers, capacity, None, Sinks::default())
     }
 
-    /// One that tells other nodes what they have to know, and sinks what happens.
+    /// One that sends other nodes what they have to know, and sinks what happens.
     pub fn with_outputs(
         workers: usize,
         capacity: Capacity,
@@ -222,7 +222,7 @@ impl Hub {
     }
 
     /// Whether a client may change what other nodes have to know: it has to wait while more
-    /// has changed than they could be told.
+    /// has changed than they could be sent.
     pub fn has_room_for_changes(&self) -> bool {
         let queue = self.outputs.cluster_queue.as_ref();
         self.has_room() && queue.is_none_or(|queue| queue.has_room())
@@ -311,7 +311,7 @@ impl Hub {
         let existing = shard.get(name).map(Arc::clone);
         let is_new = existing.is_none();
         let channel = existing.unwrap_or_else(|| self.new_channel(app, name, counts));
-        // Of one that was left and is joined again before they were told, they do not.
+        // Of one that was left and is joined again before it was sent, they do not.
         let is_unmarked = is_new && self.outputs.is_unmarked(|| channel.topic());
         let joined = channel.join(connection, member, max_members, &self.outputs);
         let (after, welcome) = joined?;
@@ -352,7 +352,7 @@ impl Hub {
     }
 
     /// Answers a subscriber that subscribes again: in the channel's order, so that
-    /// what it hears before is in the answer and what it hears after is not. False if
+    /// what it gets before is in the answer and what it gets after is not. False if
     /// its first answer is still to come, and answers this, too.
     pub fn answer_again(&self, channel: &Channel, to: ConnectionRef) -> bool {
         let Some(state) = self.states.find(channel.app()) else {
@@ -397,7 +397,7 @@ impl Hub {
         state.cache.lock().get(name, Instant::now())
     }
 
-    /// A connection has signed in. Gives `success` back if it is to be sent now;
+    /// A connection has signed in. Returns `success` if it is to be sent now;
     /// otherwise it is sent once other nodes can know of the user.
     pub fn sign_in(
         self: &Arc<Self>,

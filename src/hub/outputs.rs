@@ -1,4 +1,4 @@
-//! Where the hub speaks: to the workers' inboxes, to other nodes, and to the sinks.
+//! Where the output of the hub goes: to the workers' inboxes, to other nodes, and to the sinks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::protocol::{CloseReason, Frame, SocketId};
 pub struct ConnectionRef {
     /// Its worker.
     pub worker: usize,
-    /// Its place among the worker's sockets.
+    /// Its slot among the worker's sockets.
     pub key: usize,
-    /// Its id, which tells it from a later connection in the same place.
+    /// Its id, which tells it from a later connection in the same slot.
     pub id: SocketId,
 }
 
@@ -61,7 +61,7 @@ pub enum Recipients {
     All,
     /// All of those but one.
     Except(SocketId),
-    /// One, whenever it joined: an answer that has its place in the channel's order.
+    /// One, whenever it joined: an answer that has its turn in the channel's order.
     Only(ConnectionRef),
     /// One that has waited for its answer, and gets what comes after it from now on.
     Welcome(ConnectionRef),
@@ -267,7 +267,10 @@ mod tests {
         assert!(waiting.as_mut().poll(&mut cx).is_pending(), "still full");
         inbox.release(1);
         assert!(inbox.has_room());
-        assert!(waiting.as_mut().poll(&mut cx).is_ready(), "told at once");
+        assert!(
+            waiting.as_mut().poll(&mut cx).is_ready(),
+            "answered at once"
+        );
         assert!(
             inbox
                 .poll_take(&mut Context::from_waker(Waker::noop()))

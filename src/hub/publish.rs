@@ -117,7 +117,7 @@ impl Hub {
         let then = |subscribers| publisher.emit(app, name, (frame.len(), subscribers), outputs);
         let subscribers = match shard.get(name) {
             Some(channel) => {
-                channel.note_last_event();
+                channel.mark_last_event();
                 channel.broadcast(&frame, Recipients::from(except), outputs, then)
             }
             None => {

@@ -1,7 +1,7 @@
 //! A channel and other nodes: what they have to know of it, and how its subscribers are
 //! sent what is so there.
 //!
-//! Each node compares what it knew with what it is told and sends its own subscribers the
+//! Each node compares what it knew with what it receives and sends its own subscribers the
 //! difference, under the channel's lock. So every subscriber sees each user come and go
 //! once, on however many nodes it is, whatever got lost or came late in between.
 
@@ -17,7 +17,7 @@ use crate::protocol::Frame;
 
 impl Channel {
     /// How it is on this node: all of it, or only what may have changed since it was
-    /// taken last, if `known` is its present life.
+    /// taken last, if `known` is its present generation.
     pub(super) fn local_state(&self, known: Option<u64>) -> LocalState {
         let mut state = self.state.lock();
         let State {

@@ -4,7 +4,7 @@
 //! Redis reads the present state with its version, sends what differs from what it sent
 //! before, and confirms the version. Whoever needs a version waits until that one or a
 //! later one is confirmed: a subscriber for that of its own appearance, so that its first
-//! list of members is complete and nobody takes it for gone who hears of it; a user that
+//! list of members is complete and nobody who gets to know it takes it for gone; a user that
 //! left for that of its leaving, so that one which went to another node was always there.
 
 use std::collections::HashSet;
@@ -67,7 +67,7 @@ impl Sync {
         self.waiting.retain(|(_, other)| *other != connection);
     }
 
-    /// Has one that waits wait at another place. Returns whether it waits.
+    /// Has one that waits wait under another reference. Returns whether it waits.
     pub(super) fn transfer(&mut self, from: ConnectionRef, to: ConnectionRef) -> bool {
         let waiting = self.waiting.iter_mut();
         let waiting = waiting.filter(|(_, connection)| *connection == from);

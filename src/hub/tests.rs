@@ -54,8 +54,8 @@ fn text(frame: &Frame) -> String {
     message::text(frame).to_owned()
 }
 
-/// What each worker is told: numbers and texts.
-fn told(hub: &Hub, worker: usize) -> Vec<(u64, String)> {
+/// What each worker is sent: numbers and texts.
+fn sent(hub: &Hub, worker: usize) -> Vec<(u64, String)> {
     broadcasts(hub, worker)
         .iter()
         .map(|broadcast| (broadcast.seq, text(&broadcast.frame)))
@@ -173,20 +173,20 @@ fn a_user_joins_with_its_first_connection_and_leaves_with_its_last() {
     let ana = hub
         .subscribe(app, &room, connection(0, 1), Some(&member("ana")))
         .unwrap();
-    assert_eq!(told(&hub, 0), [], "nobody is remote_node to be told");
+    assert_eq!(sent(&hub, 0), [], "nobody is there to be sent it");
     hub.subscribe(app, &room, connection(0, 2), Some(&member("ana")))
         .unwrap();
-    assert_eq!(told(&hub, 0), [], "a second tab is no news");
+    assert_eq!(sent(&hub, 0), [], "a second tab is no news");
     let ben = hub
         .subscribe(app, &room, connection(0, 3), Some(&member("ben")))
         .unwrap();
-    let news = told(&hub, 0);
+    let news = sent(&hub, 0);
     assert_eq!(news.len(), 1);
     assert!(
         news[0].1.contains("member_added") && news[0].1.contains("ben"),
         "{news:?}"
     );
-    assert_eq!(ben.after, news[0].0, "who joins does not hear of itself");
+    assert_eq!(ben.after, news[0].0, "who joins is not sent itself");
     let welcome = text(ben.answers[0].as_ref().unwrap());
     assert!(
         welcome.contains(r#"\"count\":2,\"ids\":[\"ana\",\"ben\"]"#),
@@ -200,10 +200,10 @@ fn a_user_joins_with_its_first_connection_and_leaves_with_its_last() {
         }
     );
     hub.leave(&ana.channel, connection(0, 1), Some("ana"));
-    assert_eq!(told(&hub, 0), []);
+    assert_eq!(sent(&hub, 0), []);
     hub.leave(&ana.channel, connection(0, 2), Some("ana"));
     assert!(
-        told(&hub, 0)[0]
+        sent(&hub, 0)[0]
             .1
             .contains(r#"member_removed","data":"{\"user_id\":\"ana\"}"#)
     );
@@ -271,7 +271,7 @@ fn the_last_event_of_a_cache_channel_outlives_its_subscribers() {
 }
 
 #[test]
-fn counts_are_told_at_once_to_few_and_held_back_from_many() {
+fn counts_are_sent_at_once_to_few_and_held_back_from_many() {
     let apps = apps(|app| app.subscription_count = true);
     let app = &apps.by_id("a").unwrap();
     let hub = Hub::new(1, CAPACITY);
@@ -282,7 +282,7 @@ fn counts_are_told_at_once_to_few_and_held_back_from_many() {
                 .unwrap(),
         );
     }
-    let counts = told(&hub, 0);
+    let counts = sent(&hub, 0);
     assert_eq!(counts.len(), 100, "the 101st is held back");
     assert!(
         counts[99].1.contains(r#"{\"subscription_count\":100}"#),
@@ -291,7 +291,7 @@ fn counts_are_told_at_once_to_few_and_held_back_from_many() {
     );
     assert_eq!(last.unwrap().after, counts[99].0);
     hub.send_counts();
-    assert_eq!(told(&hub, 0), [], "five seconds are not over");
+    assert_eq!(sent(&hub, 0), [], "five seconds are not over");
     hub.subscribe(
         app,
         &name("presence-c"),
@@ -299,7 +299,7 @@ fn counts_are_told_at_once_to_few_and_held_back_from_many() {
         Some(&member("ana")),
     )
     .unwrap();
-    assert_eq!(told(&hub, 0), [], "presence channels have members instead");
+    assert_eq!(sent(&hub, 0), [], "presence channels have members instead");
 }
 
 #[test]
@@ -315,9 +315,9 @@ fn nothing_begins_in_a_removed_application_and_its_state_goes_with_its_last_chan
     apps.apply(vec![app("b")]).unwrap();
     hub.remove_app(a);
     for worker in 0..2 {
-        let told = hub.inbox(worker).take();
+        let sent = hub.inbox(worker).take();
         let is_close = |message| matches!(message, WorkerMessage::CloseApp(n) if n == a.number());
-        assert!(told.into_iter().any(is_close), "all workers are told");
+        assert!(sent.into_iter().any(is_close), "all workers are sent it");
     }
     let refused = hub.subscribe(a, &name("d"), connection(0, 2), None);
     assert_eq!(refused.unwrap_err(), JoinError::Removed(Removed));

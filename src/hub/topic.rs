@@ -73,7 +73,7 @@ pub struct Event {
 /// How a topic is on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalState {
-    /// Which life of the topic: a channel or a user that is forgotten and comes again has
+    /// Which generation of the topic: a channel or a user that is forgotten and comes again has
     /// another one.
     pub generation: u64,
     /// The number of the last change in it that other nodes have to know.

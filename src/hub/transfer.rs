@@ -6,7 +6,7 @@
 //! What comes before the mark is for the old worker to deliver, what comes after it for the
 //! new one. So nothing is lost and nothing comes twice, however far behind either is.
 //!
-//! Whoever waits in the hub for an answer is looked for and waits at its new place. What
+//! Whoever waits in the hub for an answer is looked for and waits under its new reference. What
 //! was sent to the old one before is in that worker's inbox, before the mark.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::protocol::{Frame, Member, message};
 pub struct PendingSignIn {
     /// Its answer, if other nodes cannot know of the user yet.
     pub answer: Option<Frame>,
-    /// Whether it has not been told yet who of its watchlist is online.
+    /// Whether it has not been sent yet who of its watchlist is online.
     pub awaits_watchlist: bool,
 }
 
@@ -56,7 +56,7 @@ impl Hub {
         users.transfer_sign_in(signed_in, from, to)
     }
 
-    /// Marks the end of all that a connection is sent at its old place, once everything is
+    /// Marks the end of all that a connection is sent under its old reference, once everything is
     /// transferred.
     pub fn mark_departed(&self, from: ConnectionRef) {
         let message = WorkerMessage::Departed(from);

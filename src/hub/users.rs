@@ -21,7 +21,7 @@ pub(super) struct Known {
     pub(super) by_id: HashMap<Arc<str>, Entry>,
     /// Those of them that concern other nodes.
     wanted: usize,
-    /// Watchers that are not told anything until it is known of all whom they watch.
+    /// Watchers that are not sent anything until it is known of all whom they watch.
     pub(super) awaiting: HashMap<SocketId, Awaiting>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Entry {
     pub(super) watchers: HashMap<SocketId, ConnectionRef>,
     /// Other nodes where it is signed in.
     nodes: HashSet<NodeId>,
-    /// How far other nodes know of it, while it concerns them: they are told of who signed
+    /// How far other nodes know of it, while it concerns them: they are sent who signed
     /// in, and asked about whom somebody watches.
     pub(super) sync: Option<UserSync>,
 }
@@ -109,8 +109,8 @@ impl Users {
         forget_if_unused(&mut known, id);
     }
 
-    /// A connection signed in as this user: its watchers are told that it is online, if it
-    /// was not, and the connection is told who of its watchlist is. Returns `success` if
+    /// A connection signed in as this user: its watchers are notified that it is online, if it
+    /// was not, and the connection is sent who of its watchlist is. Returns `success` if
     /// it is to be sent now; otherwise it is sent once other nodes know of the user, who
     /// may leave one of them next and is not to be taken for gone.
     pub(super) fn sign_in(
@@ -141,7 +141,7 @@ impl Users {
             }
         }
         if !was_online {
-            self.tell_watchers(known, id, true);
+            self.notify_watchers(known, id, true);
         }
         for watched in watchlist {
             let entry = self.entry_for_others(known, watched);
@@ -163,7 +163,7 @@ impl Users {
             unknown,
         };
         if unknown == 0 {
-            self.tell_watchlist(known, &awaiting);
+            self.send_watchlist(known, &awaiting);
         } else {
             known.awaiting.insert(connection.id, awaiting);
         }
@@ -225,7 +225,7 @@ impl Users {
             let is_idle = self.release_if_idle(entry, id);
             known.wanted -= usize::from(is_idle);
             if !is_online {
-                self.tell_watchers(&known, id, false);
+                self.notify_watchers(&known, id, false);
             }
         }
         forget_if_unused(&mut known, id);
@@ -310,7 +310,7 @@ impl Users {
         });
     }
 
-    /// Changes the other nodes where a user is signed in, and tells its watchers.
+    /// Changes the other nodes where a user is signed in, and notifies its watchers.
     fn change(&self, id: &str, change: impl FnOnce(&mut HashSet<NodeId>)) {
         let mut known = self.known.lock();
         let Some(entry) = known.by_id.get_mut(id) else {
@@ -320,7 +320,7 @@ impl Users {
         change(&mut entry.nodes);
         let is_online = entry.is_online();
         if was_online != is_online {
-            self.tell_watchers(&known, id, is_online);
+            self.notify_watchers(&known, id, is_online);
         }
     }
 
@@ -347,7 +347,7 @@ impl Users {
         };
         let is_online = entry.is_online();
         if was_online && !is_online {
-            self.tell_watchers(&known, id, false);
+            self.notify_watchers(&known, id, false);
         }
         for (_, connection, success) in due {
             self.send(connection, WorkerMessage::Direct(connection, success));
@@ -369,13 +369,13 @@ impl Users {
         }
         for id in &were_there {
             if known.by_id.get(id).is_some_and(|entry| !entry.is_online()) {
-                self.tell_watchers(&known, id, false);
+                self.notify_watchers(&known, id, false);
             }
         }
         were_there
     }
 
-    /// Nobody will confirm anything: everybody is told what is known.
+    /// Nobody will confirm anything: everybody is sent what is known.
     pub(super) fn release_all(&self) {
         let mut known = self.known.lock();
         let mut left = Vec::new();
@@ -392,10 +392,10 @@ impl Users {
             }
         }
         for id in left {
-            self.tell_watchers(&known, &id, false);
+            self.notify_watchers(&known, &id, false);
         }
         for (_, awaiting) in std::mem::take(&mut known.awaiting) {
-            self.tell_watchlist(&known, &awaiting);
+            self.send_watchlist(&known, &awaiting);
         }
     }
 
@@ -408,11 +408,11 @@ impl Users {
         if awaiting.unknown == 0
             && let Some(awaiting) = known.awaiting.remove(&watcher)
         {
-            self.tell_watchlist(known, &awaiting);
+            self.send_watchlist(known, &awaiting);
         }
     }
 
-    fn tell_watchlist(&self, known: &Known, watcher: &Awaiting) {
+    fn send_watchlist(&self, known: &Known, watcher: &Awaiting) {
         let is_online = |id: &&str| known.by_id.get(*id).is_some_and(Entry::is_online);
         let (online, offline): (Vec<&str>, Vec<&str>) = watcher
             .watchlist
@@ -424,7 +424,7 @@ impl Users {
         self.send(connection, WorkerMessage::Direct(connection, frame));
     }
 
-    fn tell_watchers(&self, known: &Known, id: &str, is_online: bool) {
+    fn notify_watchers(&self, known: &Known, id: &str, is_online: bool) {
         let Some(entry) = known.by_id.get(id) else {
             return;
         };
@@ -437,7 +437,7 @@ impl Users {
             message::watchlist_events(&[], &[id])
         };
         for (socket, watcher) in &entry.watchers {
-            // It will be told of all at once.
+            // It will be sent all at once.
             if !known.awaiting.contains_key(socket) {
                 self.send(*watcher, WorkerMessage::Direct(*watcher, frame.clone()));
             }
@@ -495,35 +495,35 @@ mod tests {
                 String::from_utf8_lossy(&frame.as_bytes()[2..]).into_owned(),
             ),
             WorkerMessage::Close(to, reason) => (to.key, format!("{reason:?}")),
-            other => unreachable!("users are told one by one: {other:?}"),
+            other => unreachable!("users are announced one by one: {other:?}"),
         };
         inbox.take().into_iter().map(text).collect()
     }
 
     #[test]
-    fn watchers_hear_of_the_first_sign_in_and_the_last_sign_out() {
+    fn watchers_are_sent_the_first_sign_in_and_the_last_sign_out() {
         let inbox = Arc::new(Inbox::new(1 << 20, Arc::default()));
         let users = users_of(&inbox);
         let ids: Vec<Arc<str>> = ["1", "2", "3"].map(Arc::from).into();
         users.sign_in(&ids[0], connection_ref(1), &ids[1..], message::pong());
         assert_eq!(users.wanted(), 3);
-        let told = frames(&inbox);
-        assert_eq!(told.len(), 1);
+        let sent = frames(&inbox);
+        assert_eq!(sent.len(), 1);
         assert!(
-            told[0]
+            sent[0]
                 .1
                 .contains(r#"\"offline\",\"user_ids\":[\"2\",\"3\"]"#),
-            "{told:?}"
+            "{sent:?}"
         );
         users.sign_in(&ids[1], connection_ref(2), &[], message::pong());
         users.sign_in(&ids[1], connection_ref(3), &[], message::pong());
-        let told = frames(&inbox);
+        let sent = frames(&inbox);
         assert_eq!(
-            told.len(),
+            sent.len(),
             1,
             "the second connection of a user changes nothing"
         );
-        assert!(told[0].0 == 1 && told[0].1.contains("online"), "{told:?}");
+        assert!(sent[0].0 == 1 && sent[0].1.contains("online"), "{sent:?}");
         users.sign_out("2", connection_ref(2).id, &[]);
         assert_eq!(frames(&inbox), []);
         users.sign_out("2", connection_ref(3).id, &[]);

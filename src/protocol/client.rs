@@ -87,7 +87,7 @@ struct Signin {
 }
 
 impl<'a> ClientFrame<'a> {
-    /// Whether other clients may have to be told of it.
+    /// Whether other clients may have to be sent it.
     pub fn concerns_others(&self) -> bool {
         match self {
             Self::Subscribe { .. }

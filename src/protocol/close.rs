@@ -66,7 +66,7 @@ pub enum CloseReason {
     ProtocolError,
     /// Text that is not UTF-8.
     InvalidPayload,
-    /// The client reads slower than its channels speak.
+    /// The client reads slower than its channels send.
     TooSlow,
     /// The server is going down.
     ShuttingDown,

@@ -14,7 +14,7 @@ use super::complexity::{TooComplex, check_complexity};
 /// Longest user id, in bytes (Pusher Channels, "Presence channels").
 pub const MAX_USER_ID: usize = 128;
 
-/// Most users that one connection may watch (Pusher Channels, "Watchlist events").
+/// Maximum number of users that one connection may watch (Pusher Channels, "Watchlist events").
 pub const MAX_WATCHLIST: usize = 100;
 
 /// A member of a presence channel.
@@ -33,9 +33,9 @@ pub struct Member {
 pub struct User {
     /// Who it is, wherever it joins a presence channel without `channel_data`.
     pub member: Member,
-    /// Users it wants to hear of, [`MAX_WATCHLIST`] at most.
+    /// Users it wants to watch, [`MAX_WATCHLIST`] at most.
     pub watchlist: Vec<Arc<str>>,
-    /// Whether it wanted to hear of more.
+    /// Whether it wanted to watch more.
     pub watchlist_cut: bool,
 }
 

@@ -1,7 +1,7 @@
 //! The Pusher protocol, pure: bytes or text in, values out.
 //!
 //! Nothing in here knows a socket, a clock, a lock or a runtime; time and
-//! randomness are passed in. Both front doors ([`crate::ws`] and
+//! randomness are passed in. Both interfaces ([`crate::ws`] and
 //! [`crate::api`]) turn what they receive into the types of this module at
 //! their edge, and everything that is sent is encoded here, once.
 //!

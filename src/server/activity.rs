@@ -43,7 +43,7 @@ impl Activity {
         self.worker.idle().wait(&self.waiter);
     }
 
-    /// Is done when it has to go, because it has waited longest and places are short.
+    /// Is done when it has to go, because it has waited longest and permits are short.
     pub(super) async fn evicted(&self) {
         loop {
             self.waiter.evicted().await;

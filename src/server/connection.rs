@@ -25,8 +25,8 @@ use crate::worker::{Admission, Connection, Incoming, Upgraded, Worker};
 use crate::ws::handshake::Handshake;
 use crate::ws::session;
 
-/// How long a last goodbye may take.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the shutdown of the stream may take.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long, and how many bytes, a client whose head is too large may go on sending:
 /// closed at once, it would lose the answer that says so.
@@ -55,7 +55,7 @@ pub(super) fn spawn(worker: Rc<Worker>, incoming: Incoming, shared: Arc<Shared>)
     });
 }
 
-/// Serves a connection until it ends, is upgraded, or takes a place for nothing.
+/// Serves a connection until it ends, is upgraded, or takes a permit for nothing.
 async fn serve_unless_idle(worker: Rc<Worker>, incoming: Incoming, shared: Arc<Shared>) {
     let activity = Rc::new(Activity::new(&worker));
     let peer = incoming.peer;
@@ -155,8 +155,8 @@ async fn serve(
 }
 
 async fn close(mut stream: Stream, still_sending: bool) {
-    // The connection is over; whether the client hears of it does not matter.
-    let _ = timeout(GOODBYE_TIMEOUT, stream.shutdown()).await;
+    // The connection is over; whether the client learns of it does not matter.
+    let _ = timeout(SHUTDOWN_TIMEOUT, stream.shutdown()).await;
     if still_sending {
         let (time, size) = LAST_WORDS;
         let _ = timeout(time, read_past(&mut stream, size)).await;

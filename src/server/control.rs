@@ -21,7 +21,7 @@ impl Control {
     }
 
     /// How far the server's life has got, to have it drain or stop. The link to other
-    /// nodes outlasts it, until all connections are closed and that is told.
+    /// nodes outlasts it, until all connections are closed and that is sent.
     pub fn lifecycle(&self) -> &Lifecycle {
         &self.lifecycle
     }

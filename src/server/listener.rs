@@ -1,4 +1,4 @@
-//! The listening socket. Accepting is the first worker's (`worker::intake`).
+//! The listening socket. Accepting is the first worker's (`worker::acceptor`).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};

@@ -32,7 +32,7 @@ pub use control::Control;
 pub use tls::TlsError;
 
 /// Bytes of messages that may wait for one worker before publishers have to wait.
-const INBOX_BYTES: usize = 16 << 20;
+const MAX_INBOX_BYTES: usize = 16 << 20;
 
 /// A server that has its port and is not yet running.
 pub struct Server {
@@ -107,7 +107,7 @@ impl Server {
         Self::bind_with(config, demo, Sinks::default())
     }
 
-    /// The same, with sinks that are told of what happens.
+    /// The same, with sinks that get what happens.
     pub fn bind_with(config: &Config, demo: bool, sinks: Sinks) -> Result<Self, StartError> {
         let server = &config.server;
         let descriptors = descriptors::raise_limit(server.workers.get());
@@ -119,7 +119,7 @@ impl Server {
         let workers = server.workers.get();
         let node = config.scaling.as_ref().map(Node::new).transpose()?;
         let capacity = Capacity {
-            inbox_bytes: INBOX_BYTES,
+            inbox_bytes: MAX_INBOX_BYTES,
             sockets: descriptors.sockets,
         };
         let permits = ConnectionPermits::new(

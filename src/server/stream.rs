@@ -51,8 +51,8 @@ pub(super) struct Deadline {
     waiting: Option<Pin<Box<Sleep>>>,
     activity: Rc<Activity>,
     held: Vec<u8>,
-    /// What of [`Self::tell_head_too_large`] was written.
-    told: usize,
+    /// What of [`Self::write_head_too_large`] was written.
+    answered: usize,
 }
 
 /// How hyper's own answer to a head that is too large begins. It has no text, and
@@ -80,22 +80,22 @@ impl Deadline {
             waiting: None,
             activity,
             held: Vec::new(),
-            told: 0,
+            answered: 0,
         }
     }
 
     /// Writes the answer that says what is too large, in place of hyper's of `length`
     /// bytes.
-    fn tell_head_too_large(
+    fn write_head_too_large(
         &mut self,
         cx: &mut Context<'_>,
         length: usize,
     ) -> Poll<io::Result<usize>> {
         let answer = head_too_large();
-        while self.told < answer.len() {
-            let rest = &answer.as_bytes()[self.told..];
+        while self.answered < answer.len() {
+            let rest = &answer.as_bytes()[self.answered..];
             let written = Pin::new(&mut self.stream).poll_write(cx, rest);
-            self.told += std::task::ready!(self.watch(cx, written))?;
+            self.answered += std::task::ready!(self.watch(cx, written))?;
         }
         Poll::Ready(Ok(length))
     }
@@ -148,7 +148,7 @@ impl AsyncWrite for Deadline {
             return Poll::Ready(Ok(bytes.len()));
         }
         if bytes.starts_with(HEAD_TOO_LARGE) {
-            return self.tell_head_too_large(cx, bytes.len());
+            return self.write_head_too_large(cx, bytes.len());
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch(cx, written)
@@ -169,7 +169,7 @@ impl AsyncWrite for Deadline {
         if let [only] = slices
             && only.starts_with(HEAD_TOO_LARGE)
         {
-            return self.tell_head_too_large(cx, only.len());
+            return self.write_head_too_large(cx, only.len());
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.watch(cx, written)

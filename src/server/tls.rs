@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_cannot_be_used_is_told_with_what_to_do() {
+    fn a_certificate_that_cannot_be_used_is_reported_with_what_to_do() {
         let (cert, key) = pair(2020, 2999);
         let (other, _) = pair(2020, 2999);
         let pem = key.serialize_pem();
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_cannot_be_used_is_told_with_what_to_do() {
+    fn a_key_that_cannot_be_used_is_reported_with_what_to_do() {
         let (cert, key) = pair(2020, 2999);
         let cert = cert.as_bytes();
         let pkcs8 = key

@@ -67,10 +67,10 @@ impl Visit for Line<'_> {
 
 /// The beginning of a text, fit for a log.
 pub(super) fn excerpt(text: &str, max: usize) -> String {
-    let mut told = String::new();
+    let mut excerpt = String::new();
     // A text grows.
-    let _ = cut(&mut told, max, &format_args!("{text}"));
-    told
+    let _ = cut(&mut excerpt, max, &format_args!("{text}"));
+    excerpt
 }
 
 fn cut(out: &mut dyn Write, max: usize, value: &dyn Debug) -> fmt::Result {
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_a_terminal_obeys_is_escaped() {
-        for (text, told) in [
+        for (text, expected) in [
             ("plain, größer, 中", "plain, größer, 中"),
             ("a\u{1b}[31mred", r"a\u{1b}[31mred"),
             ("a\nb\r\tc", r"a\nb\r\tc"),
@@ -139,7 +139,7 @@ mod tests {
                 r"\u{202e}\u{2066}\u{200f}\u{2028}",
             ),
         ] {
-            assert_eq!(excerpt(text, 100), told);
+            assert_eq!(excerpt(text, 100), expected);
         }
     }
 

@@ -11,7 +11,7 @@ const MAX_BURST: f64 = 5.0;
 /// Lines a second of one cause and application that are written then.
 const MAX_PER_SECOND: f64 = 1.0;
 
-/// After so long without another one, those that were left out are told of.
+/// After so long without another one, those that were left out are reported.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// The process has one log, hence one limit.
@@ -66,17 +66,17 @@ pub fn admit(cause: &'static str, app: Option<&str>) -> Option<More> {
     LIMITER.admit(cause, app, Instant::now())
 }
 
-/// Tells how many lines were left out where no further one came to tell it.
+/// Reports how many lines were left out where no further one came to do it.
 pub(super) fn report(now: Instant) {
-    tell(LIMITER.left_out(|seen| now.saturating_duration_since(seen) >= QUIET));
+    log_left_out(LIMITER.left_out(|seen| now.saturating_duration_since(seen) >= QUIET));
 }
 
-/// Tells of all lines that were left out.
+/// Reports all lines that were left out.
 pub(super) fn report_all() {
-    tell(LIMITER.left_out(|_| true));
+    log_left_out(LIMITER.left_out(|_| true));
 }
 
-fn tell(left_out: Vec<LeftOut>) {
+fn log_left_out(left_out: Vec<LeftOut>) {
     for LeftOut { cause, app, more } in left_out {
         tracing::info!(app, "{cause}: and {more} more");
     }
@@ -126,7 +126,7 @@ impl Limiter {
         Some(More(std::mem::take(&mut entry.left_out)))
     }
 
-    /// What was left out and is due, which is then told.
+    /// What was left out and is due, which is then reported.
     fn left_out(&self, is_due: impl Fn(Instant) -> bool) -> Vec<LeftOut> {
         let mut causes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut due = Vec::new();
@@ -179,13 +179,13 @@ mod tests {
         for (cause, app) in [("b", Some("shop")), ("a", Some("blog")), ("a", None)] {
             assert_eq!(limiter.admit(cause, app, now), Some(More(0)));
         }
-        let told = limiter.left_out(|_| true);
-        assert_eq!(told[0].app.as_deref(), Some("shop"));
-        assert_eq!(told[0].more, 1);
+        let left_out = limiter.left_out(|_| true);
+        assert_eq!(left_out[0].app.as_deref(), Some("shop"));
+        assert_eq!(left_out[0].more, 1);
     }
 
     #[test]
-    fn more_is_only_told_if_there_is_more() {
+    fn more_is_only_said_if_there_is_more() {
         assert_eq!(format!("refused{}", More(0)), "refused");
         assert_eq!(format!("refused{}", More(7)), "refused (and 7 more)");
     }

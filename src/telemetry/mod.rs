@@ -24,7 +24,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use queue::Queue;
 
 /// rustls warns of what clients do wrong, without a limit. Of handshakes that fail, the
-/// server tells itself.
+/// server logs itself.
 const QUIET: &str = "rustls=error";
 
 /// The process has one standard error, hence one queue.
@@ -92,7 +92,7 @@ pub fn flush() {
     }
 }
 
-/// Tells a person something on standard error, behind what was logged. An error is
+/// Writes something for a person on standard error, behind what was logged. An error is
 /// ignored: nothing can be done about a terminal that is gone.
 pub fn print(line: &str) {
     match QUEUE.get() {

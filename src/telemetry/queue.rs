@@ -16,7 +16,7 @@ const MAX_WAITING: usize = 1 << 20;
 
 /// Lines are written together up to this size, which a pipe takes as one piece
 /// (`PIPE_BUF`): lines of several processes then do not mix.
-const PIECE: usize = 4096;
+const MAX_PIECE: usize = 4096;
 
 /// How often writing is tried again after an error: a full disk gets room.
 const RETRY: Duration = Duration::from_millis(100);
@@ -80,11 +80,11 @@ impl Queue {
             let dropped = self.take(&mut lines);
             self.write(&mut out, &lines);
             if dropped > 0 {
-                let told = format!(
+                let line = format!(
                     "{}  WARN {dropped} log lines were dropped: standard error did not take them\n",
                     now()
                 );
-                self.write(&mut out, told.as_bytes());
+                self.write(&mut out, line.as_bytes());
             }
             lines.clear();
         }
@@ -135,7 +135,7 @@ impl Queue {
 /// How much of `lines` is written at a time: whole lines, or one that is longer.
 fn piece(lines: &[u8]) -> usize {
     let is_end = |byte: &u8| *byte == b'\n';
-    let within = &lines[..lines.len().min(PIECE)];
+    let within = &lines[..lines.len().min(MAX_PIECE)];
     let end = within
         .iter()
         .rposition(is_end)

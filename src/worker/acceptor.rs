@@ -21,10 +21,10 @@ use crate::telemetry::limit::limited;
 type Accepted = (std::net::TcpStream, SocketAddr, ConnectionPermit);
 
 /// Accepted connections that may wait for a worker.
-const QUEUE: usize = 1024;
+const MAX_QUEUED: usize = 1024;
 
 /// Connections that are accepted in a row, before the worker looks after its others.
-const IN_A_ROW: usize = 64;
+const MAX_IN_A_ROW: usize = 64;
 
 /// An accepted connection, in the event loop of the worker that serves it.
 pub struct Incoming {
@@ -32,7 +32,7 @@ pub struct Incoming {
     pub tcp: TcpStream,
     /// Where it comes from.
     pub peer: SocketAddr,
-    /// Its place among all connections.
+    /// Its permit among all connections.
     pub permit: ConnectionPermit,
 }
 
@@ -51,13 +51,13 @@ pub(super) struct Acceptor {
     /// Accepted since the worker last looked after its others.
     in_a_row: usize,
     permits: Arc<ConnectionPermits>,
-    /// Since when all places are taken.
+    /// Since when all permits are taken.
     full_since: Option<Instant>,
 }
 
 /// The other workers' queues, both ends.
 pub(super) fn queues(count: usize) -> (Vec<mpsc::Sender<Accepted>>, Vec<mpsc::Receiver<Accepted>>) {
-    (0..count).map(|_| mpsc::channel(QUEUE)).unzip()
+    (0..count).map(|_| mpsc::channel(MAX_QUEUED)).unzip()
 }
 
 impl ConnectionSource {
@@ -100,7 +100,7 @@ impl Acceptor {
     async fn next(&mut self) -> Incoming {
         loop {
             self.in_a_row += 1;
-            if self.in_a_row > IN_A_ROW {
+            if self.in_a_row > MAX_IN_A_ROW {
                 self.in_a_row = 0;
                 tokio::task::yield_now().await;
             }
@@ -132,7 +132,7 @@ impl Acceptor {
         }
     }
 
-    /// Waits while all places are taken, for idle connections that make room: those who
+    /// Waits while all permits are taken, for idle connections that make room: those who
     /// connect meanwhile wait in the kernel's queue.
     async fn wait_for_place(&mut self) {
         while self.permits.are_taken() {

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// shared for every message.
 const STEP: usize = 128 * 1024;
 
-/// The sum of what all workers have told, and its bound. In bytes.
+/// The sum of what all workers have reported, and its bound. In bytes.
 #[derive(Debug)]
 pub(super) struct Total {
-    told: AtomicUsize,
+    reported: AtomicUsize,
     max: usize,
 }
 
@@ -22,13 +22,13 @@ pub(super) struct Backlog {
     total: Arc<Total>,
     own: Cell<usize>,
     /// The part of the total that is its own.
-    told: Cell<usize>,
+    reported: Cell<usize>,
 }
 
 impl Backlog {
     pub(super) fn total(max: usize) -> Arc<Total> {
         Arc::new(Total {
-            told: AtomicUsize::new(0),
+            reported: AtomicUsize::new(0),
             max,
         })
     }
@@ -37,7 +37,7 @@ impl Backlog {
         Rc::new(Self {
             total: Arc::clone(total),
             own: Cell::new(0),
-            told: Cell::new(0),
+            reported: Cell::new(0),
         })
     }
 
@@ -55,20 +55,24 @@ impl Backlog {
     pub(super) fn change(&self, before: usize, after: usize) {
         let own = self.own.get() + after - before;
         self.own.set(own);
-        let told = self.told.get();
-        if own.abs_diff(told) < STEP {
+        let reported = self.reported.get();
+        if own.abs_diff(reported) < STEP {
             return;
         }
-        if own > told {
-            self.total.told.fetch_add(own - told, Ordering::Relaxed);
+        if own > reported {
+            self.total
+                .reported
+                .fetch_add(own - reported, Ordering::Relaxed);
         } else {
-            self.total.told.fetch_sub(told - own, Ordering::Relaxed);
+            self.total
+                .reported
+                .fetch_sub(reported - own, Ordering::Relaxed);
         }
-        self.told.set(own);
+        self.reported.set(own);
     }
 
     fn waiting(&self) -> usize {
-        self.total.told.load(Ordering::Relaxed) + self.own.get() - self.told.get()
+        self.total.reported.load(Ordering::Relaxed) + self.own.get() - self.reported.get()
     }
 
     #[cfg(test)]
@@ -95,6 +99,6 @@ mod tests {
         one.change(6 * STEP, 0);
         two.change(4 * STEP, 0);
         assert!(!one.is_high() && one.is_empty() && two.is_empty());
-        assert_eq!(total.told.load(Ordering::Relaxed), 0);
+        assert_eq!(total.reported.load(Ordering::Relaxed), 0);
     }
 }

@@ -89,7 +89,7 @@ pub struct Upgraded {
     /// The answer to the handshake, which was not written yet: it goes out with the
     /// first frames.
     pub answer: Vec<u8>,
-    /// Its place among all connections.
+    /// Its permit among all connections.
     pub permit: ConnectionPermit,
     /// The `Origin` header of the request, if it had one.
     pub origin: Option<String>,
@@ -103,7 +103,7 @@ pub struct Admission {
     pub max_message_size: usize,
     /// How long it may take to sign in or to join a private or presence channel.
     pub authorization_timeout: Option<Duration>,
-    /// Its place in the application's quota, with which it is closed; none if it is only
+    /// Its permit in the application's quota, with which it is closed; none if it is only
     /// told why it was refused.
     pub slot: Option<Slot>,
 }
@@ -432,7 +432,7 @@ impl Connection {
             left.input.extend_from_slice(input);
             return;
         }
-        self.socket.note_activity(Instant::now());
+        self.socket.record_activity(Instant::now());
         self.parse(input, began, each);
     }
 
@@ -451,7 +451,7 @@ impl Connection {
             return;
         }
         if !left.is_old {
-            self.socket.note_activity(Instant::now());
+            self.socket.record_activity(Instant::now());
         }
         self.parse(&left.input, began, each);
     }

@@ -39,17 +39,17 @@ const MAX_WAITING: usize = 32 << 20;
 
 /// Deliveries appended to out-buffers in one turn of the event loop: a millisecond
 /// or so.
-const TURN: usize = 8192;
+const MAX_PER_TURN: usize = 8192;
 
 /// Deliveries after which the next channel has its turn.
-const IN_A_ROW: usize = 1024;
+const MAX_IN_A_ROW: usize = 1024;
 
 /// The subscribers that live on this worker, by channel, and who is to be written.
 #[derive(Default)]
 pub(super) struct FanOut {
     channels: RefCell<HashMap<u64, Subscribers>>,
     /// By channel and [`Socket::key`]; not with the subscribers, whom every message
-    /// walks.
+    /// iterates over.
     further_answers: RefCell<HashMap<(u64, usize), FurtherAnswer>>,
     queues: RefCell<Queues>,
     /// Sum of [`Socket::queued`].
@@ -86,7 +86,7 @@ struct Queue {
     sockets: VecDeque<Rc<Socket>>,
 }
 
-/// By [`Socket::key`]: joining and leaving are look-ups, and casting walks one
+/// By [`Socket::key`]: joining and leaving are look-ups, and a broadcast iterates over one
 /// dense array.
 type Subscribers = IndexMap<usize, Subscriber>;
 
@@ -181,7 +181,7 @@ impl FanOut {
     }
 
     /// An answer to a repeated subscription is in the out-buffer.
-    pub(super) fn note_pending_answer(&self, channel: u64, socket: &Socket) {
+    pub(super) fn mark_answer_pending(&self, channel: u64, socket: &Socket) {
         let mut answers = self.further_answers.borrow_mut();
         answers.insert((channel, socket.key.get()), FurtherAnswer::Appended);
     }
@@ -358,7 +358,7 @@ impl Worker {
         }
     }
 
-    /// Opens all letters, and delivers as many messages as one turn may. Returns
+    /// Takes all messages, and delivers as many messages as one turn may. Returns
     /// the cost of those that are done.
     fn turn(self: &Rc<Self>, messages: &mut VecDeque<WorkerMessage>, lanes: &mut Lanes) -> usize {
         let (mut done, mut deliveries, mut in_a_row) = (0, 0, 0);
@@ -369,7 +369,7 @@ impl Worker {
                 true => self.fanout.waiting_large.get(),
                 false => 0,
             };
-            deliveries < TURN && self.fanout.waiting.get() + large <= max_waiting
+            deliveries < MAX_PER_TURN && self.fanout.waiting.get() + large <= max_waiting
         };
         for message in messages.drain(..) {
             let cost = message.cost();
@@ -396,7 +396,7 @@ impl Worker {
             done += cost;
         }
         let mut passed_over = 0;
-        while deliveries < TURN
+        while deliveries < MAX_PER_TURN
             && self.fanout.waiting.get() <= max_waiting
             && passed_over < lanes.len()
             && let Some(next) = lanes.peek()
@@ -412,7 +412,7 @@ impl Worker {
             let count = self.deliver(&broadcast);
             deliveries += count;
             in_a_row += count;
-            if in_a_row >= IN_A_ROW {
+            if in_a_row >= MAX_IN_A_ROW {
                 lanes.rotate();
                 in_a_row = 0;
             }

@@ -81,7 +81,7 @@ impl Connection {
             let mut states = state.subscriptions.iter();
             let name = channel.name().as_str();
             if states.any(|state| state.channel == name && state.is_answer_pending) {
-                worker.fanout.note_pending_answer(channel.id(), socket);
+                worker.fanout.mark_answer_pending(channel.id(), socket);
             }
         }
         let frozen = SocketState {

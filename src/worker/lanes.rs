@@ -1,6 +1,6 @@
 //! Messages that wait for the fan-out, each channel's in its order, the channels
 //! in turn: a channel with one subscriber does not wait for all that a channel
-//! with thousands has to hear.
+//! with thousands has to be sent.
 
 use std::collections::{HashMap, VecDeque};
 

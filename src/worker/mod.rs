@@ -67,7 +67,7 @@ pub use permits::{ConnectionPermit, ConnectionPermits, Idle, Waiter, network};
 /// Bytes read from a socket at a time, into a buffer that all sockets of a worker share.
 const READ_BYTES: usize = 32 * 1024;
 
-/// How long an HTTP connection is left alone while places are short, and not all taken.
+/// How long an HTTP connection is left alone while permits are short, and not all taken.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a connection that was closed may take to go.
@@ -142,13 +142,13 @@ pub struct Setup {
     pub limits: Limits,
     /// Says when they have to stop.
     pub lifecycle: Lifecycle,
-    /// Places for connections.
+    /// Permits for connections.
     pub permits: Arc<ConnectionPermits>,
     /// What is done with a connection.
     pub serve: Arc<Serve>,
 }
 
-/// Tells the pool that its thread ends with a panic.
+/// Notifies the pool that its thread ends with a panic.
 struct PanicNotifier(Arc<Notify>);
 
 impl Drop for PanicNotifier {
@@ -216,7 +216,7 @@ impl Pool {
                 });
                 match started {
                     Ok((runtime, source)) => {
-                        // Whoever waits for it is there until it has heard.
+                        // Whoever waits for it is there until it has received this.
                         let _ = ready.send(Ok(()));
                         let serve = Arc::clone(&setup.serve);
                         let worker =
@@ -239,10 +239,10 @@ impl Pool {
     }
 
     /// Asks a worker to have one of its connections go on in another worker. What becomes
-    /// of it, [`MoveRequest::done`] is told; nothing, if the worker has too much to move.
+    /// of it, [`MoveRequest::done`] is sent; nothing, if the worker has too much to move.
     pub fn request_move(&self, request: MoveRequest) {
         if let Some(worker) = self.moves.get(request.connection.worker) {
-            // The request is dropped, and with it the end that would be told.
+            // The request is dropped, and with it the end that would be notified.
             let _ = worker.try_send(MoveMessage::Request(request));
         }
     }
@@ -309,7 +309,7 @@ impl Worker {
     }
 
     /// Counts a task among those that the worker waits for when it stops, until
-    /// what is given back is dropped.
+    /// what is returned is dropped.
     pub fn running(self: &Rc<Self>) -> Running {
         self.tasks.set(self.tasks.get() + 1);
         Running(Rc::clone(self))
@@ -350,7 +350,7 @@ impl Worker {
         self.close_all().await;
     }
 
-    /// Tells sockets to go, in slices spread over up to a second, so that their clients
+    /// Closes sockets, in slices spread over up to a second, so that their clients
     /// do not all come back at one moment.
     async fn close_in_slices(&self, is_one: impl Fn(&Socket) -> bool, reason: CloseReason) {
         const SLICES: usize = 20;
@@ -377,7 +377,7 @@ impl Worker {
             .await;
     }
 
-    /// Tells all sockets to go, then waits for them.
+    /// Closes all sockets, then waits for them.
     async fn close_all(&self) {
         let deadline = Instant::now() + self.limits.shutdown_grace;
         self.close_in_slices(|_| true, CloseReason::ShuttingDown)
@@ -424,7 +424,7 @@ impl Worker {
     async fn beat(self: Rc<Self>) {
         let mut seconds = tokio::time::interval(wheel::BEAT);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = 0;
+        let mut reported = 0;
         loop {
             let now = seconds.tick().await;
             let due = self.wheel.borrow_mut().turn();
@@ -445,12 +445,12 @@ impl Worker {
             if self.index == 0 {
                 self.hub.send_counts();
                 let slow = self.hub.closes().of(CloseReason::TooSlow);
-                if slow > told {
+                if slow > reported {
                     tracing::warn!(
-                        clients = slow - told,
+                        clients = slow - reported,
                         "closed clients that read too slowly, with 4100 (RESOUND_MAX_BACKLOG, RESOUND_MAX_TOTAL_BACKLOG)"
                     );
-                    told = slow;
+                    reported = slow;
                 }
             }
         }

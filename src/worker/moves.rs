@@ -3,7 +3,7 @@
 //! Only through the library: a server moves none by itself. The upgrade to a new process
 //! will freeze and thaw connections as this does.
 //!
-//! 1. Somebody asks for it ([`super::Pool::request_move`]). The connection's worker notes
+//! 1. Somebody asks for it ([`super::Pool::request_move`]). The connection's worker records
 //!    it, and [`Connection::receive`] returns [`super::Received::Departing`]: between two
 //!    messages, or while one waits.
 //! 2. The layer above calls [`Connection::depart`]. The target makes a placeholder: a socket
@@ -55,7 +55,7 @@ pub struct MoveRequest {
     pub target: usize,
     /// Is shown its state.
     pub observe: Observe,
-    /// Is told where it lives then.
+    /// Is sent where it lives then.
     pub done: oneshot::Sender<Result<ConnectionRef, MoveError>>,
 }
 
@@ -82,7 +82,7 @@ pub enum MoveError {
     Freeze(#[from] FreezeError),
 }
 
-/// What a worker is told about moves.
+/// Messages to a worker about moves.
 pub(super) enum MoveMessage {
     /// One of its connections is to go on in another worker.
     Request(MoveRequest),
@@ -236,7 +236,7 @@ impl Drop for Departure {
 impl Connection {
     /// Has another worker take over what it is sent, and waits until all is delivered that
     /// is for this one to deliver. `user` is its sign-in. `None` if it does not move, of
-    /// which whoever has asked for it is told.
+    /// which whoever has asked for it is notified.
     pub async fn depart(&self, user: Option<&SignedIn>) -> Option<Departure> {
         let request = self.worker.begin_departure(&self.socket)?;
         match self.reserve(request.target).await {
@@ -438,7 +438,7 @@ impl Worker {
 
 /// The target.
 impl Worker {
-    /// Does what it is told about moves, as long as it lives.
+    /// Handles messages about moves, as long as it lives.
     pub(super) async fn handle_moves(self: Rc<Self>, mut queue: mpsc::Receiver<MoveMessage>) {
         while let Some(message) = queue.recv().await {
             match message {

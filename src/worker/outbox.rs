@@ -83,7 +83,7 @@ impl Drop for LargeFrame {
 /// Frames that wait, of which the first may be partly written.
 ///
 /// The buffer always starts at a frame's first byte, behind the head if there is
-/// one, and is given back as soon as it is empty: an idle socket has none.
+/// one, and is freed as soon as it is empty: an idle socket has none.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
@@ -228,7 +228,7 @@ impl Outbox {
         self.bytes.len() + self.later.as_ref().map_or(0, |later| later.cost)
     }
 
-    /// Notes that the first `count` bytes of what waits were written.
+    /// Records that the first `count` bytes of what waits were written.
     pub(super) fn advance(&mut self, count: usize) {
         let copied = count.min(self.bytes.len() - self.written);
         self.written += copied;
@@ -428,8 +428,8 @@ mod tests {
             assert_eq!(out.len(), flat.len());
             let mut slices = [IoSlice::new(&[]); MAX_PIECES];
             let count = out.waiting_slices(&mut slices);
-            let told: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).collect();
-            assert_eq!(told, flat[..told.len()]);
+            let written: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).collect();
+            assert_eq!(written, flat[..written.len()]);
             assert!(flat.starts_with(out.waiting()) && (flat.is_empty() || count > 0));
             assert!(!out.is_one_piece() || out.waiting().len() == flat.len());
             assert!(out.cost() <= flat.len() + 3 * COMPACT_BYTES);

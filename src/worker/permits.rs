@@ -1,8 +1,8 @@
-//! Places for connections, of any kind: each takes an open file.
+//! Permits for connections, of any kind: each takes an open file.
 //!
 //! When they run short, each worker closes the HTTP connection that has waited longest
 //! for a request, for each that it gets ([`Idle`]). So whoever connects and says
-//! nothing takes no place from a publish.
+//! nothing takes no permit from a publish.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use tokio::sync::Notify;
 
-/// Places that are kept free for connections that are accepted before those that were
+/// Permits that are kept free for connections that are accepted before those that were
 /// closed for them are gone.
 const SPARE: usize = 64;
 
-/// Connections over an address's limit that are let in to be told so.
-const TOLD: usize = 16;
+/// Connections over an address's limit that are let in to be refused with a text.
+const MAX_REFUSED: usize = 16;
 
 /// How many connections there are, and may be.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct ConnectionPermits {
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// A connection's place; given back when dropped.
+/// A connection's permit; released when dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     permits: Arc<ConnectionPermits>,
@@ -60,7 +60,7 @@ impl ConnectionPermits {
         }
     }
 
-    /// A place for a connection from `address`; `None` if it has far more than it may
+    /// A permit for a connection from `address`; `None` if it has far more than it may
     /// have. Whoever accepts connections asks [`Self::are_taken`] before.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         let (network, is_over_limit) = match self.max_per_address {
@@ -102,7 +102,7 @@ impl ConnectionPermits {
     fn count(&self, network: IpAddr, max: usize) -> Option<bool> {
         let mut by_address = self.by_address();
         let count = by_address.entry(network).or_insert(0);
-        if *count >= max.saturating_add(TOLD) {
+        if *count >= max.saturating_add(MAX_REFUSED) {
             return None;
         }
         *count += 1;
@@ -118,7 +118,7 @@ impl ConnectionPermits {
 }
 
 impl ConnectionPermit {
-    /// Whether its address has more connections than it may have: it is only told so.
+    /// Whether its address has more connections than it may have: it is only refused with a text.
     pub fn is_over_limit(&self) -> bool {
         self.is_over_limit
     }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_given_back() {
+    fn a_permit_is_released() {
         let permits = permits(4, None);
         let take = || permits.take("192.0.2.1".parse().unwrap());
         let mut taken: Vec<ConnectionPermit> = (0..4).map(|_| take().unwrap()).collect();
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_over_its_limit_is_told_so_and_far_over_it_is_closed() {
+    fn an_address_over_its_limit_is_refused_with_a_text_and_far_over_it_is_closed() {
         let permits = permits(1000, Some(2));
         let take = |address: &str| permits.take(address.parse().unwrap());
         let one = ["2001:db8::1", "2001:db8::2", "2001:db8::ffff"];
@@ -279,9 +279,10 @@ mod tests {
             [false, false, true]
         );
         assert!(!take("2001:db8:0:1::1").unwrap().is_over_limit());
-        let told: Vec<ConnectionPermit> = (1..TOLD).map(|_| take(one[0]).unwrap()).collect();
+        let refused: Vec<ConnectionPermit> =
+            (1..MAX_REFUSED).map(|_| take(one[0]).unwrap()).collect();
         assert!(take(one[0]).is_none());
-        drop((taken, told));
+        drop((taken, refused));
         assert!(!take(one[0]).unwrap().is_over_limit());
         assert!(permits.by_address().is_empty());
         for loopback in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {

@@ -68,7 +68,7 @@ pub(super) struct Socket {
     /// None before it has come from another worker, and after it has gone to one.
     tcp: RefCell<Option<TcpStream>>,
     tls: Option<RefCell<Box<ServerConnection>>>,
-    /// Its place among the worker's sockets.
+    /// Its slot among the worker's sockets.
     pub(super) key: Cell<usize>,
     /// Of the task that reads.
     waker: RefCell<Option<Waker>>,
@@ -214,8 +214,8 @@ impl Socket {
         }
     }
 
-    /// Notes a sign of life.
-    pub(super) fn note_activity(&self, now: Instant) {
+    /// Records a sign of life.
+    pub(super) fn record_activity(&self, now: Instant) {
         self.last_activity.set(now);
         self.pinged.set(None);
     }
@@ -267,7 +267,7 @@ impl Socket {
     pub(super) fn ping(&self, now: Instant) {
         self.pinged.set(Some(now));
         self.send(&message::ping());
-        self.speak(|websocket, stream| websocket.write(stream, Message::Ping(bytes::Bytes::new())));
+        self.drive(|websocket, stream| websocket.write(stream, Message::Ping(bytes::Bytes::new())));
         self.flush();
     }
 
@@ -288,7 +288,7 @@ impl Socket {
             deadline,
             shut: false,
         });
-        self.speak(|websocket, stream| match reason.code() {
+        self.drive(|websocket, stream| match reason.code() {
             Some((code, text)) => websocket.close(
                 stream,
                 Some(CloseFrame {
@@ -317,7 +317,7 @@ impl Socket {
     }
 
     /// Has tungstenite write into the out-buffer, which never blocks.
-    fn speak(
+    fn drive(
         &self,
         say: impl FnOnce(&mut WebSocketContext, &mut Stream<'_, '_>) -> tungstenite::Result<()>,
     ) {

@@ -6,8 +6,8 @@
 //! written down with any serde format and read back.
 //!
 //! What cannot be written down goes beside it, in [`Frozen`]: the TCP stream, and the
-//! places that the connection takes in the quotas ([`Guards`]). A move within the process
-//! passes both on; a move to another process passes the stream on, and takes the places
+//! permits that the connection holds in the quotas ([`Guards`]). A move within the process
+//! passes both on; a move to another process passes the stream on, and takes the permits
 //! anew there.
 //!
 //! Not in here: the settings of the application, which whoever thaws looks up by its id,
@@ -37,11 +37,11 @@ pub struct Frozen {
     pub state: ConnectionState,
     /// Its stream, non-blocking. What the client has sent and nobody has read is in it.
     pub tcp: TcpStream,
-    /// The places that it takes.
+    /// The permits that it holds.
     pub guards: Guards,
 }
 
-/// The places that a connection takes until they are dropped.
+/// The permits that a connection holds until they are dropped.
 #[derive(Debug)]
 pub struct Guards {
     /// In its application's quota and the process's.
@@ -136,7 +136,7 @@ pub struct UserState {
     /// The frame that answers the sign-in, if it waits until other nodes can know of it.
     /// It waits in the hub, which a move within the process does not touch.
     pub waiting_answer: Option<Vec<u8>>,
-    /// Whether it has not been told yet who of its watchlist is online.
+    /// Whether it has not been sent yet who of its watchlist is online.
     pub awaits_watchlist: bool,
 }
 

@@ -1,8 +1,8 @@
 //! A timer wheel of one-second slots: who has to be looked at, and when.
 //!
-//! It knows no clock; each [`Wheel::turn`] is one second. A socket that was heard
+//! It knows no clock; each [`Wheel::turn`] is one second. A socket that was active
 //! in between is not moved: it is looked at when its old time comes, and put in
-//! again. So being heard costs nothing, and an idle socket costs one entry.
+//! again. So activity costs nothing, and an idle socket costs one entry.
 
 use std::time::Duration;
 

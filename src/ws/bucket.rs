@@ -39,7 +39,9 @@ impl Bucket {
 
     /// Takes one; false if there is none.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        let enough = self.has_one(now);
+        self.tokens = self.level(now).min(f64::from(self.rate.count));
+        self.filled = now;
+        let enough = self.tokens >= 1.0;
         if enough {
             self.tokens -= 1.0;
         }
@@ -47,10 +49,8 @@ impl Bucket {
     }
 
     /// Whether there is one.
-    pub(super) fn has_one(&mut self, now: Instant) -> bool {
-        self.tokens = self.level(now).min(f64::from(self.rate.count));
-        self.filled = now;
-        self.tokens >= 1.0
+    pub(super) fn has_one(&self, now: Instant) -> bool {
+        self.level(now).min(f64::from(self.rate.count)) >= 1.0
     }
 
     /// How long it takes until there are so many, as far as they are less than there may be.

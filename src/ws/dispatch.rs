@@ -18,7 +18,7 @@ impl Session {
     /// Handles a message.
     pub(super) fn answer(&self, text: &str) -> Handled {
         let frame = ClientFrame::parse(text);
-        // What others have to be told of waits until they can be.
+        // What others have to be sent waits until it can be.
         let has_waited = self.has_waited.take();
         if frame.as_ref().is_ok_and(ClientFrame::concerns_others) && !has_waited && !self.has_room()
         {
@@ -30,7 +30,7 @@ impl Session {
             kind = frame.as_ref().map_or("invalid", ClientFrame::kind),
             "message"
         );
-        if !matches!(frame, Ok(ClientFrame::Ping | ClientFrame::Pong)) && !self.is_within_rate() {
+        if !matches!(frame, Ok(ClientFrame::Ping | ClientFrame::Pong)) && !self.take_from_rate() {
             return Handled::Done;
         }
         let answered = match frame {
@@ -80,7 +80,9 @@ impl Session {
         Handled::Done
     }
 
-    fn is_within_rate(&self) -> bool {
+    /// Counts a message; refuses it, or closes the connection, and returns false if there
+    /// were too many.
+    fn take_from_rate(&self) -> bool {
         let Some(bucket) = &self.messages else {
             return true;
         };
@@ -134,7 +136,7 @@ impl Session {
             return Ok(());
         };
         self.user.get_or_init(|| signed_in);
-        // Of its watchlist it hears by a letter, which comes after this.
+        // Its watchlist comes through the worker's inbox, after this.
         if let Some(success) = success {
             self.connection.send(&success);
         }

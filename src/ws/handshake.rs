@@ -16,8 +16,8 @@ pub struct Handshake {
     pub accept: String,
     /// The page that it comes from: its `Origin`.
     pub origin: Option<String>,
-    /// The application and the connection's place in it, or why it is refused.
-    /// The refused are let in to be told: a browser shows its page neither the
+    /// The application and the connection's permit in it, or why it is refused.
+    /// The refused are let in and sent the reason: a browser shows its page neither the
     /// status nor the body of a failed handshake.
     pub outcome: Result<(AppHandle, Slot), CloseReason>,
 }

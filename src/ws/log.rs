@@ -14,7 +14,7 @@ use crate::apps::AppHandle;
 use crate::protocol::{CloseReason, ErrorCode};
 use crate::telemetry::limit::limited;
 
-/// A request for `/app/{key}` as it is told.
+/// A request for `/app/{key}` as it is logged.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
     /// Who has connected.
@@ -71,7 +71,7 @@ impl<'a> Caller<'a> {
         }, cause);
     }
 
-    /// It is let in only to be told why it is not.
+    /// It is let in only to be sent the reason why it is refused.
     pub fn log_refused(&self, reason: CloseReason) {
         let (cause, help) = match reason {
             CloseReason::ApplicationDoesNotExist => (

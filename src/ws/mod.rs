@@ -1,9 +1,9 @@
-//! Front door 2: WebSocket connections.
+//! WebSocket connections.
 //!
 //! [`handshake`] decides whether a request becomes a WebSocket, and on which
 //! terms; [`session`] answers what the client then sends.
 //! A session that goes on in another worker is written down and read back in `state`.
-//! [`arrivals`] counts connections by address; [`log`] tells why one is refused.
+//! [`arrivals`] counts connections by address; [`log`] logs why one is refused.
 
 pub mod arrivals;
 mod bucket;

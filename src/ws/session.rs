@@ -119,11 +119,11 @@ pub(super) fn serve(mut session: Session) -> impl Future<Output = ()> {
     }
 }
 
-/// Tells a connection why it is not let in.
+/// Sends a connection the reason why it is refused.
 pub async fn refuse(connection: Connection, peer: SocketAddr, reason: CloseReason) {
     connection.close(reason);
     let worker = Rc::clone(connection.worker());
-    // It holds a place for nothing, which others may need.
+    // It holds a permit for nothing, which others may need.
     let waiter = worker.idle().enter();
     tokio::select! {
         () = waiter.evicted() => {}
@@ -177,7 +177,7 @@ impl Session {
     /// Whether what a client says, which concerns others, can be handled now.
     pub(super) fn has_room(&self) -> bool {
         let topics = self.new_topics.get();
-        topics.is_none_or(|topics| topics.borrow_mut().has_one(Instant::now()))
+        topics.is_none_or(|topics| topics.borrow().has_one(Instant::now()))
             && self.broker.has_room_for_changes()
     }
 

@@ -87,7 +87,7 @@ impl Session {
             state.full_new_topic_rate_in.map(|_| MAX_NEW_TOPICS),
             state.full_new_topic_rate_in,
         );
-        // It may have been between two workers when all others were told.
+        // It may have been between two workers when all others were closed.
         if app.is_removed() {
             connection.close(CloseReason::ApplicationDoesNotExist);
         }

@@ -38,12 +38,12 @@ pub(super) fn subscribe(
             let (code, text) = why;
             session.refused_subscription(channel, &text);
             connection.send(&message::subscription_error(channel, code, &text));
-            let told = if code == ErrorCode::Unauthorized {
+            let text = if code == ErrorCode::Unauthorized {
                 UNAUTHORIZED
             } else {
                 &text
             };
-            session.send_error(code, told);
+            session.send_error(code, text);
         }
     }
 }

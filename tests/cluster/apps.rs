@@ -42,9 +42,9 @@ fn await_listening(server: &TestServer, topics: usize) {
 }
 
 fn is_closed(client: &mut Client) {
-    let mut told = String::new();
-    while !told.contains("4001") {
-        told = client.next_text();
+    let mut received = String::new();
+    while !received.contains("4001") {
+        received = client.next_text();
     }
     client.closed_with(4001, "Application does not exist");
 }
@@ -101,7 +101,7 @@ fn one_that_comes_again_at_once_is_whole_on_all_nodes() {
 }
 
 #[test]
-fn one_that_is_removed_on_a_node_is_gone_there_and_goes_on_elsewhere() {
+fn one_that_is_removed_on_a_node_is_gone_there_and_goes_on_on_others() {
     let redis = Redis::start();
     let [a, b] = pair(&redis, &[]);
     let mut ana = Member::join(&a, "presence-r", "ana");
@@ -120,7 +120,7 @@ fn one_that_is_removed_on_a_node_is_gone_there_and_goes_on_elsewhere() {
 
 /// A channel goes on with the facts that it began with, also after a new link to Redis.
 #[test]
-fn counts_that_are_switched_on_are_told_of_channels_that_begin_later() {
+fn counts_that_are_switched_on_are_sent_of_channels_that_begin_later() {
     let mut redis = Redis::start();
     let [a, b] = pair(&redis, &[]);
     let mut before = Client::connect(&a);
@@ -144,7 +144,7 @@ fn counts_that_are_switched_on_are_told_of_channels_that_begin_later() {
 
 /// Its application was there when its handshake was checked, and is not when Redis answers.
 #[test]
-fn a_handshake_that_waits_for_the_other_nodes_is_told_that_its_application_is_gone() {
+fn a_handshake_that_waits_for_the_other_nodes_is_refused_when_its_application_is_gone() {
     let mut redis = Redis::start();
     let [a, _b] = pair(&redis, &[]);
     redis.pause();

@@ -22,14 +22,14 @@ struct Unusable {
     /// What a start that requires Redis ends with: 64 if somebody has to change a
     /// setting, 1 if it is worth trying again.
     code: i32,
-    /// What has to be told.
+    /// What has to be reported.
     texts: Vec<String>,
     /// What has to be there meanwhile.
     keep: Box<dyn Any>,
 }
 
 impl Unusable {
-    /// `text` has to be told beside the address.
+    /// `text` has to be reported beside the address.
     fn redis(what: &'static str, redis: Redis, settings: &[(&str, &str)], text: &str) -> Self {
         Self {
             what,
@@ -103,7 +103,7 @@ fn unusable() -> Vec<Unusable> {
 }
 
 #[test]
-fn whoever_requires_redis_is_told_why_it_cannot_be_used_and_nothing_starts() {
+fn whoever_requires_redis_gets_the_reason_why_it_cannot_be_used_and_nothing_starts() {
     for Unusable {
         what,
         settings,
@@ -147,7 +147,7 @@ fn without_that_it_starts_alone_warns_and_is_not_ready() {
     }
 }
 
-/// Settings, and what has to be told of them.
+/// Settings, and what has to be reported of them.
 type Wrong = (
     &'static [(&'static str, &'static str)],
     &'static [&'static str],
@@ -300,7 +300,7 @@ fn nonsense_on_the_bus_is_ignored_and_counted_and_hurts_nobody() {
         .iter()
         .any(|message: &Vec<u8>| message.windows(4).any(|four| four == b"real"))
     {
-        said.push(listener.heard().1);
+        said.push(listener.next_message().1);
     }
     drop(listener);
 
@@ -310,18 +310,18 @@ fn nonsense_on_the_bus_is_ignored_and_counted_and_hurts_nobody() {
         channels.len() >= 2,
         "what the nodes listen to: {channels:?}"
     );
-    let mut heard = 0;
+    let mut received = 0;
     let messages = nonsense(&said);
     for channel in &channels {
         // The big ones once, and everything else everywhere.
         for message in &messages {
             if message.len() < 1000 || channel == &channels[0] {
-                heard += bystander.publish(channel, message);
+                received += bystander.publish(channel, message);
             }
         }
     }
-    assert!(heard > 100, "{heard} were heard");
-    eventually_is("ignored messages", &heard, || {
+    assert!(received > 100, "{received} were received");
+    eventually_is("ignored messages", &received, || {
         cluster[0].counter("ignored") + cluster[1].counter("ignored")
     });
     cluster.await_whole();
@@ -399,7 +399,7 @@ fn a_change_of_a_node_that_nobody_knows_makes_no_member() {
         Bystander::connect(redis.port).publish(bus, change.as_bytes()),
         1
     );
-    // It was heard before this is.
+    // It was received before this is.
     let other = Member::join(&cluster[0], "presence-r", "ben");
     assert_eq!(other.here.len(), 2, "{:?}", other.here);
     assert_eq!(member.changes(), ["+ben"]);

@@ -1,5 +1,5 @@
-//! Somebody else on the Redis of a cluster: hears what nodes say to each other and
-//! says what it likes.
+//! Somebody else on the Redis of a cluster: receives what nodes send to each other and
+//! sends what it likes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -20,12 +20,12 @@ impl Bystander {
         }
     }
 
-    /// One that hears everything.
+    /// One that receives everything.
     pub(crate) fn listening(port: u16) -> Self {
         Self::listening_to(port, "*")
     }
 
-    /// One that hears the Redis channels whose names match.
+    /// One that receives from the Redis channels whose names match.
     pub(crate) fn listening_to(port: u16, pattern: &str) -> Self {
         let mut bystander = Self::connect(port);
         let pattern = pattern.as_bytes();
@@ -34,14 +34,14 @@ impl Bystander {
         bystander
     }
 
-    /// Gives back how many heard it.
+    /// Returns how many received it.
     pub(crate) fn publish(&mut self, channel: &[u8], message: &[u8]) -> u64 {
         self.say(&[b"PUBLISH", channel, message]);
         String::from_utf8(self.value()).unwrap().parse().unwrap()
     }
 
     /// The next message: its channel and its bytes.
-    pub(crate) fn heard(&mut self) -> (Vec<u8>, Vec<u8>) {
+    pub(crate) fn next_message(&mut self) -> (Vec<u8>, Vec<u8>) {
         let mut words = self.list();
         assert_eq!((words.len(), &words[0][..]), (4, &b"pmessage"[..]));
         let message = words.pop().unwrap();

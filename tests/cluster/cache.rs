@@ -11,7 +11,7 @@ use crate::support::http::parsed;
 use crate::support::{Client, Http};
 use crate::wait::{LONG, eventually_is, soon};
 
-/// The last event of a channel, as a node tells it.
+/// The last event of a channel, as a node returns it.
 fn last_event(node: &Node, channel: &str) -> Value {
     let answer = node.get(&format!("channels/{channel}"), &[("info", "cache")]);
     parsed(&answer)["cache"]["data"].take()
@@ -33,7 +33,7 @@ fn the_last_event_is_the_first_of_later_subscribers_of_every_node() {
         for (data, publisher) in [("one", 1), ("two", 0), ("three", 2)] {
             cluster[publisher].publish(channel, "ev", data);
             first.expect(&event("ev", data, channel));
-            // The subscriber's own node may have told it before Redis knew.
+            // The subscriber's own node may have sent it before Redis knew.
             has_last_event(&cluster[2 - publisher], channel, data);
         }
         drop(first);
@@ -145,7 +145,7 @@ fn without_redis_a_node_answers_with_what_it_has() {
 }
 
 #[test]
-fn a_redis_that_came_back_empty_is_given_what_the_nodes_have_heard() {
+fn a_redis_that_came_back_empty_is_given_what_the_nodes_have_received() {
     let mut cluster = Cluster::start(2, &[]);
     let mut first = Client::connect(&cluster[0]);
     first.subscribe("cache-a");

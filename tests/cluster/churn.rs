@@ -123,7 +123,7 @@ fn faults_under_churn(network: Weather, name: impl Fn(u64) -> String + Send) -> 
     let before = cluster[0].resident();
     let requests = AtomicU64::new(0);
     let has_ended = AtomicBool::new(false);
-    let mut most = before;
+    let mut peak = before;
     let (sent, arrived) = std::thread::scope(|scope| {
         scope.spawn(|| churn(&stream, name, &requests));
         scope.spawn(|| drain(&stream));
@@ -133,7 +133,7 @@ fn faults_under_churn(network: Weather, name: impl Fn(u64) -> String + Send) -> 
         while began.elapsed() < LASTS {
             http.publish(&["lobby"], "ev", &sent.len().to_string());
             sent.push(Instant::now());
-            most = most.max(cluster[0].resident());
+            peak = peak.max(cluster[0].resident());
             std::thread::sleep(EVERY);
         }
         // It may have been closed by the node.
@@ -142,16 +142,16 @@ fn faults_under_churn(network: Weather, name: impl Fn(u64) -> String + Send) -> 
         (sent, arrivals.join().unwrap())
     });
     let after = cluster[0].resident();
-    most = most.max(after);
+    peak = peak.max(after);
     let requests = requests.into_inner();
-    eprintln!("{requests} requests, {before} bytes before, {most} at most, {after} after");
+    eprintln!("{requests} requests, {before} bytes before, {peak} at most, {after} after");
 
     let mut faults = Vec::new();
     if requests < 1000 {
         faults.push(format!("only {requests} requests were taken"));
     }
-    if most > before + GROWTH {
-        faults.push(format!("{before} bytes became {most}, {after} in the end"));
+    if peak > before + GROWTH {
+        faults.push(format!("{before} bytes became {peak}, {after} in the end"));
     }
     let order: Vec<u64> = arrived.iter().map(|(n, _)| *n).collect();
     if !order.iter().copied().eq(0..sent.len() as u64) {
@@ -167,8 +167,8 @@ fn faults_under_churn(network: Weather, name: impl Fn(u64) -> String + Send) -> 
     }
     for (n, node) in cluster.nodes().iter().enumerate() {
         let ready = node.ready();
-        let told = ["missed", "dropped", "links"].map(|name| ready[name].clone());
-        if told != [0, 0, 1].map(|count| json!(count)) {
+        let counters = ["missed", "dropped", "links"].map(|name| ready[name].clone());
+        if counters != [0, 0, 1].map(|count| json!(count)) {
             faults.push(format!("node {n} says {ready}"));
         }
     }
@@ -196,7 +196,7 @@ fn churn_of_one_channel_is_bounded_and_disturbs_nobody() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// More can be told than is taken: a round trip takes a tenth of a second.
+/// More can be sent than is taken: a round trip takes a tenth of a second.
 #[test]
 fn churn_on_a_node_that_is_far_from_redis_is_bounded_and_disturbs_nobody() {
     let far = Weather::Slow(Duration::from_millis(50));

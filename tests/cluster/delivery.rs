@@ -221,7 +221,7 @@ fn a_batch_reaches_the_channels_of_every_node_in_its_order() {
 }
 
 #[test]
-fn nothing_that_is_published_after_a_subscription_succeeded_elsewhere_is_missed() {
+fn nothing_that_is_published_after_a_subscription_succeeded_on_another_node_is_missed() {
     let cluster = Cluster::start(2, &[]);
     let mut client = Client::connect(&cluster[1]);
     let mut http = Http::connect(&cluster[0]);
@@ -290,15 +290,15 @@ fn subscriptions_that_are_asked_for_all_at_once_miss_nothing_after_their_answers
     let channels: Vec<&str> = names.iter().map(String::as_str).collect();
     http.publish(&channels, "ev", "x");
     for client in &mut clients {
-        let heard: BTreeSet<String> = (0..CHANNELS).map(|_| client.next_text()).collect();
+        let received: BTreeSet<String> = (0..CHANNELS).map(|_| client.next_text()).collect();
         let expected = names.iter().map(|channel| event("ev", "x", channel));
-        assert_eq!(heard, expected.collect());
+        assert_eq!(received, expected.collect());
         client.expect_silence();
     }
 }
 
 #[test]
-fn counters_tell_what_went_out_and_what_came_in() {
+fn counters_count_what_went_out_and_what_came_in() {
     let cluster = Cluster::start(2, &[]);
     let mut client = Client::connect(&cluster[1]);
     client.subscribe("lobby");

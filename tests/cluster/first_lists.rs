@@ -1,4 +1,4 @@
-//! The first that somebody is told who leaves and comes back in one breath: the list of
+//! The first that somebody is sent who leaves and comes back in one breath: the list of
 //! a presence channel's members, and who of a watchlist is online.
 
 use std::collections::BTreeSet;
@@ -47,18 +47,22 @@ fn sign_in_request(client: &Client, user_data: &Value) -> Message {
     Message::text(json!({ "event": "pusher:signin", "data": data }).to_string())
 }
 
-/// What a client is told in a channel, until it gets an event that is published on
+/// What a client is sent in a channel, until it gets an event that is published on
 /// another node once it has a first list.
-fn told_until_an_event(client: &mut Client, channel: &str, publish: impl FnOnce()) -> Vec<Value> {
-    let mut told = vec![client.next_json()];
-    assert_eq!(told[0]["event"], SUCCEEDED, "{told:?}");
+fn received_until_an_event(
+    client: &mut Client,
+    channel: &str,
+    publish: impl FnOnce(),
+) -> Vec<Value> {
+    let mut received = vec![client.next_json()];
+    assert_eq!(received[0]["event"], SUCCEEDED, "{received:?}");
     publish();
-    while told.last().unwrap()["event"] != "ev" {
-        told.push(client.next_json());
+    while received.last().unwrap()["event"] != "ev" {
+        received.push(client.next_json());
     }
-    told.pop();
-    assert!(told.iter().all(|frame| frame["channel"] == channel));
-    told
+    received.pop();
+    assert!(received.iter().all(|frame| frame["channel"] == channel));
+    received
 }
 
 /// Nothing has to be sent then, and so nothing is answered by Redis that it could wait for.
@@ -100,10 +104,10 @@ fn every_list_is_complete_for_who_leaves_and_comes_back_in_one_breath() {
         ];
         send_together(&mut u, requests);
         let publish = || cluster[1].publish(&channel, "ev", "x");
-        let told = told_until_an_event(&mut u, &channel, publish);
+        let received = received_until_an_event(&mut u, &channel, publish);
         let is_complete = |frame: &Value| frame["event"] == SUCCEEDED && listed(frame) == expected;
-        if !told.iter().all(is_complete) {
-            wrong.push(told);
+        if !received.iter().all(is_complete) {
+            wrong.push(received);
         }
     }
     let first = wrong.first();
@@ -129,7 +133,7 @@ fn every_list_is_complete_for_two_of_whom_one_leaves_and_comes_back() {
         }
         for (user, client) in &mut clients {
             let publish = || cluster[1].publish(&channel, "ev", "x");
-            for frame in told_until_an_event(client, &channel, publish) {
+            for frame in received_until_an_event(client, &channel, publish) {
                 let has_both = |list: BTreeSet<String>| list.contains(*user) && list.contains("v");
                 let is_wrong = if frame["event"] == SUCCEEDED {
                     !has_both(listed(&frame))
@@ -157,7 +161,7 @@ fn first_watchlist_events(client: &mut Client) -> Value {
 }
 
 #[test]
-fn who_signs_in_again_at_once_is_told_first_that_the_others_are_online() {
+fn who_signs_in_again_at_once_is_sent_first_that_the_others_are_online() {
     let cluster = Cluster::start(2, &[]);
     let online = |user: &str| json!([{ "name": "online", "user_ids": [user] }]);
     let mut wrong = Vec::new();
@@ -190,14 +194,14 @@ const SLOW: Weather = Weather::Slow(Duration::from_millis(400));
 fn await_listeners(cluster: &Cluster, topic: &str, count: usize) {
     let bus = format!("reverb:{{my-app-id/{topic}}}");
     eventually_is(&format!("nodes that listen to {topic}"), &count, || {
-        let told = cluster.redis.command(&["PUBSUB", "NUMSUB", &bus]);
-        told.lines().last().unwrap().parse().unwrap()
+        let received = cluster.redis.command(&["PUBSUB", "NUMSUB", &bus]);
+        received.lines().last().unwrap().parse().unwrap()
     });
 }
 
 /// The answer to what was asked for an earlier connection is not one for this.
 #[test]
-fn who_signs_in_again_is_told_first_that_those_are_online_who_came_meanwhile() {
+fn who_signs_in_again_is_sent_first_that_those_are_online_who_came_meanwhile() {
     let cluster = Cluster::start(2, &[]);
     let data = json!({ "id": "u", "watchlist": ["v"] });
     let mut tabs = [0; 2].map(|_| Client::connect(&cluster[0]));

@@ -13,7 +13,7 @@ use crate::wait::{LONG, soon};
 const FORGED: [&str; 2] = ["00000000000000aa", "00000000000000bb"];
 
 /// The biggest number that can be said.
-const MOST: u64 = u64::MAX;
+const MAX_COUNT: u64 = u64::MAX;
 
 /// Subscribers and connections of the node: a sum that wraps around is less.
 const HERE: usize = 3;
@@ -41,7 +41,7 @@ impl Forger {
         Self { cluster, bystander }
     }
 
-    /// A fact, in Redis and as a change that is told.
+    /// A fact, in Redis and as a change that is published.
     fn enter(&mut self, channel: &str, node: &str, count: u64) {
         let facts = format!("{}:s", bus(channel));
         let redis = &self.cluster.redis;
@@ -82,7 +82,7 @@ impl Forger {
     }
 }
 
-/// The counts that a client was told.
+/// The counts that a client was sent.
 fn counts(frames: &[Value]) -> Vec<Value> {
     frames
         .iter()
@@ -91,16 +91,16 @@ fn counts(frames: &[Value]) -> Vec<Value> {
         .collect()
 }
 
-/// The counts that a client is told until there is one that is not too small: one beyond
+/// The counts that a client is sent until there is one that is not too small: one beyond
 /// a hundred may be held back for some seconds.
-fn told_until_enough(client: &mut Client) -> Vec<Value> {
-    let mut told = Vec::new();
+fn counts_until_enough(client: &mut Client) -> Vec<Value> {
+    let mut reported = Vec::new();
     let came = soon(LONG, || {
-        told.extend(counts(&arrived(client)));
-        told.last().is_some_and(is_enough)
+        reported.extend(counts(&arrived(client)));
+        reported.last().is_some_and(is_enough)
     });
-    assert!(came, "{told:?}");
-    told
+    assert!(came, "{reported:?}");
+    reported
 }
 
 fn is_enough(count: &Value) -> bool {
@@ -108,34 +108,34 @@ fn is_enough(count: &Value) -> bool {
 }
 
 #[test]
-fn counts_of_other_nodes_that_cannot_be_added_up_are_told_as_many() {
+fn counts_of_other_nodes_that_cannot_be_added_up_are_reported_as_many() {
     let mut forger = Forger::start();
     let mut clients = forger.subscribe("lobby");
     clients.iter_mut().for_each(|client| _ = arrived(client));
     for node in FORGED {
-        forger.enter("lobby", node, MOST);
+        forger.enter("lobby", node, MAX_COUNT);
     }
     forger.all_is_well("lobby", &mut clients);
-    // Its coming is told, whatever became of the others.
+    // Its coming is sent, whatever became of the others.
     let mut late = Client::connect(&forger.cluster[0]);
     late.ask("lobby");
     for client in &mut clients {
-        let told = told_until_enough(client);
-        assert!(told.iter().all(is_enough), "{told:?}");
+        let reported = counts_until_enough(client);
+        assert!(reported.iter().all(is_enough), "{reported:?}");
     }
 }
 
 /// The first subscriber of a node reads what is there.
 #[test]
-fn counts_that_are_there_before_and_cannot_be_added_up_are_told_as_many() {
+fn counts_that_are_there_before_and_cannot_be_added_up_are_reported_as_many() {
     let mut forger = Forger::start();
     for node in FORGED {
-        forger.enter("lobby", node, MOST);
+        forger.enter("lobby", node, MAX_COUNT);
     }
     let mut clients = forger.subscribe("lobby");
-    // Those before the last one came were told while there were fewer.
-    let told = told_until_enough(&mut clients[HERE - 1]);
-    assert!(told.iter().all(is_enough), "{told:?}");
+    // Those before the last one came were sent while there were fewer.
+    let reported = counts_until_enough(&mut clients[HERE - 1]);
+    assert!(reported.iter().all(is_enough), "{reported:?}");
     forger.all_is_well("lobby", &mut clients);
 }
 
@@ -153,7 +153,7 @@ fn answer_with(forger: &mut Forger, path: &str, query: &[(&str, &str)], rows: &s
     std::thread::scope(|scope| {
         let answer = scope.spawn(|| http.get(path, query));
         let id = loop {
-            let (_, message) = listener.heard();
+            let (_, message) = listener.next_message();
             let text = String::from_utf8(message).unwrap();
             if let Some(rest) = text.strip_prefix(&question) {
                 break rest.lines().next().unwrap().to_owned();
@@ -168,28 +168,28 @@ fn answer_with(forger: &mut Forger, path: &str, query: &[(&str, &str)], rows: &s
 }
 
 #[test]
-fn connections_of_other_nodes_that_cannot_be_added_up_are_told_as_many() {
+fn connections_of_other_nodes_that_cannot_be_added_up_are_reported_as_many() {
     let mut forger = Forger::start();
     let mut clients = forger.subscribe("lobby");
-    let rows = format!(r#"{{"connections":{MOST},"channels":[]}}"#);
+    let rows = format!(r#"{{"connections":{MAX_COUNT},"channels":[]}}"#);
     let answer = answer_with(&mut forger, "connections", &[], &rows);
-    let told = (answer.status, parsed(&answer)["connections"].take());
-    assert!(told.0 == 200 && is_enough(&told.1), "{told:?}");
+    let reported = (answer.status, parsed(&answer)["connections"].take());
+    assert!(reported.0 == 200 && is_enough(&reported.1), "{reported:?}");
     forger.all_is_well("lobby", &mut clients);
 }
 
 #[test]
-fn subscriptions_on_other_nodes_that_cannot_be_added_up_are_told_as_many() {
+fn subscriptions_on_other_nodes_that_cannot_be_added_up_are_reported_as_many() {
     let mut forger = Forger::start();
     let mut clients = forger.subscribe("lobby");
-    let row = format!(r#"{{"name":"lobby","subscriptions":{MOST},"users":[]}}"#);
+    let row = format!(r#"{{"name":"lobby","subscriptions":{MAX_COUNT},"users":[]}}"#);
     let rows = format!(r#"{{"connections":0,"channels":[{row}]}}"#);
     let info = [("info", "subscription_count")];
     let answer = answer_with(&mut forger, "channels/lobby", &info, &rows);
-    let told = (answer.status, parsed(&answer)["subscription_count"].take());
-    assert!(told.0 == 200 && is_enough(&told.1), "{told:?}");
+    let reported = (answer.status, parsed(&answer)["subscription_count"].take());
+    assert!(reported.0 == 200 && is_enough(&reported.1), "{reported:?}");
     let answer = answer_with(&mut forger, "channels", &info, &rows);
-    let told = &parsed(&answer)["channels"]["lobby"]["subscription_count"];
-    assert!(answer.status == 200 && is_enough(told), "{answer:?}");
+    let reported = &parsed(&answer)["channels"]["lobby"]["subscription_count"];
+    assert!(answer.status == 200 && is_enough(reported), "{answer:?}");
     forger.all_is_well("lobby", &mut clients);
 }

@@ -75,7 +75,7 @@ pub(crate) fn arrived(client: &mut Client) -> Vec<Value> {
     }
 }
 
-/// Reads frames until one is exactly this text; gives back those before it.
+/// Reads frames until one is exactly this text; returns those before it.
 /// For what may take longer than a read waits.
 pub(crate) fn until(client: &mut Client, text: &str) -> Vec<Value> {
     let expected: Value = serde_json::from_str(text).unwrap();

@@ -62,9 +62,9 @@ fn a_redis_with_a_password_or_a_user_or_tls_lets_in_who_has_them() {
         let is_tls = options.tls.is_some();
         let mut redis = Redis::single(options);
         assert_eq!(redis.command(&["SET", "k", "v"]), "OK");
-        let told = crate::redis::redis_cli(redis.port, &[], &["GET", "k"]);
-        assert_ne!(told, "v");
-        assert_eq!(told.contains("NOAUTH"), !is_tls, "{told}");
+        let answer = crate::redis::redis_cli(redis.port, &[], &["GET", "k"]);
+        assert_ne!(answer, "v");
+        assert_eq!(answer.contains("NOAUTH"), !is_tls, "{answer}");
         redis.restart();
         assert_eq!(redis.command(&["GET", "k"]), "v");
     }
@@ -75,12 +75,12 @@ fn a_redis_cluster_serves_all_slots_and_promotes_a_replica() {
     let mut shards = Shards::with_replicas();
     for n in 0..10 {
         let key = format!("k{n}");
-        let told = crate::redis::redis_cli(
+        let answer = crate::redis::redis_cli(
             shards.servers[0].port,
             &["-c".to_owned()],
             &["SET", &key, "v"],
         );
-        assert_eq!(told, "OK");
+        assert_eq!(answer, "OK");
     }
     let masters = shards.masters();
     assert_eq!(masters.len(), 3);
@@ -138,14 +138,14 @@ fn a_proxy_passes_delays_holds_swallows_and_cuts() {
     assert!(ping(&mut lucky, PATIENCE));
 
     proxy.set(Weather::Deaf);
-    let mut deaf = connect();
-    deaf.write_all(b"SET heard yes\r\n").unwrap();
+    let mut cut_off = connect();
+    cut_off.write_all(b"SET received yes\r\n").unwrap();
     eventually("what is said arrives", || {
-        redis.command(&["GET", "heard"]) == "yes"
+        redis.command(&["GET", "received"]) == "yes"
     });
-    assert!(!ping(&mut deaf, Duration::from_millis(200)));
+    assert!(!ping(&mut cut_off, Duration::from_millis(200)));
     proxy.heal();
-    assert!(!ping(&mut deaf, PATIENCE) && ping(&mut lucky, PATIENCE));
+    assert!(!ping(&mut cut_off, PATIENCE) && ping(&mut lucky, PATIENCE));
 
     proxy.set(Weather::Cut);
     assert!(!ping(&mut lucky, PATIENCE));
@@ -160,13 +160,13 @@ fn a_proxy_passes_delays_holds_swallows_and_cuts() {
 }
 
 #[test]
-fn a_bystander_hears_and_publishes_any_bytes() {
+fn a_bystander_receives_and_publishes_any_bytes() {
     let redis = Redis::start();
     let mut listener = Bystander::listening(redis.port);
     let mut speaker = Bystander::connect(redis.port);
     assert_eq!(speaker.publish(b"a\r\n b", b"\0\xff\r\n"), 1);
     assert_eq!(
-        listener.heard(),
+        listener.next_message(),
         (b"a\r\n b".to_vec(), b"\0\xff\r\n".to_vec())
     );
 }

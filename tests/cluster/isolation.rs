@@ -1,4 +1,4 @@
-//! Who shares a Redis and yet must not hear each other.
+//! Who shares a Redis and yet must not receive from each other.
 
 use crate::frames::event;
 use crate::node::Node;
@@ -11,7 +11,7 @@ use crate::support::{Client, Http, KEY, Signed, body};
 use crate::wait::eventually_is;
 
 #[test]
-fn deployments_with_another_channel_prefix_or_database_do_not_hear_each_other() {
+fn deployments_with_another_channel_prefix_or_database_do_not_receive_from_each_other() {
     let redis = Redis::start();
     let deployments = [
         &[][..],
@@ -64,7 +64,7 @@ secret = "second-secret"
 "#;
 
 #[test]
-fn applications_of_a_cluster_do_not_hear_each_other() {
+fn applications_of_a_cluster_do_not_receive_from_each_other() {
     let redis = Redis::start();
     let file = redis.dir().join("resound.toml");
     std::fs::write(&file, APPS).unwrap();

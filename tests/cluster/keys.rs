@@ -213,14 +213,14 @@ fn count_new_keys(redis: &Redis) -> JoinHandle<u64> {
     let mut listener = Bystander::listening_to(redis.port, NEW_KEYS);
     std::thread::spawn(move || {
         let mut keys = 0;
-        while listener.heard().1 != b"end" {
+        while listener.next_message().1 != b"end" {
             keys += 1;
         }
         keys
     })
 }
 
-/// Where Redis tells of them.
+/// Where Redis announces them.
 const NEW_KEYS: &str = "__keyevent@0__:new";
 
 fn a_flood_is_bounded(held: u64) {
@@ -228,10 +228,10 @@ fn a_flood_is_bounded(held: u64) {
     let redis = &cluster.redis;
     let counting = count_new_keys(redis);
     let flooding = flood(&cluster[0], held);
-    let mut most = 0;
+    let mut peak = 0;
     while !flooding.is_finished() {
         let size = redis.command(&["DBSIZE"]);
-        most = most.max(size.parse::<u64>().unwrap());
+        peak = peak.max(size.parse::<u64>().unwrap());
         std::thread::sleep(Duration::from_millis(20));
     }
     let asked = flooding.join().unwrap();
@@ -241,14 +241,14 @@ fn a_flood_is_bounded(held: u64) {
     let left = topic_keys(redis).len();
     Bystander::connect(redis.port).publish(NEW_KEYS.as_bytes(), b"end");
     let made = counting.join().unwrap();
-    let told = format!(
-        "{asked} channels were asked for, {made} keys made, at most {most} there at a time, \
+    let summary = format!(
+        "{asked} channels were asked for, {made} keys made, at most {peak} there at a time, \
          {left} left after {took:?}"
     );
-    assert!(held == 0 || made > held, "there was no flood: {told}");
-    assert!(made <= BURST + PER_SECOND * FLOOD.as_secs(), "{told}");
-    assert!(most <= AT_ONCE, "{told}");
-    assert!(is_gone, "{told}");
+    assert!(held == 0 || made > held, "there was no flood: {summary}");
+    assert!(made <= BURST + PER_SECOND * FLOOD.as_secs(), "{summary}");
+    assert!(peak <= AT_ONCE, "{summary}");
+    assert!(is_gone, "{summary}");
     for node in cluster.nodes() {
         assert!(node.is_connected(), "{}", node.log());
         assert_eq!(node.counter("links"), 1, "{}", node.log());
@@ -307,17 +307,17 @@ fn the_last_events_of_an_application_take_no_more_of_redis_than_they_may() {
     let mut publishers = [0, 1].map(|node| Http::connect(&cluster[node]));
     let channel = |n: usize| format!("cache-{n}");
     let data = |n: usize| format!("{n:0EVENT$}");
-    let mut most = 0;
+    let mut peak = 0;
     for n in 0..EVENTS {
         publishers[n % 2].publish(&[&channel(n)], "ev", &data(n));
         if n % 100 == 99 {
-            most = most.max(kept_bytes(&cluster.redis));
+            peak = peak.max(kept_bytes(&cluster.redis));
         }
     }
     let after = kept_bytes(&cluster.redis);
     assert!(
-        most.max(after) <= BOUND,
-        "{most} bytes at most, {after} in the end: more than {BOUND}"
+        peak.max(after) <= BOUND,
+        "{peak} bytes at most, {after} in the end: more than {BOUND}"
     );
     // Half of what there is room for, whoever counts it.
     let newest = usize::try_from(MAX).unwrap() / EVENT / 2;

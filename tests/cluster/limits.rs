@@ -66,7 +66,7 @@ fn the_quota_of_connections_is_that_of_all_nodes_together() {
 }
 
 #[test]
-fn the_places_of_a_node_that_dies_are_given_to_others() {
+fn the_permits_of_a_node_that_dies_are_given_to_others() {
     let mut cluster = Cluster::start(2, &[QUOTA, HASTY]);
     let mut stays = Client::connect(&cluster[0]);
     let _lost: Vec<Client> = (0..3).map(|_| Client::connect(&cluster[1])).collect();
@@ -95,7 +95,7 @@ fn without_redis_a_node_still_admits_what_its_own_connections_leave_room_for() {
 }
 
 #[test]
-fn subscribers_are_told_how_many_there_are_on_all_nodes() {
+fn subscribers_are_sent_how_many_there_are_on_all_nodes() {
     let cluster = Cluster::start(2, &[("RESOUND_SUBSCRIPTION_COUNT", "true")]);
     let count = |n| subscription_count(n, "a");
     let [mut one, mut two] = [0, 1].map(|node| Client::connect(&cluster[node]));

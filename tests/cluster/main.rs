@@ -39,7 +39,7 @@ mod isolation;
 mod keys;
 mod kinds;
 mod limits;
-mod lives;
+mod liveness;
 mod model;
 mod network_faults;
 mod node_faults;

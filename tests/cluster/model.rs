@@ -1,14 +1,14 @@
-//! Random lives of a cluster, against what one server would have told.
+//! Random runs of a cluster, against what one server would have sent.
 //!
 //! Three nodes and up to eight clients do random things; the model is a list of who
 //! is subscribed to what. Whenever all is quiet, every node's answers are those of
-//! the model, every client sees who is there, and has heard what it had to hear, once.
+//! the model, every client sees who is there, and has received what it had to receive, once.
 //!
-//! `RESOUND_SEED=7 cargo test --test cluster model` replays a life, and
-//! `RESOUND_SEEDS=50 …` lives many (nextest would end it after two minutes).
+//! `RESOUND_SEED=7 cargo test --test cluster model` replays a run, and
+//! `RESOUND_SEEDS=50 …` runs many (nextest would end it after two minutes).
 
+mod peer;
 mod quiet;
-mod seat;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,10 +22,10 @@ use crate::proxy::Weather;
 use crate::random::Random;
 use crate::support::Http;
 use crate::wait::eventually;
-use seat::{Seat, Subscription};
+use peer::{Peer, Subscription};
 
 const NODES: usize = 3;
-const MOST_CLIENTS: usize = 8;
+const MAX_CLIENTS: usize = 8;
 const USERS: &[&str] = &["ana", "ben", "eve", "kim"];
 const CHANNELS: &[&str] = &["lobby", "private-a", "presence-r", "presence-s"];
 
@@ -66,12 +66,12 @@ struct Sent {
 struct World {
     cluster: Cluster,
     random: Random,
-    seats: Vec<Seat>,
+    peers: Vec<Peer>,
     /// By serial number, of this phase.
     sent: BTreeMap<usize, Sent>,
     fault: Option<Fault>,
-    /// Nodes that cannot hear all that others say in this phase.
-    deaf: BTreeSet<usize>,
+    /// Nodes that cannot receive all that others send in this phase.
+    cut_off: BTreeSet<usize>,
     /// Nodes that died in this phase.
     dead: BTreeSet<usize>,
     numbers: usize,
@@ -84,10 +84,10 @@ impl World {
         Self {
             cluster: Cluster::start(NODES, &[HASTY]),
             random: Random::new(seed),
-            seats: Vec::new(),
+            peers: Vec::new(),
             sent: BTreeMap::new(),
             fault: None,
-            deaf: BTreeSet::new(),
+            cut_off: BTreeSet::new(),
             dead: BTreeSet::new(),
             numbers: 0,
             history: Vec::new(),
@@ -106,19 +106,19 @@ impl World {
 
     /// One random thing.
     fn step(&mut self) {
-        if self.seats.len() < 2 {
+        if self.peers.len() < 2 {
             return self.connect();
         }
         match self.random.below(20) {
-            0..2 if self.seats.len() < MOST_CLIENTS => self.connect(),
+            0..2 if self.peers.len() < MAX_CLIENTS => self.connect(),
             2 => self.disconnect(),
             3..8 => self.subscribe(),
             8..10 => self.unsubscribe(),
             10..16 => self.publish(),
             16..19 => self.whisper(),
             _ => {
-                let at = self.random.below(self.seats.len());
-                self.seats[at].look();
+                let at = self.random.below(self.peers.len());
+                self.peers[at].look();
             }
         }
     }
@@ -126,71 +126,71 @@ impl World {
     fn connect(&mut self) {
         let (name, node) = (self.number(), self.random.below(NODES));
         self.say(format!("client {name} connects to node {node}"));
-        self.seats.push(Seat::new(name, node, &self.cluster));
+        self.peers.push(Peer::new(name, node, &self.cluster));
     }
 
     fn disconnect(&mut self) {
-        let mut seat = self.seats.swap_remove(self.random.below(self.seats.len()));
-        self.say(format!("client {} goes", seat.name));
+        let mut peer = self.peers.swap_remove(self.random.below(self.peers.len()));
+        self.say(format!("client {} goes", peer.name));
         if self.random.below(2) == 0 {
-            let _ = seat.client.socket.close(None);
+            let _ = peer.client.socket.close(None);
         }
     }
 
     fn subscribe(&mut self) {
-        let at = self.random.below(self.seats.len());
+        let at = self.random.below(self.peers.len());
         let channel = self.random.one_of(CHANNELS);
         let user = channel
             .starts_with("presence-")
             .then(|| self.random.one_of(USERS));
         let number = self.number();
         let waits = self.fault.is_none();
-        let seat = &mut self.seats[at];
-        if seat.subscriptions.contains_key(channel) {
+        let peer = &mut self.peers[at];
+        if peer.subscriptions.contains_key(channel) {
             return;
         }
-        let text = format!("client {} subscribes to {channel}, {user:?}", seat.name);
+        let text = format!("client {} subscribes to {channel}, {user:?}", peer.name);
         self.history.push(text);
         match user {
-            Some(user) => ask_to_join(&mut seat.client, channel, &who(user)),
-            None => seat.client.ask(channel),
+            Some(user) => ask_to_join(&mut peer.client, channel, &who(user)),
+            None => peer.client.ask(channel),
         }
         let subscription = Subscription {
             user,
             number,
             answered: false,
         };
-        seat.subscriptions.insert(channel, subscription);
+        peer.subscriptions.insert(channel, subscription);
         if waits {
             eventually("a subscription succeeds", || {
-                seat.look();
-                seat.all_answered()
+                peer.look();
+                peer.all_answered()
             });
         }
     }
 
     fn unsubscribe(&mut self) {
-        let at = self.random.below(self.seats.len());
-        self.seats[at].look();
-        let answered = self.seats[at].answered();
+        let at = self.random.below(self.peers.len());
+        self.peers[at].look();
+        let answered = self.peers[at].answered();
         if answered.is_empty() {
             return;
         }
         let channel = self.random.one_of(&answered);
-        let seat = &mut self.seats[at];
+        let peer = &mut self.peers[at];
         self.history
-            .push(format!("client {} leaves {channel}", seat.name));
-        seat.client.unsubscribe(channel);
+            .push(format!("client {} leaves {channel}", peer.name));
+        peer.client.unsubscribe(channel);
         // What was on its way came before; nothing comes behind.
-        seat.look();
-        seat.subscriptions.remove(channel);
-        seat.here.remove(channel);
+        peer.look();
+        peer.subscriptions.remove(channel);
+        peer.here.remove(channel);
     }
 
     fn publish(&mut self) {
         let (node, channel) = (self.random.below(NODES), self.random.one_of(CHANNELS));
-        let except = (self.random.below(4) == 0).then(|| self.random.below(self.seats.len()));
-        let except = except.map(|at| (self.seats[at].name, self.seats[at].client.id.clone()));
+        let except = (self.random.below(4) == 0).then(|| self.random.below(self.peers.len()));
+        let except = except.map(|at| (self.peers[at].name, self.peers[at].client.id.clone()));
         let serial = self.send(channel, node, except.as_ref().map(|(name, _)| *name));
         let data = serial.to_string();
         let mut body = json!({ "name": "ev", "channels": [channel], "data": data });
@@ -202,19 +202,19 @@ impl World {
     }
 
     fn whisper(&mut self) {
-        let at = self.random.below(self.seats.len());
-        let answered = self.seats[at].answered();
+        let at = self.random.below(self.peers.len());
+        let answered = self.peers[at].answered();
         if answered.is_empty() {
             return;
         }
         let channel = self.random.one_of(&answered);
-        let (name, node) = (self.seats[at].name, self.seats[at].node);
+        let (name, node) = (self.peers[at].name, self.peers[at].node);
         let serial = self.send(channel, node, Some(name));
         let text = json!({ "event": "client-w", "channel": channel, "data": serial.to_string() });
-        let seat = &mut self.seats[at];
-        seat.client.send(&text.to_string());
+        let peer = &mut self.peers[at];
+        peer.client.send(&text.to_string());
         // Taken by the server before anything else happens.
-        seat.look();
+        peer.look();
     }
 
     /// Notes an event that is about to be sent, and who has to get it.
@@ -224,15 +224,15 @@ impl World {
             "{serial} goes to {channel} by node {node}, except {except:?}"
         ));
         let (mut must, mut should) = (BTreeSet::new(), BTreeSet::new());
-        for seat in &self.seats {
-            let Some(subscription) = seat.subscriptions.get(channel) else {
+        for peer in &self.peers {
+            let Some(subscription) = peer.subscriptions.get(channel) else {
                 continue;
             };
-            if Some(seat.name) == except || !subscription.answered {
+            if Some(peer.name) == except || !subscription.answered {
                 continue;
             }
-            let is_sure = self.fault.is_none() || seat.node == node;
-            let who = (seat.name, subscription.number);
+            let is_sure = self.fault.is_none() || peer.node == node;
+            let who = (peer.name, subscription.number);
             _ = if is_sure { &mut must } else { &mut should }.insert(who);
         }
         let sent = Sent {
@@ -252,7 +252,7 @@ impl World {
         self.fault = Some(fault);
         match fault {
             Fault::Network(weather) => {
-                self.deaf.insert(node);
+                self.cut_off.insert(node);
                 self.cluster.set_network(node, weather);
             }
             Fault::RedisSleeps => self.cluster.redis.pause(),
@@ -263,13 +263,13 @@ impl World {
             Fault::NodeDies => {
                 self.dead.insert(node);
                 self.cluster[node].kill();
-                self.seats.retain(|seat| seat.node != node);
+                self.peers.retain(|peer| peer.node != node);
                 // The others go on for a while without it.
                 self.cluster.replace(node);
             }
         }
         if matches!(fault, Fault::RedisSleeps | Fault::RedisRestarts) {
-            self.deaf.extend(0..NODES);
+            self.cut_off.extend(0..NODES);
         }
     }
 
@@ -307,7 +307,7 @@ fn seeds(count: u64) -> Vec<u64> {
 }
 
 #[test]
-fn without_faults_every_client_is_told_what_one_server_would_tell() {
+fn without_faults_every_client_is_sent_what_one_server_would_send() {
     for seed in seeds(2) {
         let mut world = World::new(seed);
         for _ in 0..5 {

@@ -40,18 +40,18 @@ fn what_a_node_publishes_while_it_is_cut_off_arrives_after_the_heal_in_order_and
         let expected: Vec<String> = (0..100).map(|n| n.to_string()).collect();
         http.publish(&["lobby"], "ev", "last");
         let before = until(&mut there, &event("ev", "last", "lobby"));
-        let heard: Vec<&str> = before
+        let received: Vec<&str> = before
             .iter()
             .map(|frame| frame["data"].as_str().unwrap())
             .collect();
-        assert_eq!(heard, expected, "{weather:?}");
+        assert_eq!(received, expected, "{weather:?}");
         eventually_is("bytes that are kept", &0, || cluster[0].counter("queued"));
         assert_eq!(cluster[0].counter("dropped"), 0);
         there.expect_silence();
     }
 }
 
-/// Redis has taken them, and the node never heard so: it has to send them again, and
+/// Redis has taken them, and the node never received the answer: it has to send them again, and
 /// who has had them must not get them again.
 #[test]
 fn what_was_sent_and_not_confirmed_is_not_delivered_twice() {

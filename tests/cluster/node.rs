@@ -76,7 +76,7 @@ impl Node {
         (answer.status, parsed(&answer))
     }
 
-    /// A number that `/ready` tells.
+    /// A number that `/ready` has.
     pub(crate) fn counter(&self, name: &str) -> u64 {
         let ready = self.ready();
         ready[name]

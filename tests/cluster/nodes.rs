@@ -82,13 +82,17 @@ impl Cluster {
 
 /// Waits until each of these nodes is connected and counts so many live ones.
 pub(crate) fn await_nodes(nodes: &[&Node], count: usize) {
-    let mut told = Vec::new();
+    let mut answers = Vec::new();
     let whole = soon(LONG, || {
-        told = nodes.iter().map(|node| node.ready()).collect::<Vec<_>>();
-        told.iter()
+        answers = nodes.iter().map(|node| node.ready()).collect::<Vec<_>>();
+        answers
+            .iter()
             .all(|ready| ready["nodes"] == count && ready["redis"] == "connected")
     });
-    assert!(whole, "expected {count} nodes everywhere, told: {told:#?}");
+    assert!(
+        whole,
+        "expected {count} nodes everywhere, answers: {answers:#?}"
+    );
 }
 
 impl Index<usize> for Cluster {

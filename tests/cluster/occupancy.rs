@@ -120,7 +120,11 @@ fn what_was_occupied_on_a_node_that_dies_is_vacated_once() {
     client.subscribe("alone");
     client.subscribe("shared");
     survivor.subscribe("shared");
-    assert_eq!(pair.count("alone"), (0, 0), "the other process was told");
+    assert_eq!(
+        pair.count("alone"),
+        (0, 0),
+        "the other process was notified"
+    );
     node.kill();
     pair.expect("alone", (0, 1));
     assert_eq!(pair.count("shared"), (0, 0));
@@ -146,7 +150,7 @@ fn nodes_of_which_not_all_track_say_so() {
         (&tracks, "has track_occupancy off, this one on"),
         (&does_not, "has track_occupancy on, this one off"),
     ] {
-        eventually("the difference is told", || {
+        eventually("the difference is reported", || {
             let ready = node.ready();
             let differences = ready["differences"].to_string();
             differences.contains(text) && node.log_contains(text)

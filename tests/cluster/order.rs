@@ -68,13 +68,13 @@ fn rounds_out_of_order(channel: &str) -> (usize, Value) {
 }
 
 #[test]
-fn many_publishers_of_one_node_are_heard_in_the_same_order_on_another() {
+fn many_publishers_of_one_node_are_received_in_the_same_order_on_another() {
     let (differing, first) = rounds_out_of_order("lobby");
     assert_eq!(differing, 0, "of {ROUNDS} rounds; first {first}");
 }
 
 #[test]
-fn many_publishers_to_a_cache_channel_are_heard_in_the_same_order_on_another_node() {
+fn many_publishers_to_a_cache_channel_are_received_in_the_same_order_on_another_node() {
     let (differing, first) = rounds_out_of_order("cache-lobby");
     assert_eq!(differing, 0, "of {ROUNDS} rounds; first {first}");
 }

@@ -1,4 +1,4 @@
-//! Outages of Redis of any length: whoever had joined a channel before goes on hearing
+//! Outages of Redis of any length: whoever had joined a channel before goes on receiving
 //! what other nodes publish, and a node that does not listen to what it has to says so.
 //!
 //! `RESOUND_OUTAGES=200 cargo test --test cluster outages` goes on for longer (nextest would
@@ -36,7 +36,7 @@ struct Pair {
 
 impl Pair {
     fn start(redis: &Redis, number: usize) -> Self {
-        // One is farther away: it hears the other's answer together with that of Redis.
+        // One is farther away: it receives the other's answer together with that of Redis.
         let far = Proxy::to(redis.port);
         far.set(Weather::Slow(Duration::from_millis(5)));
         let nodes = [redis.port, far.port].map(|port| {
@@ -66,14 +66,14 @@ impl Pair {
         }
     }
 
-    /// Publishes in every channel on both nodes until each is heard on the other. Returns
-    /// what is not heard in time, and what the deaf node says of itself.
-    fn deaf(&mut self, tag: &str, until: Instant) -> Vec<String> {
+    /// Publishes in every channel on both nodes until each is received on the other. Returns
+    /// what is not received in time, and what the cut-off node says of itself.
+    fn missing(&mut self, tag: &str, until: Instant) -> Vec<String> {
         let mut open: Vec<(usize, usize)> = (0..2)
             .flat_map(|node| (0..CHANNELS.len()).map(move |channel| (node, channel)))
             .collect();
         while !open.is_empty() && Instant::now() < until {
-            // What is published on a node, its own clients hear without any link.
+            // What is published on a node, its own clients receive without any link.
             let name = |node: usize| format!("{tag}-for-{node}");
             for (node, channel) in &open {
                 self.nodes[1 - node].publish(CHANNELS[*channel], &name(*node), "x");
@@ -85,11 +85,11 @@ impl Pair {
                 !frames.iter().any(|frame| frame["event"] == name(*node))
             });
         }
-        let told = |(node, channel): &(usize, usize)| {
+        let describe = |(node, channel): &(usize, usize)| {
             let ready = self.nodes[*node].ready();
             format!("{}: {ready}", CHANNELS[*channel])
         };
-        open.iter().map(told).collect()
+        open.iter().map(describe).collect()
     }
 }
 
@@ -98,7 +98,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn no_outage_of_any_length_leaves_a_node_deaf() {
+fn no_outage_of_any_length_leaves_a_node_without_events() {
     let seed = number("RESOUND_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     let outages = number("RESOUND_OUTAGES").unwrap_or(20);
     eprintln!("RESOUND_SEED={seed}");
@@ -113,12 +113,12 @@ fn no_outage_of_any_length_leaves_a_node_deaf() {
         std::thread::sleep(Duration::from_millis(lasts));
         redis.restart_empty();
         let back = Instant::now();
-        let deaf: Vec<String> = std::thread::scope(|scope| {
+        let missing: Vec<String> = std::thread::scope(|scope| {
             let tag = format!("ev-{outage}");
             let ask = |pair| {
                 scope.spawn({
                     let tag = tag.clone();
-                    move || Pair::deaf(pair, &tag, back + WITHIN)
+                    move || Pair::missing(pair, &tag, back + WITHIN)
                 })
             };
             let asked: Vec<_> = pairs.iter_mut().map(ask).collect();
@@ -132,8 +132,8 @@ fn no_outage_of_any_length_leaves_a_node_deaf() {
             back.elapsed()
         );
         assert!(
-            deaf.is_empty(),
-            "RESOUND_SEED={seed}, deaf after outage {outage} of {lasts} ms: {deaf:#?}"
+            missing.is_empty(),
+            "RESOUND_SEED={seed}, missing after outage {outage} of {lasts} ms: {missing:#?}"
         );
     }
 }
@@ -141,7 +141,7 @@ fn no_outage_of_any_length_leaves_a_node_deaf() {
 /// Another node, which had given this one up, may say so before this one has the
 /// answers to the first that it said.
 #[test]
-fn a_node_that_is_asked_to_tell_all_before_its_link_is_up_does_so_when_it_is() {
+fn a_node_that_is_asked_to_resync_before_its_link_is_up_does_so_when_it_is() {
     let cluster = Cluster::start(2, &[("RESOUND_NODE_TIMEOUT", "30")]);
     let mut clients = [0, 1].map(|node| {
         let mut client = Client::connect(&cluster[node]);
@@ -155,19 +155,19 @@ fn a_node_that_is_asked_to_tell_all_before_its_link_is_up_does_so_when_it_is() {
     cluster.set_network(0, Weather::UpTo("EVALSHA"));
     let own = format!("reverb:{{node/{}}}", ids[0]);
     let asked = format!("R1 F {}", ids[1]);
-    eventually("it hears that it is to tell all", || {
+    eventually("it receives that it is to resync", || {
         cluster.redis.command(&["PUBLISH", &own, &asked]) == "1"
     });
     assert!(!cluster[0].is_connected(), "its heartbeat is not answered");
     cluster.heal_network(0);
     cluster.await_whole();
     for (n, client) in clients.iter_mut().enumerate() {
-        let heard = soon(WITHIN, || {
+        let received = soon(WITHIN, || {
             cluster[1 - n].publish("lobby", "ev", "x");
             std::thread::sleep(Duration::from_millis(50));
             !arrived(client).is_empty()
         });
-        assert!(heard, "{}", cluster[n].ready());
+        assert!(received, "{}", cluster[n].ready());
     }
     for node in cluster.nodes() {
         eventually_is("what is listened to", &json!([true, 1, 1]), || {
@@ -177,31 +177,31 @@ fn a_node_that_is_asked_to_tell_all_before_its_link_is_up_does_so_when_it_is() {
     }
 }
 
-/// What was told before it may have been forgotten there, and what is not told yet is
+/// What was sent before it may have been forgotten there, and what is not sent yet is
 /// still to come.
 #[test]
-fn a_node_that_is_asked_to_tell_all_while_it_does_so_does_it_once_more() {
+fn a_node_that_is_asked_to_resync_while_it_does_so_does_it_once_more() {
     let cluster = Cluster::start(2, &[("RESOUND_NODE_TIMEOUT", "30")]);
     let ids = [0, 1].map(|node| cluster[node].ready()["node"].as_str().unwrap().to_owned());
-    eventually("all was told", || {
+    eventually("all was sent", || {
         cluster[0].log_contains("linked to other nodes")
     });
-    // It hears both at once.
+    // It receives both at once.
     cluster.set_network(0, Weather::Still);
     let mut listener = Bystander::listening(cluster.redis.port);
     let mut asking = Bystander::connect(cluster.redis.port);
     let own = format!("reverb:{{node/{}}}", ids[0]);
     for _ in 0..2 {
         let asked = format!("R1 F {}", ids[1]);
-        let heard = asking.publish(own.as_bytes(), asked.as_bytes());
-        assert_eq!(heard, 2, "the node, and who listens to all");
+        let received = asking.publish(own.as_bytes(), asked.as_bytes());
+        assert_eq!(received, 2, "the node, and who listens to all");
     }
     cluster.heal_network(0);
-    let told = format!("R1 A {}", ids[0]);
+    let expected = format!("R1 A {}", ids[0]);
     let mut times = 0;
     while times < 2 {
-        let (_, message) = listener.heard();
-        times += usize::from(message == told.as_bytes());
+        let (_, message) = listener.next_message();
+        times += usize::from(message == expected.as_bytes());
     }
 }
 
@@ -222,9 +222,9 @@ fn connection_ref() -> ConnectionRef {
     }
 }
 
-/// Does something, and takes away what that tells the link, before the link does.
+/// Does something, and takes away what that queues for the link, before the link does.
 /// False if the link was quicker.
-fn unheard(server: &TestServer, act: impl FnOnce(&TestServer)) -> bool {
+fn withhold(server: &TestServer, act: impl FnOnce(&TestServer)) -> bool {
     act(server);
     let queue = server.hub.cluster_queue().unwrap();
     !queue.take_topics(100).is_empty()
@@ -233,8 +233,8 @@ fn unheard(server: &TestServer, act: impl FnOnce(&TestServer)) -> bool {
 /// What `/ready` says: its status, whether it is ready, and both numbers.
 fn readiness(server: &TestServer) -> (u16, [Value; 3]) {
     let answer = Http::connect(server).request("GET", "/ready", "");
-    let told = parsed(&answer);
-    let of = |name: &str| told[name].clone();
+    let body = parsed(&answer);
+    let of = |name: &str| body[name].clone();
     (answer.status, ["ready", "wanted", "listening"].map(of))
 }
 
@@ -246,7 +246,7 @@ fn a_node_that_does_not_listen_to_what_it_has_to_says_so_and_mends_it() {
     let ready = |count: usize| (200, [json!(true), json!(count), json!(count)]);
     eventually_is("readiness", &ready(1), || readiness(&server));
 
-    // Channels that the link was never told of.
+    // Channels that the link was never sent.
     let mut names = (0..).map(|n| ChannelName::parse(&format!("c{n}"), 100).unwrap());
     let mut lost = Vec::new();
     while lost.len() < 3 {
@@ -257,33 +257,39 @@ fn a_node_that_does_not_listen_to_what_it_has_to_says_so_and_mends_it() {
                 .subscribe(&server.app, &name, connection_ref(), None);
             lost.push((name.clone(), joined.unwrap()));
         };
-        if !unheard(&server, subscribe) {
+        if !withhold(&server, subscribe) {
             let (_, joined) = lost.pop().unwrap();
             server.hub.leave(&joined.channel, connection_ref(), None);
         }
     }
     let bus = |name: &str| format!("reverb:{{my-app-id/c/{name}}}");
     let listens = |name: &str| {
-        let told = redis.command(&["PUBSUB", "NUMSUB", &bus(name)]);
-        told.ends_with('1')
+        let count = redis.command(&["PUBSUB", "NUMSUB", &bus(name)]);
+        count.ends_with('1')
     };
-    let (deaf, _) = &lost[0];
-    assert!(!listens(deaf.as_str()));
-    let deaf_of = (200, [json!(true), json!(4), json!(1)]);
-    eventually_is("what it is deaf of", &deaf_of, || readiness(&server));
-    eventually_is("readiness while it is deaf", &(503, json!(false)), || {
-        let (status, [is_ready, ..]) = readiness(&server);
-        (status, is_ready)
+    let (missing, _) = &lost[0];
+    assert!(!listens(missing.as_str()));
+    let missing_of = (200, [json!(true), json!(4), json!(1)]);
+    eventually_is("what it does not listen to", &missing_of, || {
+        readiness(&server)
     });
+    eventually_is(
+        "readiness while it does not listen",
+        &(503, json!(false)),
+        || {
+            let (status, [is_ready, ..]) = readiness(&server);
+            (status, is_ready)
+        },
+    );
     eventually_is("readiness when it is mended", &ready(4), || {
         readiness(&server)
     });
-    assert!(listens(deaf.as_str()));
+    assert!(listens(missing.as_str()));
 
-    // And one that it was not told to leave.
+    // And one that it was never sent the end of.
     let kept = lost.iter().any(|(_, joined)| {
         let leave = |server: &TestServer| server.hub.leave(&joined.channel, connection_ref(), None);
-        unheard(&server, leave)
+        withhold(&server, leave)
     });
     assert!(kept, "the link was quicker three times");
     let is_ready = || readiness(&server).0 == 200;

@@ -142,7 +142,7 @@ pub(crate) fn listed(answer: &Value) -> BTreeSet<String> {
     listed
 }
 
-/// The users of a channel, as the HTTP API tells them.
+/// The users of a channel, as the HTTP API returns them.
 pub(crate) fn users_of(server: &impl At, channel: &str) -> BTreeSet<String> {
     let answer = Http::connect(server).get(&format!("channels/{channel}/users"), &[]);
     let users = parsed(&answer)["users"].take();
@@ -151,11 +151,11 @@ pub(crate) fn users_of(server: &impl At, channel: &str) -> BTreeSet<String> {
         .iter()
         .map(|user| user["id"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(all.len(), ids.len(), "somebody is told twice: {ids:?}");
+    assert_eq!(all.len(), ids.len(), "somebody is listed twice: {ids:?}");
     all
 }
 
-/// Waits until a server tells exactly these users of a channel.
+/// Waits until a server returns exactly these users of a channel.
 pub(crate) fn has_users(server: &impl At, channel: &str, users: &[&str]) {
     let expected: BTreeSet<String> = users.iter().map(|user| (*user).to_owned()).collect();
     eventually_is(&format!("users of {channel}"), &expected, || {

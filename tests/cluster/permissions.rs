@@ -62,8 +62,8 @@ fn a_user_with_the_permissions_of_the_docs_is_enough() {
     });
     for node in cluster.nodes() {
         let ready = node.ready();
-        let told = ["ready", "links", "degraded", "ignored"].map(|name| ready[name].clone());
-        assert_eq!(json!(told), json!([true, 1, 0, 0]), "{}", node.log());
+        let counters = ["ready", "links", "degraded", "ignored"].map(|name| ready[name].clone());
+        assert_eq!(json!(counters), json!([true, 1, 0, 0]), "{}", node.log());
         assert!(!node.log_contains("NOPERM"), "{}", node.log());
     }
 }

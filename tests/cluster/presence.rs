@@ -13,7 +13,7 @@ use crate::support::Client;
 use crate::wait::{eventually, soon};
 
 #[test]
-fn who_joins_on_any_node_is_told_who_is_there_and_the_others_are_told_of_it_once() {
+fn who_joins_on_any_node_is_sent_who_is_there_and_the_others_are_sent_it_once() {
     let cluster = Cluster::start(3, &[]);
     let mut ana = Client::connect(&cluster[0]);
     ask_to_join(&mut ana, "presence-r", &who("ana"));
@@ -31,7 +31,7 @@ fn who_joins_on_any_node_is_told_who_is_there_and_the_others_are_told_of_it_once
     drop(eve);
     ana.expect(&member_removed("eve", "presence-r"));
     ana.expect_silence();
-    assert_eq!(ben.changes(), [""; 0], "who has left is told nothing");
+    assert_eq!(ben.changes(), [""; 0], "who has left is sent nothing");
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_user_with_tabs_on_several_nodes_is_one_member_until_the_last_one_closes() {
     for node in cluster.nodes() {
         has_users(node, "presence-r", &["ana", "ben", "watcher"]);
     }
-    // One tab of the first node, then its other one: the user is still elsewhere.
+    // One tab of the first node, then its other one: the user is still on another node.
     tabs.remove(0);
     tabs.remove(0);
     // What another user does there comes behind it.
@@ -75,7 +75,7 @@ fn a_user_with_tabs_on_several_nodes_is_one_member_until_the_last_one_closes() {
 }
 
 /// The user is somewhere all the time, so that a third node may not see it go. (The
-/// node that it leaves may, if it has not heard yet where else it is.)
+/// node that it leaves may, if it has not received yet where else it is.)
 #[test]
 fn a_user_that_moves_from_node_to_node_never_goes() {
     let cluster = Cluster::start(3, &[]);
@@ -163,7 +163,7 @@ fn the_members_of_a_node_that_is_stopped_go_at_once() {
 }
 
 #[test]
-fn the_members_of_a_node_that_dies_go_once_unless_they_are_elsewhere_too() {
+fn the_members_of_a_node_that_dies_go_once_unless_they_are_on_another_too() {
     let mut cluster = Cluster::start(3, &[HASTY]);
     let mut watchers = [0, 1].map(|node| Member::join(&cluster[node], "presence-r", "watcher"));
     let mut lost = ["ana", "ben"].map(|user| Member::join(&cluster[2], "presence-r", user));

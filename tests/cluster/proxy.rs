@@ -23,7 +23,7 @@ pub(crate) enum Weather {
     /// Connections are accepted, what is sent is swallowed, and nobody says
     /// anything. Those that lost bytes end with it, since TCP never loses some.
     BlackHole,
-    /// What the node says arrives, and it hears nothing: its answers are swallowed.
+    /// What the node says arrives, and it receives nothing: its answers are swallowed.
     Deaf,
     /// Nothing moves, and nothing is lost: it goes on where it stood.
     Still,
@@ -162,7 +162,7 @@ async fn swallow(mut node: TcpStream, mut weather: watch::Receiver<Weather>) {
     }
 }
 
-/// Carries bytes one way, which also `hole` swallows, beside a black hole. Gives back
+/// Carries bytes one way, which also `hole` swallows, beside a black hole. Returns
 /// when the connection has to end.
 async fn carry(
     mut from: OwnedReadHalf,

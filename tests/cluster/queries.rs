@@ -55,7 +55,7 @@ fn populated(cluster: &Cluster) -> Vec<Client> {
 }
 
 #[test]
-fn every_node_tells_of_the_channels_of_all() {
+fn every_node_returns_the_channels_of_all() {
     let cluster = Cluster::start(3, &[]);
     cluster[0].publish("cache-x", "ev", "kept");
     let _clients = populated(&cluster);
@@ -110,14 +110,14 @@ fn every_node_tells_of_the_channels_of_all() {
         let nobody = json!({ "users": [] });
         expect(node, "channels/presence-no/users", &[], 200, &nobody);
         eventually("the cached event is known", || {
-            let (_, told, _) = asked(node, "channels/cache-x", all);
-            told["occupied"] == false && told["cache"]["data"] == "kept"
+            let (_, body, _) = asked(node, "channels/cache-x", all);
+            body["occupied"] == false && body["cache"]["data"] == "kept"
         });
     }
 }
 
 #[test]
-fn a_publish_is_told_what_it_asks_about_the_whole_cluster() {
+fn a_publish_is_answered_with_what_it_asks_about_the_whole_cluster() {
     let cluster = Cluster::start(3, &[]);
     let mut clients = populated(&cluster);
     expect(
@@ -128,9 +128,9 @@ fn a_publish_is_told_what_it_asks_about_the_whole_cluster() {
         &json!({ "connections": 8 }),
     );
     let asking = json!({ "name": "ev", "data": "x", "channels": ["lobby", "presence-h", "nobody"], "info": "user_count,subscription_count" });
-    let told = json!({ "channels": { "lobby": { "subscription_count": 3 }, "presence-h": { "user_count": 2 }, "nobody": {} } });
+    let body = json!({ "channels": { "lobby": { "subscription_count": 3 }, "presence-h": { "user_count": 2 }, "nobody": {} } });
     let answer = Http::connect(&cluster[1]).post("events", &asking.to_string());
-    assert_eq!((answer.status, parsed(&answer)), (200, told));
+    assert_eq!((answer.status, parsed(&answer)), (200, body));
     assert_eq!(answer.header(PARTIAL), None);
     let batch = json!({ "batch": [
         { "name": "ev", "data": "y", "channel": "nobody" },
@@ -147,7 +147,7 @@ fn a_publish_is_told_what_it_asks_about_the_whole_cluster() {
 }
 
 #[test]
-fn what_is_left_is_told_everywhere() {
+fn what_is_left_is_returned_everywhere() {
     let cluster = Cluster::start(3, &[]);
     let mut clients = populated(&cluster);
     clients[0].unsubscribe("lobby");
@@ -167,24 +167,24 @@ fn the_answer_without_a_node_that_hangs_is_quick_and_says_that_it_is_partial() {
     expect(&cluster[0], "connections", &[], 200, &all);
     cluster[2].pause();
     let begin = Instant::now();
-    let (status, told, partial) = asked(&cluster[0], "connections", &[]);
+    let (status, body, partial) = asked(&cluster[0], "connections", &[]);
     assert!(begin.elapsed() < PATIENCE / 2, "{:?}", begin.elapsed());
     assert_eq!(
-        (status, told, partial),
+        (status, body, partial),
         (200, json!({ "connections": 6 }), true)
     );
-    let (status, told, partial) = asked(&cluster[0], "channels", &[]);
+    let (status, body, partial) = asked(&cluster[0], "channels", &[]);
     assert_eq!((status, partial), (200, true));
-    assert!(told["channels"].get("lobby").is_some(), "{told}");
+    assert!(body["channels"].get("lobby").is_some(), "{body}");
     cluster[2].resume();
     for node in cluster.nodes() {
         expect(node, "connections", &[], 200, &all);
     }
 }
 
-/// A publish does not suffer from what it asks: it is delivered, and told what is known.
+/// A publish does not suffer from what it asks: it is delivered, and answered with what is known.
 #[test]
-fn a_publish_that_asks_while_a_node_hangs_is_delivered_and_told_a_part() {
+fn a_publish_that_asks_while_a_node_hangs_is_delivered_and_answered_in_part() {
     let mut cluster = Cluster::start(2, &[]);
     let mut clients = [0, 1].map(|node| Client::connect(&cluster[node]));
     clients
@@ -211,15 +211,15 @@ fn a_publish_that_asks_while_a_node_hangs_is_delivered_and_told_a_part() {
 }
 
 #[test]
-fn without_redis_a_node_tells_its_own_part_and_says_so() {
+fn without_redis_a_node_returns_its_own_part_and_says_so() {
     let mut cluster = Cluster::start(2, &[]);
     let mut clients = [0, 1].map(|node| Client::connect(&cluster[node]));
     clients
         .iter_mut()
         .for_each(|client| client.subscribe("lobby"));
     let info = &[("info", "subscription_count")][..];
-    let told = |count: usize| json!({ "occupied": true, "subscription_count": count });
-    expect(&cluster[0], "channels/lobby", info, 200, &told(2));
+    let body = |count: usize| json!({ "occupied": true, "subscription_count": count });
+    expect(&cluster[0], "channels/lobby", info, 200, &body(2));
     cluster.redis.kill();
     cluster.await_all_connected(false);
     for node in cluster.nodes() {
@@ -233,7 +233,7 @@ fn without_redis_a_node_tells_its_own_part_and_says_so() {
     }
     cluster.redis.restart();
     for node in cluster.nodes() {
-        expect(node, "channels/lobby", info, 200, &told(2));
+        expect(node, "channels/lobby", info, 200, &body(2));
         expect(node, "connections", &[], 200, &json!({ "connections": 2 }));
     }
 }

@@ -201,8 +201,8 @@ pub(crate) fn redis_cli(port: u16, access: &[String], words: &[&str]) -> String 
         .args(words)
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    told.trim().to_owned()
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    text.trim().to_owned()
 }
 
 /// An authority, and what it vouches for: each a certificate and its key, PEM.

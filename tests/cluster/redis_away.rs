@@ -1,5 +1,5 @@
 //! Redis is away for a while, for all nodes alike: nobody is taken for gone who had no
-//! way to be heard, and who really goes meanwhile is taken out in time.
+//! way to be received from, and who really goes meanwhile is taken out in time.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ fn heartbeat_age(cluster: &Cluster, node: &str) -> Duration {
 
 /// Waits until just before a node's heartbeat, since it learns with its own how old those
 /// of the others are: it knows least of them then. Those that started after it were
-/// heard last nearly two heartbeats ago.
+/// received last nearly two heartbeats ago.
 fn await_old_news(cluster: &Cluster, node: usize, node_timeout: u64) {
     let ready = cluster[node].ready();
     let id = ready["node"].as_str().unwrap();

@@ -16,19 +16,19 @@ use crate::support::{Client, Http};
 use crate::topologies::{Sentinels, Shards};
 use crate::wait::{LONG, eventually, soon};
 
-/// Publishes through every node until all these hear it, each what comes from the others.
-fn hear_each_other(nodes: &[&Node], members: &mut [Member]) {
+/// Publishes through every node until all these receive it, each what comes from the others.
+fn receive_from_each_other(nodes: &[&Node], members: &mut [Member]) {
     for (n, node) in nodes.iter().enumerate() {
-        let data = format!("heard {n}");
-        let mut heard = vec![false; members.len()];
+        let data = format!("received {n}");
+        let mut received = vec![false; members.len()];
         let all = soon(LONG, || {
             node.publish("presence-r", "ev", &data);
-            for (member, heard) in members.iter_mut().zip(&mut heard) {
-                *heard |= member.others().iter().any(|frame| frame["data"] == *data);
+            for (member, received) in members.iter_mut().zip(&mut received) {
+                *received |= member.others().iter().any(|frame| frame["data"] == *data);
             }
-            heard.iter().all(|heard| *heard)
+            received.iter().all(|received| *received)
         });
-        assert!(all, "who heard node {n}: {heard:?}");
+        assert!(all, "who received node {n}: {received:?}");
     }
 }
 
@@ -141,22 +141,22 @@ fn what_was_published_while_redis_was_away_arrives_when_it_is_back() {
         node.publish("lobby", "last", &n.to_string());
     }
     for (n, client) in clients.iter_mut().enumerate() {
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         let all = soon(LONG, || {
-            heard.extend(arrived(client));
-            heard
+            received.extend(arrived(client));
+            received
                 .iter()
                 .filter(|frame| frame["event"] == "last")
                 .count()
                 == 2
         });
-        assert!(all, "{heard:?}");
-        heard.retain(|frame| frame["event"] != "last");
+        assert!(all, "{received:?}");
+        received.retain(|frame| frame["event"] != "last");
         let name = format!("of-{}", 1 - n);
         let expected: Vec<Value> = (0..20)
             .map(|i| json!({ "event": name, "data": i.to_string(), "channel": "lobby" }))
             .collect();
-        assert_eq!(heard, expected);
+        assert_eq!(received, expected);
     }
 }
 
@@ -168,7 +168,7 @@ fn a_redis_that_is_away_for_a_moment_makes_no_member_come_or_go() {
     cluster.await_all_connected(false);
     cluster.redis.restart();
     cluster.await_whole();
-    hear_each_other(&all(&cluster), &mut members);
+    receive_from_each_other(&all(&cluster), &mut members);
     all_see_all(&all(&cluster), &mut members);
     for member in &mut members {
         assert_eq!(member.changes(), [""; 0]);
@@ -181,7 +181,7 @@ fn a_redis_that_comes_back_empty_is_filled_again() {
     let mut members = one_on_each(&all(&cluster));
     cluster.redis.restart_empty();
     cluster.await_whole();
-    hear_each_other(&all(&cluster), &mut members);
+    receive_from_each_other(&all(&cluster), &mut members);
     all_see_all(&all(&cluster), &mut members);
     for member in &mut members {
         assert_eq!(member.changes(), [""; 0], "nobody went");
@@ -196,7 +196,7 @@ fn flushall_is_repaired_and_nobody_goes() {
     let mut members = one_on_each(&all(&cluster));
     for _ in 0..3 {
         assert_eq!(cluster.redis.command(&["FLUSHALL"]), "OK");
-        hear_each_other(&all(&cluster), &mut members);
+        receive_from_each_other(&all(&cluster), &mut members);
     }
     // Longer than the time after which a silent node's members are gone.
     std::thread::sleep(Duration::from_secs(4));
@@ -220,7 +220,7 @@ fn connections_that_redis_kills_are_made_again() {
             .redis
             .command(&["CLIENT", "KILL", "USER", "default"]);
         assert!(killed.parse::<u32>().unwrap() >= 2, "{killed}");
-        hear_each_other(&nodes, &mut members);
+        receive_from_each_other(&nodes, &mut members);
         await_nodes(&nodes, 2);
     }
     all_see_all(&nodes, &mut members);
@@ -241,7 +241,7 @@ fn a_redis_that_sleeps_beyond_the_timeout_parts_the_nodes_and_brings_them_togeth
     cluster.redis.resume();
     cluster.await_whole();
     all_see_all(&all(&cluster), &mut members);
-    hear_each_other(&all(&cluster), &mut members);
+    receive_from_each_other(&all(&cluster), &mut members);
     for member in &mut members {
         assert_eq!(member.changes().len(), 2, "each of the others comes once");
     }
@@ -273,7 +273,7 @@ fn who_leaves_while_redis_hangs_is_gone_after_it_was_killed_and_came_back() {
 }
 
 #[test]
-fn a_wrong_password_is_told_and_the_right_one_is_tried_again() {
+fn a_wrong_password_is_reported_and_the_right_one_is_tried_again() {
     const WRONG: &str = "hunter2-is-wrong";
     let redis = Redis::single(Options {
         password: Some("right"),
@@ -296,7 +296,7 @@ fn a_wrong_password_is_told_and_the_right_one_is_tried_again() {
     );
     await_nodes(&nodes.iter().collect::<Vec<_>>(), 2);
     let mut members = one_on_each(&[&nodes[0], &nodes[1]]);
-    hear_each_other(&[&nodes[0], &nodes[1]], &mut members);
+    receive_from_each_other(&[&nodes[0], &nodes[1]], &mut members);
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn a_node_that_starts_without_redis_joins_the_others_when_it_comes() {
     let nodes: Vec<&Node> = nodes.iter().collect();
     await_nodes(&nodes, 2);
     all_see_all(&nodes, &mut members);
-    hear_each_other(&nodes, &mut members);
+    receive_from_each_other(&nodes, &mut members);
     for (n, member) in members.iter_mut().enumerate() {
         assert_eq!(member.changes(), [format!("+u{}", 1 - n)]);
     }
@@ -335,7 +335,7 @@ fn nodes_follow_the_sentinels_to_a_new_master() {
         sentinels.master_port() == Some(replica)
     });
     await_nodes(&nodes, 2);
-    hear_each_other(&nodes, &mut members);
+    receive_from_each_other(&nodes, &mut members);
     all_see_all(&nodes, &mut members);
     // The old master comes back as a replica, and nobody follows it.
     sentinels.servers[0].restart();
@@ -343,7 +343,7 @@ fn nodes_follow_the_sentinels_to_a_new_master() {
         sentinels.servers[0].command(&["ROLE"]).starts_with("slave")
     });
     await_nodes(&nodes, 2);
-    hear_each_other(&nodes, &mut members);
+    receive_from_each_other(&nodes, &mut members);
 }
 
 #[test]
@@ -363,7 +363,7 @@ fn nodes_follow_a_redis_cluster_through_restarts_and_failovers() {
         shards.servers[master].restart();
         shards.await_ok();
         await_nodes(&nodes, 2);
-        hear_each_other(&nodes, &mut members);
+        receive_from_each_other(&nodes, &mut members);
         all_see_all(&nodes, &mut members);
     }
 }

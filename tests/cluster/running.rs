@@ -61,7 +61,7 @@ impl Running {
     /// The first line that contains `text`; `None` if it ends without having said it.
     pub(crate) fn line_with(&mut self, text: &str) -> Option<String> {
         let mut found = None;
-        let told = soon(LONG, || {
+        let logged = soon(LONG, || {
             let ended = self.child.try_wait().unwrap().is_some();
             if ended {
                 self.read_to_the_end();
@@ -71,7 +71,7 @@ impl Running {
             found.is_some() || ended
         });
         let name = &self.name;
-        assert!(told, "{name} does not say {text:?}:\n{}", self.log());
+        assert!(logged, "{name} does not say {text:?}:\n{}", self.log());
         found
     }
 
@@ -160,7 +160,7 @@ impl Drop for Running {
 }
 
 fn text_of(log: &Mutex<VecDeque<String>>) -> String {
-    // A panic elsewhere must not become a second one here.
+    // A panic of another thread must not become a second one here.
     let lines = log
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);

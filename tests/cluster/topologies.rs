@@ -52,14 +52,14 @@ impl Shards {
         let mut words = vec!["--cluster", "create"];
         words.extend(addresses.iter().map(String::as_str));
         words.extend(["--cluster-replicas", &replicas, "--cluster-yes"]);
-        let told = redis_cli(shards.servers[0].port, &[], &words);
-        assert!(told.contains("All 16384 slots covered"), "{told}");
+        let answer = redis_cli(shards.servers[0].port, &[], &words);
+        assert!(answer.contains("All 16384 slots covered"), "{answer}");
         shards.await_ok();
         if replicas != "0" {
             eventually("every replica follows its master", || {
                 let follows = |server: &&Redis| {
-                    let told = server.command(&["INFO", "replication"]);
-                    told.contains("master_link_status:up")
+                    let answer = server.command(&["INFO", "replication"]);
+                    answer.contains("master_link_status:up")
                 };
                 shards.servers.iter().filter(follows).count() == 3
             });
@@ -76,8 +76,8 @@ impl Shards {
     pub(crate) fn await_ok(&self) {
         eventually("the Redis Cluster is well", || {
             self.servers.iter().all(|server| {
-                let told = server.command(&["CLUSTER", "INFO"]);
-                told.contains("cluster_state:ok") || told.contains("Connection refused")
+                let answer = server.command(&["CLUSTER", "INFO"]);
+                answer.contains("cluster_state:ok") || answer.contains("Connection refused")
             })
         });
     }
@@ -97,7 +97,7 @@ impl Shards {
     }
 }
 
-/// What the sentinels want to be told.
+/// What the sentinels want to be configured with.
 const SENTINEL_PASSWORD: &str = "sentinels-secret";
 
 /// A master, its replica, and three sentinels of which two have to agree.
@@ -131,8 +131,8 @@ impl Sentinels {
         // The master does not wait for more replicas before it sends its data.
         master.command(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
         eventually("the replica follows", || {
-            let told = replica.command(&["INFO", "replication"]);
-            told.contains("master_link_status:up")
+            let answer = replica.command(&["INFO", "replication"]);
+            answer.contains("master_link_status:up")
         });
         let all = Self {
             sentinels: (0..3).map(|_| Sentinel::watching(master.port)).collect(),
@@ -140,9 +140,9 @@ impl Sentinels {
         };
         eventually("the sentinels know each other and the replica", || {
             all.sentinels.iter().all(|sentinel| {
-                let told = sentinel.command(&["SENTINEL", "MASTER", "mymaster"]);
+                let answer = sentinel.command(&["SENTINEL", "MASTER", "mymaster"]);
                 let says = |key: &str, value: &str| {
-                    told.lines().skip_while(|line| *line != key).nth(1) == Some(value)
+                    answer.lines().skip_while(|line| *line != key).nth(1) == Some(value)
                 };
                 says("num-other-sentinels", "2")
                     && says("num-slaves", "1")
@@ -155,8 +155,8 @@ impl Sentinels {
     /// The port of the master on which the sentinels agree.
     pub(crate) fn master_port(&self) -> Option<u16> {
         let mut ports = self.sentinels.iter().map(|sentinel| {
-            let told = sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]);
-            told.lines().nth(1).and_then(|port| port.parse().ok())
+            let answer = sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]);
+            answer.lines().nth(1).and_then(|port| port.parse().ok())
         });
         let first: Option<u16> = ports.next()?;
         ports.all(|port| port == first).then_some(first)?

@@ -43,7 +43,7 @@ impl Watcher {
                     (&mut self.offline, &mut self.online)
                 };
                 from.remove(&user);
-                assert!(to.insert(user), "told twice: {:?}", self.changes);
+                assert!(to.insert(user), "sent twice: {:?}", self.changes);
             }
         }
     }
@@ -68,14 +68,14 @@ impl Watcher {
         );
     }
 
-    /// What it was told since the last call, after something else that was told last.
+    /// What it was sent since the last call, after something else that was sent last.
     fn changes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.changes)
     }
 }
 
 #[test]
-fn a_watchlist_is_told_who_comes_and_goes_on_every_node() {
+fn a_watcher_is_sent_who_comes_and_goes_on_every_node() {
     let cluster = Cluster::start(3, &[]);
     let ben = signed_in(&cluster[1], &json!({ "id": "ben" }));
     let mut ana = Watcher::of(&cluster[0], "ana", &["ben", "eve"]);
@@ -96,7 +96,7 @@ fn a_watchlist_is_told_who_comes_and_goes_on_every_node() {
 }
 
 #[test]
-fn users_of_a_node_that_dies_are_told_to_be_offline() {
+fn users_of_a_node_that_dies_are_reported_offline() {
     let mut cluster = Cluster::start(2, &[HASTY]);
     let mut ana = Watcher::of(&cluster[0], "ana", &["ben", "eve"]);
     let _ben = signed_in(&cluster[1], &json!({ "id": "ben" }));

@@ -187,35 +187,35 @@ fn nobody_goes_when_redis_comes_back_empty() {
     }
 }
 
-/// Waits until a watchlist is told that the user is now `online` or `offline`.
-fn is_told(watcher: &mut Client, name: &str, user: &str) {
+/// Waits until a watcher is sent that the user is now `online` or `offline`.
+fn await_watchlist_event(watcher: &mut Client, name: &str, user: &str) {
     let mut seen = Vec::new();
-    let told = soon(LONG, || {
+    let received = soon(LONG, || {
         seen.extend(arrived(watcher));
         seen.iter()
             .filter(|frame| frame["event"] == "pusher_internal:watchlist_events")
             .flat_map(|frame| data_of(frame)["events"].as_array().cloned().unwrap())
             .any(|event| event["name"] == name && event["user_ids"] == json!([user]))
     });
-    assert!(told, "{user} is {name}? {seen:?}");
+    assert!(received, "{user} is {name}? {seen:?}");
 }
 
 #[test]
-fn watchlists_are_told_of_users_of_the_other() {
+fn watchers_are_sent_users_of_the_other() {
     let mixed = Mixed::start(&[]);
     for (here, there) in TURNS {
         let user = format!("user-{there}");
         let ana = json!({ "id": format!("ana-{here}"), "watchlist": [user] });
         let mut ana = signed_in(&mixed.nodes[here], &ana);
-        is_told(&mut ana, "offline", &user);
+        await_watchlist_event(&mut ana, "offline", &user);
         let tab = signed_in(&mixed.nodes[there], &json!({ "id": user }));
-        is_told(&mut ana, "online", &user);
+        await_watchlist_event(&mut ana, "online", &user);
         let late = json!({ "id": format!("late-{here}"), "watchlist": [user] });
         let mut late = signed_in(&mixed.nodes[here], &late);
-        is_told(&mut late, "online", &user);
+        await_watchlist_event(&mut late, "online", &user);
         drop(tab);
-        is_told(&mut ana, "offline", &user);
-        is_told(&mut late, "offline", &user);
+        await_watchlist_event(&mut ana, "offline", &user);
+        await_watchlist_event(&mut late, "offline", &user);
     }
     mixed.have_understood_each_other();
 }

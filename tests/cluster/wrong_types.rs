@@ -51,7 +51,7 @@ impl Others {
         Self { members, clients }
     }
 
-    /// They are told of what happens on the other node: at once, each thing once, and
+    /// They are sent what happens on the other node: at once, each thing once, and
     /// nothing else. Their channels are not the only ones, too: a new one works.
     fn go_on(&mut self, cluster: &Cluster, round: usize) {
         for node in cluster.nodes() {
@@ -83,17 +83,17 @@ fn nothing_else_is_hurt(cluster: &Cluster, others: &mut Others) {
     while Instant::now() < until {
         for (n, node) in cluster.nodes().iter().enumerate() {
             let (status, ready) = node.ready_with_status();
-            let told = (status, &ready["redis"], &ready["links"]);
+            let reported = (status, &ready["redis"], &ready["links"]);
             let fine = (200, &Value::from("connected"), &Value::from(1));
-            assert_eq!(told, fine, "node {n}: {ready}\n{}", node.log());
+            assert_eq!(reported, fine, "node {n}: {ready}\n{}", node.log());
         }
         others.go_on(cluster, round);
         round += 1;
     }
 }
 
-/// It is told once, with the key's name, and counted, by each of these nodes.
-fn it_is_told(nodes: &[&Node], key: &str) {
+/// It is logged once, with the key's name, and counted, by each of these nodes.
+fn it_is_reported(nodes: &[&Node], key: &str) {
     for node in nodes {
         eventually_is("degraded topics", &Value::from(1), || {
             node.ready()["degraded"].take()
@@ -165,7 +165,7 @@ fn a_presence_channel_whose_key_is_no_hash_has_the_members_of_its_own_node() {
     cluster[0].publish("presence-r", "ev", "here");
     ana.client.expect(&event("ev", "here", "presence-r"));
     assert_eq!(cluster.redis.command(&["GET", FACTS]), "theirs");
-    it_is_told(&[&cluster[0], &cluster[1]], FACTS);
+    it_is_reported(&[&cluster[0], &cluster[1]], FACTS);
 
     assert_eq!(cluster.redis.command(&["DEL", FACTS]), "1");
     all_are_together_again(&cluster, &mut [&mut ana, &mut ben], &["ana", "ben"]);
@@ -197,7 +197,7 @@ fn a_presence_channel_whose_key_is_replaced_while_it_is_used_goes_on() {
         !eve.here.contains("ben")
     });
     drop(kim);
-    it_is_told(&[&cluster[0], &cluster[1]], FACTS);
+    it_is_reported(&[&cluster[0], &cluster[1]], FACTS);
 
     assert_eq!(cluster.redis.command(&["DEL", FACTS]), "1");
     all_are_together_again(&cluster, &mut [&mut ana, &mut eve], &["ana", "eve"]);
@@ -228,7 +228,7 @@ fn a_cache_channel_whose_last_event_is_no_text_in_redis_has_none_there() {
         let answer = cluster[1].get("channels/cache-b", &[("info", "cache")]);
         parsed(&answer)["cache"]["data"].take()
     });
-    it_is_told(&[&cluster[0], &cluster[1]], LAST);
+    it_is_reported(&[&cluster[0], &cluster[1]], LAST);
 
     assert_eq!(cluster.redis.command(&["DEL", LAST]), "1");
     it_is_over(&cluster);

@@ -311,7 +311,7 @@ fn cached_events_go_with_an_application_without_connections() {
 }
 
 #[test]
-fn a_handshake_and_a_request_that_were_under_way_are_told() {
+fn a_handshake_and_a_request_that_were_under_way_are_answered() {
     let server = TestServer::start();
     serve_both(&server);
     let mut stream = crate::support::client::tcp(&server);

@@ -7,7 +7,7 @@ const FIRST: &str = "Authentication signature invalid. ";
 
 /// Each request is refused with 401 and Reverb's first sentence.
 #[test]
-fn each_failed_check_is_told() {
+fn each_failed_check_is_answered_with_its_reason() {
     let server = TestServer::start();
     let mut listener = Client::connect(&server);
     listener.subscribe("lobby");
@@ -164,7 +164,7 @@ fn a_list_is_signed_as_phps_sdk_writes_it() {
         let answer = http.request("GET", &target, "");
         (answer.status, answer.body)
     };
-    let told = r#"{"cache":null,"occupied":true,"subscription_count":1}"#;
+    let body = r#"{"cache":null,"occupied":true,"subscription_count":1}"#;
     let both = "subscription_count,cache";
     for parts in [
         "info%5B0%5D=subscription_count&info%5B1%5D=cache",
@@ -172,7 +172,7 @@ fn a_list_is_signed_as_phps_sdk_writes_it() {
         "info[0]=subscription_count,cache",
     ] {
         let answer = ask("channels/cache-a", &[("info", both)], &[("info", parts)]);
-        assert_eq!(answer, (200, told.to_owned()), "{parts}");
+        assert_eq!(answer, (200, body.to_owned()), "{parts}");
     }
     let other = "info[0]=subscription_count&info[1]=user_count";
     for (parts, status) in [(other, 401), ("info[0][0]=subscription_count,cache", 401)] {
@@ -187,8 +187,8 @@ fn a_list_is_signed_as_phps_sdk_writes_it() {
     // A caller may sign the keys as it sends them.
     let listed = [("info[]", "subscription_count")];
     let answer = ask("channels/cache-a", &listed, &[]);
-    let told = r#"{"occupied":true,"subscription_count":1}"#;
-    assert_eq!(answer, (200, told.to_owned()));
+    let body = r#"{"occupied":true,"subscription_count":1}"#;
+    assert_eq!(answer, (200, body.to_owned()));
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn the_path_is_signed_with_or_without_the_prefix() {
 }
 
 #[test]
-fn an_unknown_application_is_told_before_anything_else() {
+fn an_unknown_application_is_answered_before_anything_else() {
     let server = TestServer::start();
     let answer = Http::connect(&server).request("POST", "/apps/nobody/events", "{}");
     assert_eq!(

@@ -58,11 +58,13 @@ fn an_event_to_an_empty_channel_is_kept_and_client_events_are_not() {
     let mut three = Client::connect(&server);
     three.subscribe("cache-a");
     three.expect(&event("early", "cache-a"));
-    let told = http.get("channels/cache-a", &[("info", "cache")]);
+    let answer = http.get("channels/cache-a", &[("info", "cache")]);
     assert!(
-        told.body.starts_with(r#"{"cache":{"data":"early","ttl":1"#),
+        answer
+            .body
+            .starts_with(r#"{"cache":{"data":"early","ttl":1"#),
         "{}",
-        told.body
+        answer.body
     );
 }
 
@@ -88,7 +90,7 @@ fn events_expire_and_big_ones_are_not_kept() {
 }
 
 #[test]
-fn subscribers_are_told_how_many_they_are_if_the_application_wants_it() {
+fn subscribers_are_sent_how_many_they_are_if_the_application_wants_it() {
     let server = TestServer::with(&[("RESOUND_SUBSCRIPTION_COUNT", "true")]);
     let count = |n: usize| {
         let data = json!(format!(r#"{{"subscription_count":{n}}}"#));

@@ -512,7 +512,7 @@ fn too_few_open_files_end_the_start_with_1() {
 }
 
 #[test]
-fn the_soft_limit_of_open_files_is_raised_and_a_low_one_is_told() {
+fn the_soft_limit_of_open_files_is_raised_and_a_low_one_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let program = env!("CARGO_BIN_EXE_resound");
     let start = |limits: &str| {
@@ -560,14 +560,14 @@ fn an_expired_certificate_is_warned_of_at_start_and_check() {
     std::fs::write(dir.path().join("key.pem"), key.serialize_pem()).unwrap();
     let flags = ["--host", "127.0.0.1", "--port", "0"];
     let tls = ["--tls-cert", "cert.pem", "--tls-key", "key.pem"];
-    let told = "server.tls_cert: the certificate in cert.pem expired at 2020-01-01T00:00:00Z";
+    let text = "server.tls_cert: the certificate in cert.pem expired at 2020-01-01T00:00:00Z";
     let (code, _, error) = run(dir.path(), &[&["check"][..], &flags, &tls, &APP].concat());
     assert_eq!(code, Some(0));
-    assert!(error.contains(&format!("warning: {told}")), "{error}");
+    assert!(error.contains(&format!("warning: {text}")), "{error}");
     let mut command = resound(dir.path());
     command.args(flags).args(tls).args(APP);
     let (mut child, said, _log) = started(command);
-    let line = said.lines().find(|line| line.contains(told)).unwrap();
+    let line = said.lines().find(|line| line.contains(text)).unwrap();
     assert!(line.contains("WARN"), "{said}");
     signal(&child, "-TERM");
     child.wait().unwrap();

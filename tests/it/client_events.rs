@@ -39,7 +39,7 @@ fn members_reach_the_others_and_not_themselves() {
 
 /// The libraries of other clients fail on it. In texts it is the application's own affair.
 #[test]
-fn data_that_others_could_not_read_is_refused_and_the_limit_told() {
+fn data_that_others_could_not_read_is_refused_with_the_limit() {
     let server = TestServer::start();
     let (mut sender, mut other) = pair(&server, "private-a");
     let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));

@@ -40,7 +40,7 @@ fn the_handshake_of_rfc_6455_is_answered() {
 }
 
 #[test]
-fn established_tells_the_socket_id_and_the_activity_timeout() {
+fn established_has_the_socket_id_and_the_activity_timeout() {
     let server = TestServer::with(&[("REVERB_APP_ACTIVITY_TIMEOUT", "45")]);
     let mut client = Client::open(&server, &format!("/app/{KEY}"), &[]);
     let text = client.next_text();
@@ -77,7 +77,7 @@ fn any_or_no_protocol_version_is_accepted() {
 }
 
 #[test]
-fn what_is_no_handshake_is_told_what_is_missing() {
+fn what_is_no_handshake_is_answered_with_what_is_missing() {
     let server = TestServer::start();
     for (request, status, text) in [
         (
@@ -179,9 +179,9 @@ fn what_is_no_handshake_is_told_what_is_missing() {
     }
 }
 
-/// Reverb tells it, then cuts the connection without a close frame.
+/// Reverb sends the error, then cuts the connection without a close frame.
 #[test]
-fn an_unknown_key_is_told_and_closed_with_4001() {
+fn an_unknown_key_is_sent_an_error_and_closed_with_4001() {
     let server = TestServer::start();
     let mut client = Client::open(&server, "/app/wrong-key?protocol=7", &[]);
     client.expect_error(4001, "Application does not exist");
@@ -190,7 +190,7 @@ fn an_unknown_key_is_told_and_closed_with_4001() {
 
 /// Reverb only says so and goes on serving the connection.
 #[test]
-fn a_refused_origin_is_told_and_closed_with_4009() {
+fn a_refused_origin_is_sent_an_error_and_closed_with_4009() {
     let server = TestServer::with(&[("REVERB_ALLOWED_ORIGINS", "good.example, *.fine.example")]);
     for (origin, allowed) in [
         (Some("https://good.example"), true),
@@ -251,7 +251,7 @@ fn an_origin_that_cannot_be_read_is_not_a_missing_one() {
 
 /// Reverb counts only sockets that are in a channel, and does not close.
 #[test]
-fn over_the_quota_is_told_and_closed_with_4004_until_somebody_goes() {
+fn over_the_quota_is_sent_an_error_and_closed_with_4004_until_somebody_goes() {
     let server = TestServer::with(&[("REVERB_APP_MAX_CONNECTIONS", "2")]);
     let mut first = Client::connect(&server);
     let _second = Client::connect(&server);

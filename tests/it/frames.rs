@@ -86,7 +86,7 @@ fn messages_in_fragments_and_many_in_one_segment_are_read() {
 }
 
 #[test]
-fn a_message_that_makes_no_sense_is_told_and_the_socket_stays_open() {
+fn a_message_that_makes_no_sense_is_answered_with_an_error_and_the_socket_stays_open() {
     let server = TestServer::start();
     let mut client = Client::connect(&server);
     let deep = format!(

@@ -71,8 +71,8 @@ fn a_request_without_its_host_or_with_two_is_answered_with_400() {
             ));
             let answer = http.answer();
             assert_eq!(answer.status, status, "{hosts} {version} {target}");
-            let told = answer.body.contains("one header Host");
-            assert_eq!(told, status == 400, "{}", answer.body);
+            let is_explained = answer.body.contains("one header Host");
+            assert_eq!(is_explained, status == 400, "{}", answer.body);
         }
     }
 }
@@ -97,7 +97,7 @@ fn one_connection_carries_many_requests_good_and_bad() {
 }
 
 #[test]
-fn wrong_routes_and_methods_are_told() {
+fn wrong_routes_and_methods_are_refused() {
     let server = TestServer::start();
     let mut http = Http::connect(&server);
     for (method, target, status, text) in [
@@ -132,7 +132,7 @@ fn wrong_routes_and_methods_are_told() {
 }
 
 #[test]
-fn bad_bodies_are_told_and_publish_nothing() {
+fn bad_bodies_are_refused_and_publish_nothing() {
     let server = TestServer::start();
     let mut client = Client::connect(&server);
     client.subscribe("lobby");
@@ -165,7 +165,7 @@ fn bad_bodies_are_told_and_publish_nothing() {
 }
 
 #[test]
-fn sizes_over_the_limits_are_told_with_the_limit() {
+fn sizes_over_the_limits_are_refused_with_the_limit() {
     let server = TestServer::with(&[
         ("REVERB_MAX_REQUEST_SIZE", "20000"),
         ("RESOUND_MAX_EVENT_SIZE", "1000"),
@@ -298,7 +298,7 @@ fn garbage_is_answered_with_400_and_the_server_goes_on() {
 /// hyper itself answers with 431 and no text, and the rest of what the client sent
 /// would reset the connection before it has read that.
 #[test]
-fn a_head_over_the_limit_is_told_what_the_limit_is() {
+fn a_head_over_the_limit_is_answered_with_the_limit() {
     let server = TestServer::start();
     let long = format!("x: {}\r\n", "y".repeat(100_000));
     for fields in [long.clone(), long.repeat(8), "x: y\r\n".repeat(100)] {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use syn::visit::Visit;
 
-const LONGEST_FILE: usize = 600;
-const LONGEST_FUNCTION: usize = 70;
+const MAX_FILE_LINES: usize = 600;
+const MAX_FUNCTION_LINES: usize = 70;
 
 /// Each module and what it may import; the crate docs of `src/lib.rs` draw it.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -136,7 +136,7 @@ impl Survey {
         }
         let lines =
             block.brace_token.span.close().end().line - signature.fn_token.span.start().line + 1;
-        if lines > LONGEST_FUNCTION {
+        if lines > MAX_FUNCTION_LINES {
             self.long.push(format!("{name} has {lines} lines"));
         }
     }
@@ -212,7 +212,7 @@ fn modules_import_downwards_only_and_stay_small() {
     for (path, text) in sources() {
         let file = path.file_name().unwrap().to_str().unwrap().to_owned();
         let lines = text.lines().count();
-        if lines > LONGEST_FILE {
+        if lines > MAX_FILE_LINES {
             faults.push(format!("{file} has {lines} lines"));
         }
         let mut survey = Survey::default();
@@ -273,7 +273,7 @@ fn target(module: &[String], path: &[String], modules: &[Vec<String>]) -> Option
                 at.pop();
             }
         }
-        // A child, or something from elsewhere.
+        // A child, or something from another crate.
         _ => {}
     }
     let start = at.len();

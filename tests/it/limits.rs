@@ -8,14 +8,14 @@ use resound::config::setting::{FOR_OTHERS, SETTINGS};
 
 use crate::support::{Client, Http, TestServer};
 
-/// Whoever is refused by a limit looks for it by the name that is told.
+/// Whoever is refused by a limit looks for it by the name in the text.
 #[test]
 fn the_settings_that_texts_name_exist() {
     let settings: HashMap<&str, &str> = SETTINGS
         .iter()
         .map(|setting| (setting.variable, setting.key))
         .collect();
-    let mut told = 0;
+    let mut found = 0;
     for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         if file.components().any(|part| part.as_os_str() == "config") {
             continue;
@@ -42,11 +42,11 @@ fn the_settings_that_texts_name_exist() {
                     .all(|c| c.is_ascii_lowercase() || "_.".contains(c))
             {
                 assert_eq!(Some(&named), key, "{}: {variable}", file.display());
-                told += 1;
+                found += 1;
             }
         }
     }
-    assert!(told >= 11, "only {told} texts name a setting");
+    assert!(found >= 11, "only {found} texts name a setting");
 }
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

@@ -21,7 +21,7 @@ impl Server {
     /// `limits` is a shell command that comes before it.
     fn start(limits: &str, flags: &[&str], settings: &[(&str, &str)], log: Stdio) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        // The log need not tell which port it has.
+        // The log need not say which port it has.
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
@@ -175,7 +175,7 @@ fn a_log_that_cannot_be_written_ends_nothing() {
 
 /// Nor does it change how the program ends.
 #[test]
-fn what_cannot_be_told_is_still_the_exit_code() {
+fn what_cannot_be_logged_is_still_the_exit_code() {
     let dir = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -234,7 +234,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
 
 /// The second one, too, has to write what waits, and cannot.
 #[test]
-fn a_log_that_nobody_reads_does_not_keep_a_process_that_is_told_to_end_at_once() {
+fn a_log_that_nobody_reads_does_not_keep_a_process_that_has_to_end_at_once() {
     let mut server = Server::start("", &["--debug"], &[], Stdio::piped());
     server.log_lines(10_000);
     // It does not answer its close frame, so that the server waits for it.
@@ -258,8 +258,8 @@ fn lines_that_were_dropped_are_counted_when_somebody_reads_again() {
     let mut server = Server::start("", &["--debug"], &[], Stdio::piped());
     server.log_lines(30_000);
     let log = Log::of(&mut server);
-    let told = log.wait_for(&["log lines were dropped"]);
-    let dropped: usize = told
+    let line = log.wait_for(&["log lines were dropped"]);
+    let dropped: usize = line
         .split_whitespace()
         .find_map(|word| word.parse().ok())
         .unwrap();
@@ -269,7 +269,7 @@ fn lines_that_were_dropped_are_counted_when_somebody_reads_again() {
         .iter()
         .filter(|line| line.contains("pusher:ping"))
         .count();
-    assert!(dropped > 1000, "{told}");
+    assert!(dropped > 1000, "{line}");
     let all = pings + dropped;
     assert!((29_900..30_100).contains(&all), "{pings} and {dropped}");
 }
@@ -315,7 +315,7 @@ fn expect_recovery(limits: &str, log: &Path) {
     while !said.contains("log lines were dropped") {
         assert!(
             Instant::now() < deadline,
-            "nothing is told after {} bytes",
+            "nothing is logged after {} bytes",
             said.len()
         );
         said.push_str(&std::fs::read_to_string(log).unwrap_or_default());
@@ -341,7 +341,7 @@ fn expect_recovery(limits: &str, log: &Path) {
 }
 
 #[test]
-fn a_full_disk_stops_nothing_and_its_recovery_is_told() {
+fn a_full_disk_stops_nothing_and_its_recovery_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     let Some(disk) = Disk::mount(dir.path()) else {
         return;
@@ -351,7 +351,7 @@ fn a_full_disk_stops_nothing_and_its_recovery_is_told() {
 
 /// The system's answer to this is a signal that ends the process.
 #[test]
-fn a_log_file_at_its_limit_of_size_stops_nothing_and_its_recovery_is_told() {
+fn a_log_file_at_its_limit_of_size_stops_nothing_and_its_recovery_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     // `ulimit -f` counts 512 bytes in dash, 1024 in bash.
     expect_recovery("ulimit -f 64;", &dir.path().join("log"));
@@ -372,7 +372,7 @@ fn a_flood_of_refused_requests_is_a_few_lines_that_say_how_many_more() {
             404
         );
     }
-    // No further one comes, and those that were left out are told all the same.
+    // No further one comes, and those that were left out are reported all the same.
     log.wait_for(&["unknown application id (404): and ", " more"]);
     let seconds = started.elapsed().as_secs() as usize;
     let lines = log.lines();
@@ -591,7 +591,7 @@ fn a_refused_request_is_one_line_with_who_and_why_and_what_to_do() {
 }
 
 #[test]
-fn what_is_no_http_request_is_told_with_what_it_seems_to_be() {
+fn what_is_no_http_request_is_logged_with_what_it_seems_to_be() {
     let (server, log) = start(&[], &[]);
     let hello = "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}\u{1}\u{3}\u{3}";
     let large = format!(

@@ -221,7 +221,7 @@ fn a_client_that_goes_while_its_message_waits_leaves_nothing() {
 }
 
 #[test]
-fn publishers_are_told_as_soon_as_there_is_room() {
+fn publishers_are_answered_as_soon_as_there_is_room() {
     let workers = Workers::start(&[]);
     let broker = Broker::new(Arc::clone(&workers.hub), None);
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -232,7 +232,7 @@ fn a_list_that_is_asked_for_again_is_in_order_with_the_joins() {
                     "pusher_internal:member_added" => {
                         assert!(
                             known.insert(data["user_id"].as_str().unwrap().to_owned()),
-                            "told twice: {data}"
+                            "sent twice: {data}"
                         );
                     }
                     "pusher_internal:member_removed" => {

@@ -284,7 +284,7 @@ fn memory_returns_after_channels_and_members_have_gone() {
     assert!(after < before + 4096, "{before} KiB became {after} KiB");
 }
 
-/// Clients that have thousands of things told to others are held back, so that
+/// Clients that have thousands of things sent to others are held back, so that
 /// memory stays bounded and publishes get through.
 #[test]
 fn churn_in_a_big_room_neither_fills_the_memory_nor_stops_publishes() {

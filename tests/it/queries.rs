@@ -69,7 +69,7 @@ fn channels_are_listed_with_what_was_asked() {
 }
 
 #[test]
-fn a_channel_its_users_its_stats_and_the_connections_are_told() {
+fn a_channel_its_users_its_stats_and_the_connections_are_returned() {
     let server = TestServer::start();
     let _clients = populated(&server);
     let _idle = Client::connect(&server);
@@ -134,15 +134,15 @@ fn a_channel_its_users_its_stats_and_the_connections_are_told() {
 }
 
 #[test]
-fn a_publish_is_told_what_it_asks_of_its_channels() {
+fn a_publish_is_answered_with_what_it_asks_of_its_channels() {
     let server = TestServer::start();
     let _clients = populated(&server);
     let mut http = Http::connect(&server);
     let event = json!({ "name": "ev", "data": "x", "channels": ["lobby", "presence-h", "nobody"], "info": "user_count,subscription_count" });
-    let told = json!({ "lobby": { "subscription_count": 2 }, "presence-h": { "user_count": 2 }, "nobody": {} });
+    let channels = json!({ "lobby": { "subscription_count": 2 }, "presence-h": { "user_count": 2 }, "nobody": {} });
     assert_eq!(
         parsed(&http.post("events", &event.to_string())),
-        json!({ "channels": told })
+        json!({ "channels": channels })
     );
     let batch = json!({ "batch": [
         { "name": "ev", "data": "x", "channel": "nobody" },

@@ -59,7 +59,7 @@ fn a_handshake_that_ends_while_the_server_goes_down_is_closed_with_1001() {
 
 /// So a balancer learns of it by the connection; only a request that had begun gets an answer.
 #[test]
-fn while_it_goes_down_new_connections_are_refused_and_requests_under_way_are_told() {
+fn while_it_goes_down_new_connections_are_refused_and_requests_under_way_are_answered() {
     let mut server = TestServer::start();
     // It does not answer its close frame, so the server waits for it.
     let mut waiting = Client::connect(&server);
@@ -94,8 +94,8 @@ fn while_it_drains_it_serves_and_is_not_ready_and_it_stops_at_the_deadline() {
     let begin = Instant::now();
     assert!(lifecycle.drain(begin + Duration::from_secs(2)));
     let ready = http.request("GET", "/ready", "");
-    let told = r#"{"draining":true,"ready":false}"#;
-    assert_eq!((ready.status, ready.body.as_str()), (503, told));
+    let body = r#"{"draining":true,"ready":false}"#;
+    assert_eq!((ready.status, ready.body.as_str()), (503, body));
     let up = http.request("GET", "/up", "");
     assert_eq!((up.status, up.body.as_str()), (200, r#"{"health":"OK"}"#));
     let mut after = Client::connect(&server);

@@ -1,4 +1,4 @@
-//! What happens in the hub is told to every sink, in its order.
+//! What happens in the hub is emitted to every sink, in its order.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::{Client, Http, KEY, SECRET, TestServer, hmac};
 
-/// Keeps what it is told, as texts.
+/// Keeps what it gets, as texts.
 #[derive(Default)]
 struct Recorder(Mutex<Vec<String>>);
 
@@ -82,7 +82,7 @@ fn join(client: &mut Client, channel: &str, user: &str) {
 }
 
 #[test]
-fn connections_channels_and_members_are_told_as_they_come_and_go() {
+fn connections_channels_and_members_are_emitted_as_they_come_and_go() {
     let (server, [recorder, other]) = server(&[]);
     let (mut ana, mut ben) = (Client::connect(&server), Client::connect(&server));
     let ids = [ana.id.clone(), ben.id.clone()];
@@ -94,7 +94,7 @@ fn connections_channels_and_members_are_told_as_they_come_and_go() {
     server_has(&server, 1);
     drop(ana);
     server.expect_empty();
-    let told = recorder.take();
+    let events = recorder.take();
     let expected = [
         format!("opened {}", ids[0]),
         format!("opened {}", ids[1]),
@@ -107,8 +107,8 @@ fn connections_channels_and_members_are_told_as_they_come_and_go() {
         r#"removed "ana" from presence-r Local"#.to_owned(),
         "vacated presence-r".to_owned(),
     ];
-    assert_eq!(told, expected);
-    assert_eq!(other.take(), expected, "every sink is told");
+    assert_eq!(events, expected);
+    assert_eq!(other.take(), expected, "every sink gets it");
 }
 
 fn server_has(server: &TestServer, connections: usize) {
@@ -120,7 +120,7 @@ fn server_has(server: &TestServer, connections: usize) {
 }
 
 #[test]
-fn events_counts_misses_and_refusals_are_told() {
+fn events_counts_misses_and_refusals_are_emitted() {
     let (server, [recorder, _]) = server(&[("RESOUND_SUBSCRIPTION_COUNT", "true")]);
     let mut client = Client::connect(&server);
     let id = client.id.clone();
@@ -136,7 +136,7 @@ fn events_counts_misses_and_refusals_are_told() {
     assert_eq!(client.next_json()["event"], "pusher:error");
     Http::connect(&server).publish(&["cache-c", "nobody"], "e", "data");
     assert_eq!(client.next_json()["event"], "e");
-    let told = recorder.take();
+    let events = recorder.take();
     let starts = [
         format!("opened {id}"),
         "occupied cache-c".to_owned(),
@@ -147,10 +147,10 @@ fn events_counts_misses_and_refusals_are_told() {
         "published ".to_owned(),
         "published ".to_owned(),
     ];
-    assert_eq!(told.len(), starts.len(), "{told:#?}");
-    for (told, start) in told.iter().zip(&starts) {
-        assert!(told.starts_with(start), "{told} is not {start}…");
+    assert_eq!(events.len(), starts.len(), "{events:#?}");
+    for (events, start) in events.iter().zip(&starts) {
+        assert!(events.starts_with(start), "{events} is not {start}…");
     }
-    assert!(told[6].ends_with(" to 1 of cache-c"), "{told:#?}");
-    assert!(told[7].ends_with(" to 0 of nobody"), "{told:#?}");
+    assert!(events[6].ends_with(" to 1 of cache-c"), "{events:#?}");
+    assert!(events[7].ends_with(" to 0 of nobody"), "{events:#?}");
 }

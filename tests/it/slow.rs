@@ -38,8 +38,8 @@ fn a_client_that_does_not_read_is_closed_with_4100_and_holds_up_nobody() {
         match slow.next() {
             Message::Text(text) if text.as_str() == event => got += 1,
             other => {
-                let told = r#"{"event":"pusher:error","data":{"code":4100,"message":"Messages are not read fast enough"}}"#;
-                assert_eq!(other, Message::text(told));
+                let error = r#"{"event":"pusher:error","data":{"code":4100,"message":"Messages are not read fast enough"}}"#;
+                assert_eq!(other, Message::text(error));
                 break;
             }
         }

@@ -80,7 +80,7 @@ fn a_signature_signs_in_once_and_as_one_user() {
 fn a_user_whose_id_is_a_number_signs_in_as_the_same_text() {
     let server = TestServer::start();
     let mut client = Client::connect(&server);
-    let told = |id: &str| {
+    let success = |id: &str| {
         let data = json!({ "user_data": id });
         format!(r#"{{"event":"pusher:signin_success","data":{data}}}"#)
     };
@@ -89,7 +89,7 @@ fn a_user_whose_id_is_a_number_signs_in_as_the_same_text() {
         r#"{"id":"7","watchlist":[8]}"#,
     ] {
         ask_signin(&mut client, user_data);
-        client.expect(&told(r#"{"id":"7","watchlist":[8]}"#));
+        client.expect(&success(r#"{"id":"7","watchlist":[8]}"#));
         if user_data.contains("\"id\":7") {
             client.expect(&watchlist(&[], &["8"]));
         }
@@ -231,7 +231,7 @@ fn terminating_a_user_closes_what_it_signed_in_and_where_it_is_present() {
 }
 
 #[test]
-fn a_watchlist_is_told_who_is_and_who_comes_and_goes() {
+fn a_watcher_is_sent_who_is_online_and_who_comes_and_goes() {
     let server = TestServer::start();
     let ben = signed_in(&server, r#"{"id":"ben"}"#);
     let mut ana = signed_in(&server, r#"{"id":"ana","watchlist":["ben","eve"]}"#);
@@ -250,7 +250,7 @@ fn a_watchlist_is_told_who_is_and_who_comes_and_goes() {
 }
 
 #[test]
-fn a_watchlist_over_the_limit_is_cut_and_told() {
+fn a_watchlist_over_the_limit_is_cut_with_an_error() {
     let server = TestServer::start();
     let ids: Vec<String> = (0..101).map(|n| n.to_string()).collect();
     let mut client = signed_in(

@@ -166,7 +166,7 @@ pub(super) enum Pushed {
 }
 
 impl Shards {
-    /// The place of the server that has a slot.
+    /// The index of the server that has a slot.
     pub(super) fn of_slot(&self, slot: u16) -> usize {
         let has = |shard: &Shard| {
             let mut slots = shard.slots.iter();

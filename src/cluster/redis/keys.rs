@@ -145,13 +145,13 @@ mod tests {
 
     #[test]
     fn all_names_of_a_topic_are_in_one_slot_whatever_its_name() {
-        let names = Keys::new("reverb");
+        let keys = Keys::new("reverb");
         let app = handle("a}b");
         for topic in [
             Topic::Channel(app.clone(), ChannelName::parse("presence-a", 100).unwrap()),
             Topic::User(app, "a}{b".into()),
         ] {
-            let TopicKeys { bus, facts, last } = names.of(&topic);
+            let TopicKeys { bus, facts, last } = keys.of(&topic);
             assert_eq!((slot(&facts), slot(&last)), (slot(&bus), slot(&bus)));
         }
     }

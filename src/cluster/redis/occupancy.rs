@@ -7,7 +7,7 @@
 //!
 //! While Redis is away nothing is decided; what has changed meanwhile is when it is back.
 //! If Redis loses its data, channels that were vacated before they were entered again are
-//! not told of.
+//! not reported.
 
 use std::sync::Arc;
 

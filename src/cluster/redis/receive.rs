@@ -65,7 +65,7 @@ impl Session<'_> {
                 let is_in = answer == Value::Int(1);
                 self.end_admission(&app, is_in);
                 if reply.send(is_in).is_err() && is_in {
-                    // Nobody waits any more: its permit is given back.
+                    // Nobody waits any more: its permit is released.
                     self.release_connections(&app, 1);
                 }
             }
@@ -195,7 +195,7 @@ impl Session<'_> {
         self.add(bus, command, Expect::Reaped(topic));
     }
 
-    /// Redis has lost a cache channel's last event, and this node has heard it.
+    /// Redis has lost a cache channel's last event, and this node has received it.
     fn keep_again(&mut self, topic: &Topic, text: &str, left: Duration) {
         let keys = self.state.keys.of(topic);
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -218,7 +218,7 @@ impl Session<'_> {
         }
     }
 
-    /// Redis has told which nodes are alive, and when this one's last heartbeat was.
+    /// Redis has answered which nodes are alive, and when this one's last heartbeat was.
     fn received_nodes(&mut self, answer: &Value, asked: Instant) -> Result<(), Broken> {
         let wrong = || "Redis gave no list of nodes".to_owned();
         let Value::Array(items) = answer else {
@@ -230,9 +230,9 @@ impl Session<'_> {
         let now = Instant::now();
         let mut returned = Vec::new();
         let mut infos = Vec::new();
-        for told in nodes.chunks_exact(3) {
+        for row in nodes.chunks_exact(3) {
             let (Some(node), Value::Int(age)) =
-                (snapshot::text(&told[0]).and_then(codec::node_id), &told[1])
+                (snapshot::text(&row[0]).and_then(codec::node_id), &row[1])
             else {
                 add(&self.state.status.ignored, 1);
                 continue;
@@ -251,7 +251,7 @@ impl Session<'_> {
                 returned.push(node);
             }
             if self.state.nodes.contains(node) {
-                infos.push((node, NodeInfo::parse(snapshot::text(&told[2]))));
+                infos.push((node, NodeInfo::parse(snapshot::text(&row[2]))));
             }
         }
         for node in returned {
@@ -367,7 +367,7 @@ impl Session<'_> {
         self.perform(&topic, action);
     }
 
-    /// What nodes tell all others, or this one.
+    /// What nodes send to all others, or to this one.
     fn of_nodes(&mut self, bus: &str, message: Message<'_>) {
         let is_ours = bus == self.state.keys.all() || bus == self.state.keys.node(self.state.node);
         if !is_ours {
@@ -376,13 +376,13 @@ impl Session<'_> {
         }
         let own = self.state.node;
         match message {
-            Message::Hello(node) if node != own => self.note_alive(node),
+            Message::Hello(node) if node != own => self.mark_alive(node),
             Message::Bye(node) if node == own => self.contradict(),
             Message::Bye(node) if self.state.nodes.remove(node, Instant::now()) => {
                 self.remove_node(node);
             }
             Message::AllTold(node) if node != own => {
-                self.note_alive(node);
+                self.mark_alive(node);
                 let is_unverified = |view: &mut View| view.verify_node(node);
                 let views = self.state.views.iter_mut();
                 let unverified: Vec<Arc<str>> = views
@@ -416,7 +416,7 @@ impl Session<'_> {
         self.resync_all();
     }
 
-    fn note_alive(&mut self, node: NodeId) {
+    fn mark_alive(&mut self, node: NodeId) {
         let now = Instant::now();
         if self.state.nodes.seen(node, now, now, now) {
             self.ask_to_resync(node);

@@ -3,17 +3,17 @@
 use redis::{Cmd, Script};
 
 use super::keys::{CacheKeys, TopicKeys};
-use crate::cluster::codec::letter_and_value;
+use crate::cluster::codec::tag_and_value;
 use crate::hub::{Fact, NodeId};
 
 /// How long facts outlive the last who changed or refreshed them, in milliseconds.
 const FACTS_TTL: u64 = 3_600_000;
 
 /// Field that says that a node has entered all its facts: its id alone.
-/// A fact's field: the id, the letter of its kind, and for members the user's id.
+/// A fact's field: the id, the tag of its kind, and for members the user's id.
 ///
 /// KEYS: facts, Redis channel. ARGV: node, epoch, time to live, fields and values.
-/// Makes the node's facts exactly these, tells others to read them if they differ from
+/// Makes the node's facts exactly these, has others read them if they differ from
 /// what was there, and returns everybody's, with whether no node had any before as `f`.
 const ENTER: &str = r"
 local key, node = KEYS[1], ARGV[1]
@@ -66,7 +66,7 @@ redis.call('@PUBLISH', KEYS[2], 'R1 C ' .. string.format('%.0f', version) .. ' '
 return redis.call('HEXISTS', key, ARGV[1])
 ";
 
-/// KEYS: facts, Redis channel. ARGV: who tells others if there were any (nobody if it
+/// KEYS: facts, Redis channel. ARGV: who notifies others if there were any (nobody if it
 /// is empty), nodes whose facts are to go. With the last of them the key goes, too.
 /// Returns whether it did.
 const REMOVE: &str = r"
@@ -109,7 +109,7 @@ return redis.call('@PUBLISH', KEYS[2], ARGV[1] .. ARGV[2])
 /// key of its last event.
 /// Enters an event, and takes out those that were entered first while all have too many.
 /// Returns their channels and when they expire; in a Redis Cluster, where their keys are
-/// elsewhere, they are not deleted.
+/// on other shards, they are not deleted.
 const INDEX: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -195,7 +195,7 @@ end
 return nodes
 ";
 
-/// KEYS: connections. ARGV: node, most, time to live, all nodes that are alive.
+/// KEYS: connections. ARGV: node, max, time to live, all nodes that are alive.
 /// Counts one more for the node, unless all together have as many as there may be.
 const ADMIT: &str = r"
 local alive, sum = {}, 0
@@ -287,14 +287,8 @@ impl Scripts {
         .collect()
     }
 
-    pub(super) fn enter(
-        &self,
-        names: &TopicKeys,
-        node: NodeId,
-        epoch: &str,
-        facts: &[Fact],
-    ) -> Cmd {
-        let mut command = self.enter.on(&[&names.facts, &names.bus]);
+    pub(super) fn enter(&self, keys: &TopicKeys, node: NodeId, epoch: &str, facts: &[Fact]) -> Cmd {
+        let mut command = self.enter.on(&[&keys.facts, &keys.bus]);
         command.arg(node.to_string()).arg(epoch).arg(FACTS_TTL);
         for fact in facts {
             let (field, value) = field_and_value(node, fact);
@@ -303,25 +297,25 @@ impl Scripts {
         command
     }
 
-    pub(super) fn change(&self, names: &TopicKeys, node: NodeId, epoch: &str, fact: &Fact) -> Cmd {
+    pub(super) fn change(&self, keys: &TopicKeys, node: NodeId, epoch: &str, fact: &Fact) -> Cmd {
         let (field, value) = field_and_value(node, fact);
-        let (letter, told) = letter_and_value(fact);
-        let mut command = self.change.on(&[&names.facts, &names.bus]);
+        let (tag, changed) = tag_and_value(fact);
+        let mut command = self.change.on(&[&keys.facts, &keys.bus]);
         command.arg(node.to_string()).arg(epoch).arg(FACTS_TTL);
-        command.arg(field).arg(value).arg(format!("{letter}{told}"));
+        command.arg(field).arg(value).arg(format!("{tag}{changed}"));
         command
     }
 
-    /// Takes out what this node no longer has a part in, and tells others.
-    pub(super) fn leave(&self, names: &TopicKeys, node: NodeId) -> Cmd {
-        let mut command = self.remove.on(&[&names.facts, &names.bus]);
+    /// Takes out what this node no longer has a part in, and notifies others.
+    pub(super) fn leave(&self, keys: &TopicKeys, node: NodeId) -> Cmd {
+        let mut command = self.remove.on(&[&keys.facts, &keys.bus]);
         command.arg(node.to_string()).arg(node.to_string());
         command
     }
 
     /// Takes out the facts of nodes that are gone, which all know of themselves.
-    pub(super) fn reap(&self, names: &TopicKeys, gone: &[NodeId]) -> Cmd {
-        let mut command = self.remove.on(&[&names.facts, &names.bus]);
+    pub(super) fn reap(&self, keys: &TopicKeys, gone: &[NodeId]) -> Cmd {
+        let mut command = self.remove.on(&[&keys.facts, &keys.bus]);
         command.arg("");
         for node in gone {
             command.arg(node.to_string());
@@ -329,8 +323,8 @@ impl Scripts {
         command
     }
 
-    pub(super) fn keep(&self, names: &TopicKeys, head: &str, text: &str, ttl_ms: u64) -> Cmd {
-        let mut command = self.keep.on(&[&names.last, &names.bus]);
+    pub(super) fn keep(&self, keys: &TopicKeys, head: &str, text: &str, ttl_ms: u64) -> Cmd {
+        let mut command = self.keep.on(&[&keys.last, &keys.bus]);
         command.arg(head).arg(text).arg(ttl_ms);
         command
     }
@@ -355,8 +349,8 @@ impl Scripts {
         command
     }
 
-    pub(super) fn last(&self, names: &TopicKeys) -> Cmd {
-        self.last.on(&[&names.last])
+    pub(super) fn last(&self, keys: &TopicKeys) -> Cmd {
+        self.last.on(&[&keys.last])
     }
 
     pub(super) fn heartbeat(
@@ -408,7 +402,7 @@ impl Loaded {
 
 /// The field that a fact is kept in, and its value; an empty one takes it out.
 fn field_and_value(node: NodeId, fact: &Fact) -> (String, String) {
-    let (_, value) = letter_and_value(fact);
+    let (_, value) = tag_and_value(fact);
     match fact {
         Fact::Member(member) => (format!("{node}m{}", member.id), value),
         Fact::Left(user) => (format!("{node}m{user}"), String::new()),

@@ -91,7 +91,7 @@ impl State {
         for view in self.views.values_mut() {
             view.lose_link();
         }
-        // Nobody can be heard of until it is back.
+        // Nothing can be received until it is back.
         let timeout = self.settings.node_timeout;
         self.nodes.excuse(Instant::now(), timeout);
         // They were taken out of the queue, whose bound holds for them, too.

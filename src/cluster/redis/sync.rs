@@ -61,7 +61,7 @@ impl Session<'_> {
                 *admitted -= count;
             }
         } else if let Some(successor) = self.state.apps.by_id(app.id()) {
-            // It counts under the same name: with the next heartbeat, Redis is told anew.
+            // It counts under the same name: with the next heartbeat, Redis gets the new count.
             self.admitted.remove(&successor);
         }
         let key = self.state.keys.connections(app);

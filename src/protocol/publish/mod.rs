@@ -1,7 +1,7 @@
 //! Bodies of the publish calls, `events` and `batch_events`.
 //!
 //! A body becomes [`Publish`] values in which nothing has to be checked again.
-//! What is wrong with it is told as Laravel tells it, in a bag of messages per
+//! What is wrong with it is reported as Laravel does, in a bag of messages per
 //! field, which Reverb's users know.
 
 mod check;
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_fields_are_told_as_laravel_tells_them() {
+    fn invalid_fields_are_reported_as_laravel_does() {
         for (body, expected) in [
             (
                 "{}",

@@ -69,7 +69,7 @@ impl Socket {
     /// What it is, without what it has to write, which is taken away.
     pub(in crate::worker) fn freeze(&self, now: Instant, pong_timeout: Duration) -> SocketState {
         // A pong is written when the parser is asked for more.
-        self.speak(|websocket, stream| websocket.flush(stream));
+        self.drive(|websocket, stream| websocket.flush(stream));
         let left = |since: Instant, allowed: Duration| {
             allowed.saturating_sub(now.saturating_duration_since(since))
         };

@@ -12,10 +12,10 @@ use crate::wait::{LONG, eventually, eventually_is, soon};
 impl World {
     /// Waits until all is quiet, and compares everything with the model.
     pub(super) fn settle(&mut self) {
-        for seat in &mut self.seats {
-            eventually(&format!("client {} is answered", seat.name), || {
-                seat.look();
-                seat.all_answered()
+        for peer in &mut self.peers {
+            eventually(&format!("client {} is answered", peer.name), || {
+                peer.look();
+                peer.all_answered()
             });
         }
         for node in 0..NODES {
@@ -24,19 +24,19 @@ impl World {
                 self.answers(node)
             });
         }
-        for at in 0..self.seats.len() {
+        for at in 0..self.peers.len() {
             let expected = self.expected_view(at);
-            let seat = &mut self.seats[at];
-            let what = format!("whom client {} sees", seat.name);
+            let peer = &mut self.peers[at];
+            let what = format!("whom client {} sees", peer.name);
             eventually_is(&what, &expected, || {
-                seat.look();
-                seat.here.clone()
+                peer.look();
+                peer.here.clone()
             });
         }
         self.fence();
-        self.compare_heard();
+        self.compare_received();
         self.sent.clear();
-        self.deaf.clear();
+        self.cut_off.clear();
         self.dead.clear();
         self.fault = None;
     }
@@ -44,9 +44,9 @@ impl World {
     /// The members of a presence channel.
     fn members(&self, channel: &str) -> BTreeSet<String> {
         let subscriptions = self
-            .seats
+            .peers
             .iter()
-            .filter_map(|seat| seat.subscriptions.get(channel));
+            .filter_map(|peer| peer.subscriptions.get(channel));
         subscriptions
             .filter_map(|subscription| Some(subscription.user?.to_owned()))
             .collect()
@@ -58,9 +58,9 @@ impl World {
         let mut users = json!({});
         for channel in CHANNELS {
             let subscribers = self
-                .seats
+                .peers
                 .iter()
-                .filter(|seat| seat.subscriptions.contains_key(channel));
+                .filter(|peer| peer.subscriptions.contains_key(channel));
             let (count, members) = (subscribers.count(), self.members(channel));
             if channel.starts_with("presence-") {
                 users[channel] = json!(members);
@@ -73,12 +73,12 @@ impl World {
                 };
             }
         }
-        json!([channels, users, self.seats.len(), "whole"])
+        json!([channels, users, self.peers.len(), "whole"])
     }
 
     fn answers(&self, node: usize) -> Value {
         let node = &self.cluster[node];
-        let told = node.get("channels", &[("info", "user_count,subscription_count")]);
+        let listed = node.get("channels", &[("info", "user_count,subscription_count")]);
         let connections = node.get("connections", &[]);
         let mut users = json!({});
         for channel in CHANNELS
@@ -87,9 +87,9 @@ impl World {
         {
             users[channel] = json!(users_of(node, channel));
         }
-        let partial = [&told, &connections].map(|answer| answer.header("x-resound-partial"));
+        let partial = [&listed, &connections].map(|answer| answer.header("x-resound-partial"));
         json!([
-            parsed(&told)["channels"],
+            parsed(&listed)["channels"],
             users,
             parsed(&connections)["connections"],
             partial.into_iter().flatten().next().unwrap_or("whole"),
@@ -97,24 +97,24 @@ impl World {
     }
 
     fn expected_view(&self, at: usize) -> BTreeMap<String, BTreeSet<String>> {
-        let channels = self.seats[at].subscriptions.keys();
+        let channels = self.peers[at].subscriptions.keys();
         let of_presence = channels.filter(|channel| channel.starts_with("presence-"));
         of_presence
             .map(|channel| ((*channel).to_owned(), self.members(channel)))
             .collect()
     }
 
-    /// Publishes by every node to every channel until all subscribers have heard it:
+    /// Publishes by every node to every channel until all subscribers have received it:
     /// whatever was sent before has arrived by then, or never will.
     fn fence(&mut self) {
         for node in 0..NODES {
             let mut tries = Vec::new();
             for channel in CHANNELS {
-                let mut heard = false;
-                while !heard {
+                let mut received = false;
+                while !received {
                     let text = format!("fence {}", self.number());
                     tries.push(text.clone());
-                    assert!(tries.len() < 20, "node {node} is not heard in {channel}");
+                    assert!(tries.len() < 20, "node {node} is not received in {channel}");
                     self.cluster[node].publish(channel, "fence", &text);
                     let fence = ((*channel).to_owned(), text);
                     // Only after a fault another one may be needed.
@@ -123,15 +123,15 @@ impl World {
                     } else {
                         LONG
                     };
-                    heard = soon(patience, || {
+                    received = soon(patience, || {
                         let mut subscribers = self
-                            .seats
+                            .peers
                             .iter_mut()
-                            .filter(|seat| seat.subscriptions.contains_key(channel));
-                        subscribers.all(|seat| {
-                            seat.fences.contains(&fence) || {
-                                seat.look();
-                                seat.fences.contains(&fence)
+                            .filter(|peer| peer.subscriptions.contains_key(channel));
+                        subscribers.all(|peer| {
+                            peer.fences.contains(&fence) || {
+                                peer.look();
+                                peer.fences.contains(&fence)
                             }
                         })
                     });
@@ -140,37 +140,37 @@ impl World {
         }
     }
 
-    fn compare_heard(&mut self) {
+    fn compare_received(&mut self) {
         for (serial, sent) in &self.sent {
             let spoilt = self.dead.contains(&sent.node)
                 || matches!(self.fault, Some(Fault::RedisSleeps | Fault::RedisRestarts));
-            for seat in &self.seats {
-                let Some(subscription) = seat.subscriptions.get(sent.channel) else {
+            for peer in &self.peers {
+                let Some(subscription) = peer.subscriptions.get(sent.channel) else {
                     continue;
                 };
-                let who = (seat.name, subscription.number);
+                let who = (peer.name, subscription.number);
                 let should =
-                    !spoilt && !self.deaf.contains(&seat.node) && sent.should.contains(&who);
-                let heard = seat.heard.contains(serial);
+                    !spoilt && !self.cut_off.contains(&peer.node) && sent.should.contains(&who);
+                let received = peer.received.contains(serial);
                 assert!(
-                    heard || !should && !sent.must.contains(&who),
-                    "client {} on node {} has not heard {serial}",
-                    seat.name,
-                    seat.node
+                    received || !should && !sent.must.contains(&who),
+                    "client {} on node {} has not received {serial}",
+                    peer.name,
+                    peer.node
                 );
                 assert!(
-                    !heard || sent.except != Some(seat.name),
-                    "client {} hears its own {serial}",
-                    seat.name
+                    !received || sent.except != Some(peer.name),
+                    "client {} receives its own {serial}",
+                    peer.name
                 );
             }
         }
-        for seat in &mut self.seats {
-            for serial in std::mem::take(&mut seat.heard) {
-                let name = seat.name;
+        for peer in &mut self.peers {
+            for serial in std::mem::take(&mut peer.received) {
+                let name = peer.name;
                 assert!(
                     self.sent.contains_key(&serial),
-                    "client {name} hears {serial} long after it was sent"
+                    "client {name} receives {serial} long after it was sent"
                 );
             }
         }

@@ -35,7 +35,7 @@ impl TestServer {
         Self::from_sources(&sources(&[]), true)
     }
 
-    /// With sinks that are told of what happens.
+    /// With sinks that get what happens.
     pub(crate) fn with_sinks(settings: &[(&str, &str)], sinks: Sinks) -> Self {
         let config = Config::load(&sources(settings)).unwrap();
         Self::run(Server::bind_with(&config, false, sinks).unwrap())
@@ -102,7 +102,7 @@ impl TestServer {
         self.join_by_itself();
     }
 
-    /// Waits for a server that ends without being told here.
+    /// Waits for a server that ends without being asked here.
     pub(crate) fn join_by_itself(&mut self) {
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();

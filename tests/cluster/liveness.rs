@@ -1,4 +1,4 @@
-//! Nodes of which something else is told than that they live, or that they do not.
+//! Nodes of which it is announced that they live although they do not, or the other way round.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn id_of(cluster: &Cluster, node: usize) -> String {
     cluster[node].ready()["node"].as_str().unwrap().to_owned()
 }
 
-/// The clock of Redis was an hour ahead when the node was heard last, and was set right.
+/// The clock of Redis was an hour ahead when its last heartbeat was received, and was set right.
 #[test]
 fn a_node_that_dies_goes_in_its_time_though_its_last_heartbeat_is_from_the_future() {
     let mut cluster = Cluster::start(2, &[HASTY]);

@@ -1,4 +1,4 @@
-//! One client: what the model knows of it, and what it has been told.
+//! One client: what the model knows of it, and what it has been sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,24 +15,24 @@ pub(super) struct Subscription {
     pub(super) user: Option<&'static str>,
     /// Another one for each subscription there ever was.
     pub(super) number: usize,
-    /// Whether the client has been told that it succeeded.
+    /// Whether the client has been sent that it succeeded.
     pub(super) answered: bool,
 }
 
-pub(super) struct Seat {
+pub(super) struct Peer {
     pub(super) name: usize,
     pub(super) node: usize,
     pub(super) client: Client,
     pub(super) subscriptions: BTreeMap<&'static str, Subscription>,
     /// Who it believes to be in each presence channel it is in.
     pub(super) here: BTreeMap<String, BTreeSet<String>>,
-    /// Serial numbers of the events it has been told.
-    pub(super) heard: BTreeSet<usize>,
-    /// Fences it has been told: channel and text.
+    /// Serial numbers of the events it has been sent.
+    pub(super) received: BTreeSet<usize>,
+    /// Fences it has been sent: channel and text.
     pub(super) fences: BTreeSet<(String, String)>,
 }
 
-impl Seat {
+impl Peer {
     pub(super) fn new(name: usize, node: usize, cluster: &Cluster) -> Self {
         Self {
             name,
@@ -40,7 +40,7 @@ impl Seat {
             client: Client::connect(&cluster[node]),
             subscriptions: BTreeMap::new(),
             here: BTreeMap::new(),
-            heard: BTreeSet::new(),
+            received: BTreeSet::new(),
             fences: BTreeSet::new(),
         }
     }
@@ -49,7 +49,7 @@ impl Seat {
         self.subscriptions.values().all(|each| each.answered)
     }
 
-    /// Channels of which it has been told that it is in them.
+    /// Channels of which it has been sent that it is in them.
     pub(super) fn answered(&self) -> Vec<&'static str> {
         let answered = self.subscriptions.iter().filter(|(_, each)| each.answered);
         answered.map(|(channel, _)| *channel).collect()
@@ -96,12 +96,12 @@ impl Seat {
             "fence" => {
                 let text = frame["data"].as_str().unwrap().to_owned();
                 let news = self.fences.insert((channel, text));
-                assert!(news, "client {name} hears it twice: {frame}");
+                assert!(news, "client {name} receives it twice: {frame}");
             }
             _ => {
                 let serial = frame["data"].as_str().unwrap().parse().unwrap();
-                let news = self.heard.insert(serial);
-                assert!(news, "client {name} hears it twice: {frame}");
+                let news = self.received.insert(serial);
+                assert!(news, "client {name} receives it twice: {frame}");
                 let user = subscription.user.filter(|_| event.starts_with("client-"));
                 // Who whispers in a presence channel is said.
                 assert_eq!(frame["user_id"].is_string(), user.is_some(), "{frame}");
