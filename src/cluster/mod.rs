@@ -79,7 +79,7 @@ mod survey;
 mod view;
 mod watchdog;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -213,6 +213,7 @@ impl Node {
             views: Views::new(),
             left: HashMap::new(),
             unknown_nodes: HashMap::new(),
+            unreaped: HashSet::new(),
             logged_dropped: 0,
             nodes: Membership::new(State::lease(&self.settings)),
             sequences: SequenceCounter::new(),

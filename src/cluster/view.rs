@@ -110,6 +110,8 @@ pub(super) struct View {
     pub(super) must_enter: bool,
     /// Whether Redis has something else under the name of one of its keys.
     pub(super) is_degraded: bool,
+    /// Whether something went wrong since it was entered.
+    has_failed: bool,
     /// When its facts were last kept from expiring.
     pub(super) refreshed: Instant,
     pub(super) sequences: SequenceTracker,
@@ -159,6 +161,7 @@ impl View {
             is_subscribed: false,
             must_enter: true,
             is_degraded: false,
+            has_failed: false,
             refreshed: now,
             sequences: SequenceTracker::default(),
             is_reading: false,
@@ -191,7 +194,18 @@ impl View {
         self.sent_version = (local.generation, local.version);
         self.sent.replace(&local.facts);
         self.must_enter = false;
+        self.has_failed = false;
         self.is_reading = true;
+    }
+
+    /// One of its keys cannot be used: it has to be entered again.
+    pub(super) fn fail(&mut self) {
+        self.has_failed = true;
+        self.must_enter = true;
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     /// What differs from what was sent has to be sent.

@@ -398,6 +398,10 @@ impl Channel {
         }
         self.send_count(&mut state, outputs);
         if left == 0 {
+            // Nobody is left who could be told when other nodes know of it.
+            for present in state.members.values().filter(|present| present.nodes == 0) {
+                self.emit_removed(&present.id_json, Origin::Local, outputs);
+            }
             let kind = || HubEventKind::ChannelVacated {
                 channel: &self.name,
             };
@@ -438,16 +442,20 @@ impl Channel {
         if state.members.get(user).is_some_and(Present::is_gone)
             && let Some(gone) = state.members.swap_remove(user)
         {
-            let (channel, id_json) = (&self.name, &*gone.id_json);
-            let kind = || HubEventKind::MemberRemoved {
-                channel,
-                id_json,
-                origin,
-            };
-            outputs.sinks.emit(&self.app, kind);
-            let removed = message::member_removed(channel, id_json);
+            self.emit_removed(&gone.id_json, origin, outputs);
+            let removed = message::member_removed(&self.name, &gone.id_json);
             self.broadcast_in(state, &removed, Recipients::All, outputs);
         }
+    }
+
+    fn emit_removed(&self, id_json: &str, origin: Origin, outputs: &Outputs) {
+        let channel = &self.name;
+        let kind = || HubEventKind::MemberRemoved {
+            channel,
+            id_json,
+            origin,
+        };
+        outputs.sinks.emit(&self.app, kind);
     }
 
     /// Numbers a frame and puts it into the inbox of each worker that has a

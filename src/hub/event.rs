@@ -53,7 +53,8 @@ pub enum HubEventKind<'a> {
         /// Its name.
         channel: &'a ChannelName,
     },
-    /// A user is in a presence channel who was not in it on any node.
+    /// A user is in a presence channel who was not in it on any node, as far as this one
+    /// knew: of a channel without subscribers here it knows nothing.
     MemberAdded {
         /// The channel.
         channel: &'a ChannelName,
@@ -62,7 +63,7 @@ pub enum HubEventKind<'a> {
         /// Where.
         origin: Origin,
     },
-    /// A user is in a presence channel on no node any more.
+    /// A user is in a presence channel on no node any more, as far as this one knows.
     MemberRemoved {
         /// The channel.
         channel: &'a ChannelName,

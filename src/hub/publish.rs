@@ -88,7 +88,7 @@ impl Hub {
         // Under the channel's lock: its events are in one order on all nodes.
         let then = |subscribers| {
             publisher.emit(app, name, (frame.len(), subscribers), outputs);
-            self.send_event(app, name, except, &frame);
+            self.send_event(app, name, (except, false), &frame);
         };
         match channel {
             Some(channel) => channel.broadcast(&frame, Recipients::from(except), outputs, then),
@@ -114,7 +114,12 @@ impl Hub {
         };
         let shard = state.shard(name.as_str()).lock();
         let publisher = Publisher::Application { except };
-        let then = |subscribers| publisher.emit(app, name, (frame.len(), subscribers), outputs);
+        // Under the locks of the shard and the channel: its events are in one order on all
+        // nodes, and all keep the same one.
+        let then = |subscribers| {
+            publisher.emit(app, name, (frame.len(), subscribers), outputs);
+            self.send_event(app, name, (except, true), &frame);
+        };
         let subscribers = match shard.get(name) {
             Some(channel) => {
                 channel.mark_last_event();
@@ -127,17 +132,6 @@ impl Hub {
         };
         let mut cache = state.cache.lock();
         cache.put(name, frame.clone(), Instant::now(), limits);
-        drop(cache);
-        // Under the shard's lock, so that other nodes keep the same one.
-        outputs.update(|| {
-            ClusterUpdate::Event(Event {
-                app: app.clone(),
-                channel: name.clone(),
-                except,
-                frame,
-                is_kept: true,
-            })
-        });
         subscribers
     }
 
@@ -145,7 +139,7 @@ impl Hub {
         &self,
         app: &AppHandle,
         name: &ChannelName,
-        except: Option<SocketId>,
+        (except, is_kept): (Option<SocketId>, bool),
         frame: &Frame,
     ) {
         self.outputs.update(|| {
@@ -154,7 +148,7 @@ impl Hub {
                 channel: name.clone(),
                 except,
                 frame: frame.clone(),
-                is_kept: false,
+                is_kept,
             })
         });
     }

@@ -256,14 +256,16 @@ impl Connection {
     /// Has the target make a placeholder.
     async fn reserve(&self, target: usize) -> Result<Departure, MoveError> {
         let target = &self.worker.moves.workers[target];
-        let permit = target.clone().reserve_owned().await;
-        let permit = permit.map_err(|_| MoveError::Down)?;
         let (reply, reserved) = oneshot::channel();
         let reserve = MoveMessage::Reserve(self.reservation(), reply);
         target.send(reserve).await.map_err(|_| MoveError::Down)?;
+        let to = reserved.await.map_err(|_| MoveError::Down)?;
+        // Last: who holds one waits for nothing else of the queue.
+        let permit = target.clone().reserve_owned().await;
+        let permit = permit.map_err(|_| MoveError::Down)?;
         Ok(Departure {
             request: None,
-            to: reserved.await.map_err(|_| MoveError::Down)?,
+            to,
             permit: Some(permit),
             is_transferred: false,
             pending: PendingSignIn::default(),

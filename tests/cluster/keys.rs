@@ -16,6 +16,7 @@ use crate::people::{Member, signed_in, who};
 use crate::redis::Redis;
 use crate::support::client::tcp;
 use crate::support::{Client, Http, KEY};
+use crate::topologies::Shards;
 use crate::wait::{LONG, soon};
 
 /// How long keys may outlive the last fact that was in them.
@@ -326,4 +327,25 @@ fn the_last_events_of_an_application_take_no_more_of_redis_than_they_may() {
         client.subscribe(&channel(n));
         client.expect(&event("ev", &data(n), &channel(n)));
     }
+}
+
+/// Where they are on other shards than what is known of them together.
+#[test]
+fn the_last_events_of_an_application_are_bounded_in_a_redis_cluster_too() {
+    const MAX: u64 = 100_000;
+    const EVENT: usize = 1000;
+    let shards = Shards::start();
+    let settings = shards
+        .settings()
+        .with(&[("RESOUND_CACHE_MAX_BYTES", &MAX.to_string())]);
+    let node = Node::start(&settings);
+    let mut publisher = Http::connect(&node);
+    for n in 0..500 {
+        let data = format!("{n:0EVENT$}");
+        publisher.publish(&[&format!("cache-{n}")], "ev", &data);
+    }
+    let kept = || -> u64 { shards.servers.iter().map(kept_bytes).sum() };
+    let bound = MAX + 5 * EVENT as u64;
+    assert!(soon(GONE, || kept() <= bound), "{} bytes are kept", kept());
+    assert!(kept() > MAX / 2, "only {} bytes are kept", kept());
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use resound::hub::{HubEvent, HubEventKind, Sink, Sinks};
 
 use crate::node::Node;
+use crate::people::Member;
 use crate::redis::Redis;
 use crate::support::{Client, TestServer};
 use crate::wait::{eventually, eventually_is};
@@ -18,6 +19,12 @@ impl Sink for Decisions {
         let text = match event.kind {
             HubEventKind::ClusterChannelOccupied { channel } => format!("+{channel}"),
             HubEventKind::ClusterChannelVacated { channel } => format!("-{channel}"),
+            HubEventKind::MemberAdded {
+                channel, member, ..
+            } => format!("+{channel}/{}", member.id),
+            HubEventKind::MemberRemoved {
+                channel, id_json, ..
+            } => format!("-{channel}/{}", id_json.trim_matches('"')),
             _ => return,
         };
         self.0.lock().unwrap().push(text);
@@ -157,4 +164,23 @@ fn nodes_of_which_not_all_track_say_so() {
         });
         assert!(node.is_connected(), "it serves all the same");
     }
+}
+
+/// Also the last one on its node, whose channel is forgotten before Redis has answered.
+#[test]
+fn sinks_are_told_of_members_that_come_and_go() {
+    let pair = Pair::start();
+    let alone = Member::join(&pair.servers[0], "presence-a", "u");
+    pair.expect("presence-a/u", (1, 0));
+    drop(alone);
+    pair.expect("presence-a/u", (1, 1));
+    let both = [0, 1].map(|n| Member::join(&pair.servers[n], "presence-b", &format!("u{n}")));
+    // Each node sees both.
+    pair.expect("presence-b/u0", (2, 0));
+    pair.expect("presence-b/u1", (2, 0));
+    let [first, second] = both;
+    drop(first);
+    pair.expect("presence-b/u0", (2, 2));
+    drop(second);
+    pair.expect("presence-b/u1", (2, 1));
 }

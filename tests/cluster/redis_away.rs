@@ -193,3 +193,22 @@ fn a_node_that_dies_while_redis_is_away_is_taken_out_in_time_after_its_return() 
     let expected = TIMEOUT..=TIMEOUT + NOTICED + SLACK;
     assert!(expected.contains(&removed), "after {removed:?}");
 }
+
+/// It answers whoever connects, and then takes nothing: each attempt fails anew.
+#[test]
+fn a_node_that_dies_while_redis_refuses_everything_is_taken_out_in_time() {
+    const TIME: u64 = 4;
+    let mut cluster = Cluster::start(2, &[("RESOUND_NODE_TIMEOUT", &TIME.to_string())]);
+    let mut watcher = Member::join(&cluster[0], "presence-r", "living");
+    let dying = Member::join(&cluster[1], "presence-r", "dying");
+    watcher.sees(&["living", "dying"]);
+    watcher.changes();
+    cluster.redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    cluster.await_connected(0, false);
+    cluster[1].kill();
+    drop(dying);
+    let gone = soon(Duration::from_secs(TIME) + NOTICED + SLACK, || {
+        watcher.changes().contains(&"-dying".to_owned())
+    });
+    assert!(gone, "{}", cluster[0].log());
+}

@@ -244,3 +244,26 @@ fn a_cache_channel_whose_last_event_is_no_text_in_redis_has_none_there() {
     }
     others.go_on(&cluster, 1000);
 }
+
+/// The type is right there, and what it holds is none of ours.
+#[test]
+fn values_that_no_node_has_written_cost_nobody_the_link() {
+    let cluster = Cluster::start(2, &[]);
+    let redis = &cluster.redis;
+    let mut others = Others::on(&cluster);
+    let member = Member::join(&cluster[0], "presence-r", "u");
+    redis.command(&["HSET", FACTS, "v", "9223372036854775807"]);
+    for field in ["", "cache-a", "cache-b"] {
+        redis.command(&["HSET", "reverb:{my-app-id}:cache:sizes", field, "x"]);
+    }
+    redis.command(&["ZADD", "reverb:{my-app-id}:cache", "1", "cache-b"]);
+    let second = Member::join(&cluster[0], "presence-r", "v");
+    cluster[0].publish("cache-a", "ev", "x");
+    others.go_on(&cluster, 0);
+    drop((member, second));
+    std::thread::sleep(Duration::from_secs(2));
+    others.go_on(&cluster, 1);
+    for node in cluster.nodes() {
+        assert_eq!(node.counter("links"), 1, "{}", node.log());
+    }
+}

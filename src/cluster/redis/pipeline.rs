@@ -53,13 +53,19 @@ impl Expect {
         matches!(self, Self::Confirmed)
     }
 
-    /// Whether an error concerns one key, which somebody has made something else of, and
-    /// not the link.
+    /// Whether an error concerns one key, which has a type or a value that is none of ours,
+    /// and not the link.
     pub(super) fn is_about_one_key(&self, error: &ServerError) -> bool {
         let is_about_all = matches!(self, Self::Confirmed | Self::Heartbeat(_));
         let text = error.to_string();
-        let of_types = ["WRONGTYPE", "is not an integer", "is not a valid float"];
-        !is_about_all && of_types.iter().any(|part| text.contains(part))
+        let of_values = [
+            "WRONGTYPE",
+            "is not an integer",
+            "is not a valid float",
+            "would overflow",
+            "attempt to",
+        ];
+        !is_about_all && of_values.iter().any(|part| text.contains(part))
     }
 }
 

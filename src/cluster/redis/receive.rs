@@ -32,16 +32,11 @@ impl Session<'_> {
                 self.entered_first(&bus, snapshot.is_first);
                 if let Some(view) = self.state.views.get_mut(&bus) {
                     view.snapshot = Some(snapshot);
-                    self.restore(&bus);
                 }
             }
             Expect::Last(bus) => {
                 if let Some(view) = self.state.views.get_mut(&bus) {
                     view.last = Some(last_of(&answer));
-                    // Its facts say whether it is in order, if it has any.
-                    if !view.has_facts {
-                        self.restore(&bus);
-                    }
                 }
             }
             Expect::Changed(bus) => {
@@ -80,10 +75,13 @@ impl Session<'_> {
     /// A key is not what it should be: what concerns only that goes on without Redis.
     pub(super) fn degrade(&mut self, expect: Expect, error: &ServerError) {
         match expect {
-            Expect::Facts(bus) | Expect::Last(bus) | Expect::Changed(bus) => {
-                if let Some(view) = self.state.views.get_mut(&bus) {
-                    view.stop_reading();
-                    view.must_enter = true;
+            Expect::Facts(ref bus) | Expect::Last(ref bus) | Expect::Changed(ref bus) => {
+                if let Some(view) = self.state.views.get_mut(bus) {
+                    // The facts of others are good without the last event.
+                    if !matches!(expect, Expect::Last(_)) {
+                        view.stop_reading();
+                    }
+                    view.fail();
                     if !std::mem::replace(&mut view.is_degraded, true) {
                         self.state.status.degraded.fetch_add(1, Ordering::Relaxed);
                         let keys = self.state.keys.of(&view.topic);
@@ -114,7 +112,7 @@ impl Session<'_> {
         }
     }
 
-    /// A topic that was degraded is in order again, or is none any more.
+    /// A topic that may be degraded is none any more.
     pub(super) fn restore(&mut self, bus: &str) {
         if let Some(view) = self.state.views.get_mut(bus)
             && std::mem::replace(&mut view.is_degraded, false)
@@ -130,11 +128,16 @@ impl Session<'_> {
             nodes,
             hub,
             node,
+            status,
             ..
         } = &mut *self.state;
         let Some(view) = views.get_mut(bus) else {
             return;
         };
+        if view.is_degraded && !view.has_failed() {
+            view.is_degraded = false;
+            status.degraded.fetch_sub(1, Ordering::Relaxed);
+        }
         let (topic, sent_version) = (view.topic.clone(), view.sent_version);
         if !view.is_reading() {
             return hub.confirm(&topic, sent_version.0, sent_version.1);
@@ -237,7 +240,6 @@ impl Session<'_> {
                 add(&self.state.status.ignored, 1);
                 continue;
             };
-            // One from the future, of a clock that was ahead, says nothing.
             let Ok(age) = u64::try_from(*age) else {
                 continue;
             };

@@ -14,7 +14,7 @@ const FACTS_TTL: u64 = 3_600_000;
 ///
 /// KEYS: facts, Redis channel. ARGV: node, epoch, time to live, fields and values.
 /// Makes the node's facts exactly these, has others read them if they differ from
-/// what was there, and returns everybody's, with whether no node had any before as `f`.
+/// what was there, and returns everybody's, with whether no other node had any as `f`.
 const ENTER: &str = r"
 local key, node = KEYS[1], ARGV[1]
 redis.call('HSETNX', key, 'e', ARGV[2])
@@ -23,7 +23,7 @@ for i = 4, #ARGV, 2 do wanted[ARGV[i]] = ARGV[i + 1] end
 local there = redis.call('HGETALL', key)
 for i = 1, #there, 2 do
   local field = there[i]
-  if #field >= 16 then first = 0 end
+  if #field >= 16 and string.sub(field, 1, 16) ~= node then first = 0 end
   if #field > 16 and string.sub(field, 1, 16) == node then
     if wanted[field] == nil then
       redis.call('HDEL', key, field)
@@ -115,9 +115,9 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local index, sizes = KEYS[1], KEYS[2]
 local channel, size, max = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local total = tonumber(redis.call('HGET', sizes, '') or 0)
+local total = tonumber(redis.call('HGET', sizes, '')) or 0
 local function forget(name)
-  total = total - tonumber(redis.call('HGET', sizes, name) or 0)
+  total = total - (tonumber(redis.call('HGET', sizes, name)) or 0)
   redis.call('HDEL', sizes, name)
   redis.call('ZREM', index, name)
 end
@@ -151,11 +151,12 @@ redis.call('PEXPIRE', sizes, ARGV[4])
 return evicted
 ";
 
-/// KEYS: last event. ARGV: when an event expires. Takes out that one or an earlier one.
+/// KEYS: last event. ARGV: when an event expires, by another shard's clock. Takes out that
+/// one or an earlier one; a later one of the same channel expires later.
 const EVICT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if now + redis.call('PTTL', KEYS[1]) <= tonumber(ARGV[1]) then
+if now + redis.call('PTTL', KEYS[1]) <= tonumber(ARGV[1]) + 1000 then
   redis.call('DEL', KEYS[1])
 end
 return 0
@@ -169,14 +170,15 @@ return { redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1]) }
 /// KEYS: nodes, what they say of themselves. ARGV: node, milliseconds after which a node is
 /// forgotten, what this one says of itself.
 /// Returns how long ago this one's last heartbeat was (-1: never), and for each
-/// node its id, how long ago its was (-1: in the future, by a clock that was ahead), and
-/// what it says.
+/// node its id, how long ago its was, and what it says. One from the future, of a clock that
+/// was ahead by more than a second, is none.
 const HEARTBEAT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local before = redis.call('ZSCORE', KEYS[1], ARGV[1])
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], now + 1000, '+inf')
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
@@ -184,7 +186,7 @@ local nodes = { before and math.max(now - before, 0) or -1 }
 local there = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 for i = 1, #there, 2 do
   nodes[#nodes + 1] = there[i]
-  nodes[#nodes + 1] = math.max(now - there[i + 1], -1)
+  nodes[#nodes + 1] = math.max(now - there[i + 1], 0)
   nodes[#nodes + 1] = redis.call('HGET', KEYS[2], there[i])
 end
 if redis.call('HLEN', KEYS[2]) * 3 > #nodes then
@@ -202,7 +204,7 @@ local alive, sum = {}, 0
 for i = 4, #ARGV do alive[ARGV[i]] = true end
 local there = redis.call('HGETALL', KEYS[1])
 for i = 1, #there, 2 do
-  if alive[there[i]] then sum = sum + tonumber(there[i + 1]) end
+  if alive[there[i]] then sum = sum + (tonumber(there[i + 1]) or 0) end
 end
 if sum >= tonumber(ARGV[2]) then return 0 end
 redis.call('HINCRBY', KEYS[1], ARGV[1], 1)

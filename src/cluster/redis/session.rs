@@ -102,7 +102,7 @@ pub(super) type Broken = String;
 
 impl<'a> Session<'a> {
     pub(super) async fn run(state: &'a mut State, shards: Shards) -> End {
-        state.begin();
+        add(&state.status.links, 1);
         let now = Instant::now();
         let mut session = Self {
             batch: Batch::new(shards.servers.len()),
@@ -150,6 +150,7 @@ impl<'a> Session<'a> {
         self.await_answers().await?;
         self.state.queue.go_up();
         self.state.status.is_up.store(true, Ordering::Release);
+        self.state.excuse_others();
         // Whatever was not known to be sent goes first, once the others have subscribed.
         self.held = std::mem::take(&mut self.state.unsure);
         self.held_bytes = self.held.iter().map(|event| event.bytes).sum();
@@ -256,20 +257,16 @@ impl<'a> Session<'a> {
         for topic in queue.take_topics(MAX_TOPICS) {
             self.sync(topic);
         }
-        let again = self.again.len();
-        for topic in self
-            .again
-            .drain(..again.min(MAX_TOPICS))
-            .collect::<Vec<_>>()
-        {
-            self.sync(topic);
+        let again = self.again.len().min(MAX_TOPICS);
+        for topic in self.again.drain(..again).collect::<Vec<_>>() {
+            self.sync_unless_done(topic);
         }
         let room = MAX_TOPICS.saturating_sub(self.in_batch.len());
         let next = self.resync.len().min(room);
         for topic in self.resync.drain(..next).collect::<Vec<_>>() {
-            self.sync(topic);
+            self.sync_unless_done(topic);
         }
-        if self.is_resyncing && self.resync.is_empty() && self.again.is_empty() {
+        if self.is_resyncing && self.resync.is_empty() {
             self.finish_resync();
         }
         self.watch_topics();

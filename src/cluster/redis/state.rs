@@ -15,7 +15,7 @@ use crate::cluster::codec::Question;
 use crate::cluster::membership::Membership;
 use crate::cluster::peers::NodeInfo;
 use crate::cluster::sequence::SequenceCounter;
-use crate::cluster::status::{Status, add};
+use crate::cluster::status::Status;
 use crate::cluster::survey::{SurveyResult, Surveys};
 use crate::cluster::view::{Last, Views};
 use crate::config::Scaling;
@@ -55,6 +55,8 @@ pub(in crate::cluster) struct State {
     /// Nodes that are not known to be alive and whose facts are there: since when, and
     /// in which topics.
     pub(in crate::cluster) unknown_nodes: HashMap<NodeId, (Instant, HashSet<Arc<str>>)>,
+    /// Nodes that went while there was no link: their channels are still to be taken out.
+    pub(in crate::cluster) unreaped: HashSet<NodeId>,
     /// Events of which it was logged that they were dropped.
     pub(in crate::cluster) logged_dropped: u64,
     pub(in crate::cluster) nodes: Membership,
@@ -75,15 +77,14 @@ impl State {
     }
 
     /// A link is up: others get some time to show themselves.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn excuse_others(&mut self) {
         let grace = GRACE.min(self.settings.node_timeout / 3);
         self.nodes.excuse(Instant::now(), grace);
-        add(&self.status.links, 1);
     }
 
     /// The link is gone.
     pub(super) fn go_alone(&mut self) {
-        self.status.is_up.store(false, Ordering::Release);
+        let was_up = self.status.is_up.swap(false, Ordering::AcqRel);
         self.status.listening.store(0, Ordering::Relaxed);
         self.status.is_incomplete.store(false, Ordering::Relaxed);
         self.hub.go_alone();
@@ -91,9 +92,12 @@ impl State {
         for view in self.views.values_mut() {
             view.lose_link();
         }
-        // Nothing can be received until it is back.
-        let timeout = self.settings.node_timeout;
-        self.nodes.excuse(Instant::now(), timeout);
+        // Nothing can come from others until it is back. Once: a link that never came up
+        // has changed nothing.
+        if was_up {
+            let timeout = self.settings.node_timeout;
+            self.nodes.excuse(Instant::now(), timeout);
+        }
         // They were taken out of the queue, whose bound holds for them, too.
         let (bytes, time) = (self.settings.buffer_bytes, self.settings.buffer_time);
         let mut room = bytes.saturating_sub(self.queue.bytes());
@@ -123,6 +127,7 @@ impl State {
             .count_dropped((before - self.unsure.len()) as u64);
         for node in self.nodes.remove_late(Instant::now()) {
             self.forget(node);
+            self.unreaped.insert(node);
         }
     }
 

@@ -170,6 +170,17 @@ impl Session<'_> {
         }
     }
 
+    /// The same, unless this batch has it: then it was read after it was asked for.
+    pub(super) fn sync_unless_done(&mut self, topic: Topic) {
+        let bus = self.state.keys.bus(&topic);
+        let is_same = |view: &View| view.topic == topic;
+        let is_done =
+            self.in_batch.contains(&*bus) && self.state.views.get(&*bus).is_some_and(is_same);
+        if !is_done {
+            self.sync(topic);
+        }
+    }
+
     /// Sends how a topic is here now, as far as it differs from what was sent.
     pub(super) fn sync(&mut self, topic: Topic) {
         let bus: Arc<str> = self.state.keys.bus(&topic).into();
@@ -206,14 +217,17 @@ impl Session<'_> {
         let view = views
             .entry(Arc::clone(bus))
             .or_insert_with(|| View::new(topic, has_facts, has_last, Instant::now()));
-        // The settings may have changed since it was entered before.
-        (view.has_facts, view.has_last) = (has_facts, has_last);
+        // What it had before has to be taken out in the end, whatever is set meanwhile.
+        view.has_facts |= has_facts;
+        let has_facts = view.has_facts;
         view.enter(local);
         if !std::mem::replace(&mut view.is_subscribed, true) {
             self.state.status.listening.fetch_add(1, Ordering::Relaxed);
             let command = self.subscription("SUBSCRIBE", bus);
             self.add(bus, command, Expect::Confirmed);
         }
+        // Before the facts: what is in no set, nobody would take out if this node died.
+        self.track(bus);
         if has_facts {
             let (epoch, node) = (epoch(), self.state.node);
             let scripts = &self.state.scripts;
@@ -225,7 +239,6 @@ impl Session<'_> {
             self.add(bus, command, Expect::Last(Arc::clone(bus)));
         }
         self.expect_synced(bus);
-        self.track(bus);
     }
 
     /// What nodes have in common of a topic: facts, and its last event.
@@ -345,6 +358,9 @@ impl Session<'_> {
         let command = self.subscription("SUBSCRIBE", &listens);
         self.add(&listens, command, Expect::Confirmed);
         self.publish_to_all(&Message::AllTold(self.state.node));
+        for node in std::mem::take(&mut self.state.unreaped) {
+            self.reap_channels(node);
+        }
         if std::mem::take(&mut self.must_resync_again) {
             self.restart_resync();
         }
