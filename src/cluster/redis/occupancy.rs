@@ -6,8 +6,8 @@
 //! decides once more who has taken out the last.
 //!
 //! While Redis is away nothing is decided; what has changed meanwhile is when it is back.
-//! If Redis loses its data, channels that were vacated before they were entered again are
-//! not reported.
+//! If Redis loses its data, or the link breaks between a decision and its answer, a channel
+//! may be vacated without a word. If all nodes die at once, their sets expire in an hour.
 
 use std::sync::Arc;
 
