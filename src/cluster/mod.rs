@@ -1,4 +1,5 @@
-//! Other nodes, through Redis. Nothing local ever waits here.
+//! Other nodes, through Redis. No delivery to local sockets waits here; the answer to a
+//! subscription or a sign-in does, until other nodes know of it.
 //!
 //! What is decided is decided without Redis and without a clock, in modules that can be
 //! tested alone: who is alive (`membership`), what is known of a topic and what has to be

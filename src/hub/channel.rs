@@ -372,8 +372,9 @@ impl Channel {
         self.broadcast_in(state, &added, Recipients::All, outputs);
     }
 
-    /// Takes a subscriber away, and announces it to the others if it was its user's last.
-    /// Returns how many are left on this node.
+    /// Takes a subscriber away. If it was its user's last, the others are sent
+    /// `member_removed`: at once, or with a link to other nodes when they know of it, since
+    /// the user may have gone to one of them. Returns how many are left on this node.
     pub(super) fn leave(
         &self,
         connection: ConnectionRef,

@@ -6,8 +6,9 @@ use super::topic::NodeId;
 use crate::apps::AppHandle;
 use crate::protocol::{ChannelName, CloseReason, Member, SocketId};
 
-/// Something that has happened, emitted while the lock is held under which it was decided:
-/// all sinks see the events of a channel in the channel's order.
+/// Something that has happened. What concerns a channel with subscribers here is emitted
+/// while the channel's lock is held: all sinks see it in the channel's order. Connections,
+/// refusals and what Redis decides are in no order with that.
 #[derive(Clone, Copy, Debug)]
 pub struct HubEvent<'a> {
     /// Of which application.

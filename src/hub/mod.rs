@@ -458,7 +458,7 @@ impl Hub {
     }
 
     /// A subscription was refused; `reason` is what the client is told.
-    pub fn subscription_refused(
+    pub fn emit_subscription_refused(
         &self,
         app: &AppHandle,
         socket: SocketId,

@@ -45,13 +45,13 @@ impl Topic {
 pub enum Fact {
     /// A user is in the presence channel.
     Member(Member),
-    /// It is not any more; its id.
+    /// A member has left: the user with this id is not in it any more.
     Left(Arc<str>),
     /// So many connections have subscribed.
     Subscribers(usize),
     /// The user is signed in.
     Online,
-    /// It is not any more.
+    /// The user has signed out.
     Offline,
 }
 

@@ -104,11 +104,11 @@ impl Server {
     /// Raises the limit of open files, loads the certificate and takes the port. `demo` adds the page `/demo` and
     /// its signing, which give everybody the application's signature.
     pub fn bind(config: &Config, demo: bool) -> Result<Self, StartError> {
-        Self::bind_with(config, demo, Sinks::default())
+        Self::bind_with_sinks(config, demo, Sinks::default())
     }
 
     /// The same, with sinks that get what happens.
-    pub fn bind_with(config: &Config, demo: bool, sinks: Sinks) -> Result<Self, StartError> {
+    pub fn bind_with_sinks(config: &Config, demo: bool, sinks: Sinks) -> Result<Self, StartError> {
         let server = &config.server;
         let descriptors = descriptors::raise_limit(server.workers.get());
         let (tls, warnings) = match server.tls.as_ref().map(tls::load).transpose()? {

@@ -29,7 +29,7 @@ const MIN_NEW_TOPICS: u32 = 50;
 
 pub(super) const UNAUTHORIZED: &str = "Connection is unauthorized";
 
-/// Why something is refused: the code and the text of its `pusher:error`.
+/// Why something is refused: the code, and the text that says so.
 pub(super) type Refusal = (ErrorCode, Cow<'static, str>);
 
 pub(super) fn refusal(code: ErrorCode, text: impl Into<Cow<'static, str>>) -> Refusal {
@@ -191,10 +191,10 @@ impl Session {
     }
 
     /// A subscription was refused, for whoever counts that.
-    pub(super) fn refused_subscription(&self, channel: &str, reason: &str) {
+    pub(super) fn emit_refused_subscription(&self, channel: &str, reason: &str) {
         let socket = self.connection.id();
         self.hub
-            .subscription_refused(&self.app, socket, channel, reason);
+            .emit_subscription_refused(&self.app, socket, channel, reason);
     }
 
     pub(super) fn send_error(&self, code: ErrorCode, text: &str) {

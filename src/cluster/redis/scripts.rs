@@ -9,11 +9,10 @@ use crate::hub::{Fact, NodeId};
 /// How long facts outlive the last who changed or refreshed them, in milliseconds.
 const FACTS_TTL: u64 = 3_600_000;
 
-/// Field that says that a node has entered all its facts: its id alone.
-/// A fact's field: the id, the tag of its kind, and for members the user's id.
-///
 /// KEYS: facts, Redis channel. ARGV: node, epoch, time to live, fields and values.
-/// Makes the node's facts exactly these, has others read them if they differ from
+///
+/// A fact's field is the node's id, the tag of its kind, and for members the user's id; the
+/// node's id alone says that it has entered all of them. Makes the node's facts exactly these, has others read them if they differ from
 /// what was there, and returns everybody's, with whether no other node had any as `f`.
 const ENTER: &str = r"
 local key, node = KEYS[1], ARGV[1]

@@ -170,17 +170,6 @@ impl Session<'_> {
         }
     }
 
-    /// The same, unless this batch has it: then it was read after it was asked for.
-    pub(super) fn sync_unless_done(&mut self, topic: Topic) {
-        let bus = self.state.keys.bus(&topic);
-        let is_same = |view: &View| view.topic == topic;
-        let is_done =
-            self.in_batch.contains(&*bus) && self.state.views.get(&*bus).is_some_and(is_same);
-        if !is_done {
-            self.sync(topic);
-        }
-    }
-
     /// Sends how a topic is here now, as far as it differs from what was sent.
     pub(super) fn sync(&mut self, topic: Topic) {
         let bus: Arc<str> = self.state.keys.bus(&topic).into();
@@ -203,6 +192,17 @@ impl Session<'_> {
             None => self.leave(&bus, topic),
             Some(local) if local.is_complete => self.enter(&bus, topic, &local),
             Some(local) => self.send_changes(&bus, local),
+        }
+    }
+
+    /// The same, unless this batch has it: then it was read after it was asked for.
+    pub(super) fn sync_unless_done(&mut self, topic: Topic) {
+        let bus = self.state.keys.bus(&topic);
+        let is_same = |view: &View| view.topic == topic;
+        let is_done =
+            self.in_batch.contains(&*bus) && self.state.views.get(&*bus).is_some_and(is_same);
+        if !is_done {
+            self.sync(topic);
         }
     }
 

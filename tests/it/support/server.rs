@@ -38,7 +38,7 @@ impl TestServer {
     /// With sinks that get what happens.
     pub(crate) fn with_sinks(settings: &[(&str, &str)], sinks: Sinks) -> Self {
         let config = Config::load(&sources(settings)).unwrap();
-        Self::run(Server::bind_with(&config, false, sinks).unwrap())
+        Self::run(Server::bind_with_sinks(&config, false, sinks).unwrap())
     }
 
     pub(crate) fn from_sources(sources: &Sources, demo: bool) -> Self {
