@@ -276,13 +276,12 @@ impl Channel {
         &self,
         connection: ConnectionRef,
         member: Option<&Member>,
-        max_members: usize,
         outputs: &Outputs,
     ) -> Result<(u64, Option<Frame>), Full> {
         let mut state = self.state.lock();
         let is_first = state.local() == 0;
         if let Some(member) = member {
-            self.join_as(&mut state, member, max_members, outputs)?;
+            self.join_as(&mut state, member, outputs)?;
         }
         state.subscribers[connection.worker] += 1;
         if is_first {
@@ -322,16 +321,11 @@ impl Channel {
         outputs.is_linked() && cluster.sync.wait(version, connection)
     }
 
-    fn join_as(
-        &self,
-        state: &mut State,
-        member: &Member,
-        max: usize,
-        outputs: &Outputs,
-    ) -> Result<(), Full> {
+    fn join_as(&self, state: &mut State, member: &Member, outputs: &Outputs) -> Result<(), Full> {
         let is_new = !state.members.contains_key(&member.id);
         if is_new {
-            if state.members.len() >= max {
+            let max = self.app.settings().presence.max_members;
+            if let Some(max) = max.filter(|max| state.members.len() >= *max) {
                 return Err(Full(max));
             }
             let present = Present::new(member);

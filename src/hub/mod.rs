@@ -295,11 +295,6 @@ impl Hub {
         connection: ConnectionRef,
         member: Option<&Member>,
     ) -> Result<Joined, JoinError> {
-        let (max_members, counts) = {
-            let settings = app.settings();
-            let max = settings.presence.max_members;
-            (max.unwrap_or(usize::MAX), settings.subscription_count)
-        };
         let state = self.states.find_or_add(app, &self.outputs)?;
         // The shard stays locked so that the last subscriber's leaving cannot
         // take the channel out of the registry in between, and so that a cache
@@ -310,10 +305,10 @@ impl Hub {
         }
         let existing = shard.get(name).map(Arc::clone);
         let is_new = existing.is_none();
-        let channel = existing.unwrap_or_else(|| self.new_channel(app, name, counts));
+        let channel = existing.unwrap_or_else(|| self.new_channel(app, name));
         // Of one that was left and is joined again before it was sent, they do not.
         let is_unmarked = is_new && self.outputs.is_unmarked(|| channel.topic());
-        let joined = channel.join(connection, member, max_members, &self.outputs);
+        let joined = channel.join(connection, member, &self.outputs);
         let (after, welcome) = joined?;
         if is_new {
             shard.insert(name.clone(), Arc::clone(&channel));
@@ -339,10 +334,10 @@ impl Hub {
         })
     }
 
-    fn new_channel(&self, app: &AppHandle, name: &ChannelName, counts: bool) -> Arc<Channel> {
+    fn new_channel(&self, app: &AppHandle, name: &ChannelName) -> Arc<Channel> {
         let outputs = &self.outputs;
         let settings = Settings {
-            counts,
+            counts: app.settings().subscription_count,
             has_others: outputs.cluster_queue.is_some(),
             is_linked: outputs.is_linked(),
         };

@@ -78,3 +78,48 @@ fn many_publishers_to_a_cache_channel_are_received_in_the_same_order_on_another_
     let (differing, first) = rounds_out_of_order("cache-lobby");
     assert_eq!(differing, 0, "of {ROUNDS} rounds; first {first}");
 }
+
+/// The application's last events and the clients' events, which are not kept, take different
+/// ways through the node.
+#[test]
+fn events_of_clients_and_of_the_application_are_in_one_order_in_a_cache_channel() {
+    let channel = "private-cache-lobby";
+    let cluster = Cluster::start(2, &[]);
+    let [mut sender, mut here, mut there] = [0, 0, 1].map(|node| {
+        let mut client = Client::connect(&cluster[node]);
+        client.ask(channel);
+        while client.next_json()["event"] != "pusher:cache_miss" {}
+        client
+    });
+    let mut http = Http::connect(&cluster[0]);
+    for round in 0..ROUNDS {
+        std::thread::scope(|scope| {
+            let sender = &mut sender;
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    let data = format!("c:{n}");
+                    let event = json!({ "event": "client-e", "channel": channel, "data": data });
+                    sender.send(&event.to_string());
+                }
+            });
+            for n in 0..EACH {
+                http.publish(&[channel], "ev", &format!("a:{n}"));
+            }
+        });
+        let received = |client: &mut Client| -> Vec<Value> {
+            (0..2 * EACH)
+                .map(|_| client.next_json()["data"].take())
+                .collect()
+        };
+        let [here, there] = [&mut here, &mut there].map(received);
+        let differs = (0..here.len()).find(|at| here[*at] != there[*at]);
+        assert_eq!(differs, None, "in round {round}");
+        for _ in 0..EACH {
+            assert_eq!(
+                sender.next_json()["event"],
+                "ev",
+                "its own do not come back"
+            );
+        }
+    }
+}
