@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use resound::cluster::wire::Message;
+use resound::cluster::codec::Message;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(message) = Message::parse(bytes) {
