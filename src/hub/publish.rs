@@ -131,7 +131,7 @@ impl Hub {
             }
         };
         let mut cache = state.cache.lock();
-        cache.put(name, frame.clone(), Instant::now(), limits);
+        cache.put(name, frame, Instant::now(), limits);
         subscribers
     }
 
