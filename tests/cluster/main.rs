@@ -41,6 +41,7 @@ mod kinds;
 mod limits;
 mod liveness;
 mod model;
+mod moves;
 mod network_faults;
 mod node_faults;
 mod occupancy;

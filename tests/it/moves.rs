@@ -16,8 +16,7 @@ use resound::worker::state::{ConnectionState, FreezeError, PhaseState};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{KEY, SECRET, hmac};
-use workers::{Listener, PING, PONG, WORKERS, Workers, channel, frame, succeeded};
+use workers::{Listener, Others, PING, PONG, WORKERS, Workers, channel, frame, succeeded};
 
 const TEXT: u8 = 1;
 const FINAL: u8 = 0x80;
@@ -252,39 +251,17 @@ fn a_connection_is_moved_whose_message_waits_for_room() {
     listener.expect_all("a", publisher.stop());
 }
 
-fn sign_in(listener: &mut Listener, user_data: &str) -> String {
-    let signed = format!("{}::user::{user_data}", listener.client.id);
-    let auth = format!("{KEY}:{}", hmac(SECRET, &signed));
-    let data = json!({ "auth": auth, "user_data": user_data });
-    let request = json!({ "event": "pusher:signin", "data": data }).to_string();
-    listener.client.send(&request);
-    let data = json!({ "user_data": user_data });
-    format!(r#"{{"event":"pusher:signin_success","data":{data}}}"#)
-}
-
-fn join(listener: &mut Listener, name: &str, data: &str) {
-    let auth = hmac(SECRET, &format!("{}:{name}:{data}", listener.client.id));
-    let auth = format!("{KEY}:{auth}");
-    let data = json!({ "channel": name, "auth": auth, "channel_data": data });
-    let request = json!({ "event": "pusher:subscribe", "data": data }).to_string();
-    listener.client.send(&request);
-}
-
 /// Other nodes are asked, and nobody answers until the link is given up: before, while or
 /// after the connection moves.
 #[test]
 fn a_connection_is_moved_that_waits_for_redis() {
     for round in 0..12 {
-        let workers = Workers::linked(&[]);
+        let workers = Workers::linked(&[], Others::Silent);
         let mut listener = workers.connect();
         let publisher = workers.publisher(&["a", "presence-b"], none);
         listener.client.ask("a");
-        join(
-            &mut listener,
-            "presence-b",
-            r#"{"user_id":"u","user_info":{"n":"é"}}"#,
-        );
-        let success = sign_in(&mut listener, r#"{"id":"u","watchlist":["v"]}"#);
+        listener.join("presence-b", r#"{"user_id":"u","user_info":{"n":"é"}}"#);
+        let success = listener.sign_in(r#"{"id":"u","watchlist":["v"]}"#);
         let waits = |state: &ConnectionState| {
             let user = state.session.user.as_ref();
             state.subscriptions.len() == 2 && user.is_some_and(|user| user.waiting_answer.is_some())
@@ -340,16 +317,15 @@ fn a_connection_is_moved_that_waits_for_redis() {
 fn members_and_users_stay_while_they_move() {
     let workers = Workers::start(&[]);
     let (mut ana, mut ben) = (workers.connect(), workers.connect());
-    let success = sign_in(&mut ben, r#"{"id":"ben","watchlist":["ana"]}"#);
+    let success = ben.sign_in(r#"{"id":"ben","watchlist":["ana"]}"#);
     ben.expect(&success);
     assert!(ben.next().into_text().unwrap().contains("watchlist_events"));
-    join(&mut ben, "presence-b", r#"{"user_id":"ben"}"#);
+    ben.join("presence-b", r#"{"user_id":"ben"}"#);
     assert!(ben.next().into_text().unwrap().contains("succeeded"));
-    let success = sign_in(&mut ana, r#"{"id":"ana"}"#);
+    let success = ana.sign_in(r#"{"id":"ana"}"#);
     ana.expect(&success);
     assert!(ben.next().into_text().unwrap().contains("online"));
-    join(
-        &mut ana,
+    ana.join(
         "presence-b",
         r#"{"user_id":"ana","user_info":{"x":[1,"\"\\"]}}"#,
     );
@@ -405,7 +381,7 @@ fn a_connection_is_closed_once_while_it_moves() {
         for name in ["a", "b"] {
             listener.subscribe(name);
         }
-        let success = sign_in(&mut listener, r#"{"id":"u"}"#);
+        let success = listener.sign_in(r#"{"id":"u"}"#);
         listener.expect(&success);
         let publisher = workers.publisher(&["a", "b"], none);
         let address = listener.address();
@@ -536,7 +512,7 @@ fn what_cannot_be_moved_is_refused_and_goes_on() {
         assert!(Instant::now() < deadline);
     }
 
-    let workers = Workers::with(&[], false, tls);
+    let workers = Workers::with(&[], Others::None, tls);
     let tcp = workers.dial();
     let error = workers.try_move(tcp.local_addr().unwrap()).unwrap_err();
     assert!(
@@ -565,6 +541,37 @@ fn tls() -> Option<Box<rustls::ServerConnection>> {
     .unwrap();
     let session = rustls::ServerConnection::new(Arc::new(config)).unwrap();
     Some(Box::new(session))
+}
+
+/// More at once than one worker can be asked for at a time, all to one worker.
+#[test]
+fn a_crowd_is_moved_to_one_worker_at_once() {
+    const CLIENTS: usize = 1600;
+    const TARGET: usize = 0;
+    let workers = Workers::start(&[]);
+    let mut listeners: Vec<Listener> = (0..CLIENTS).map(|_| workers.connect()).collect();
+    for listener in &mut listeners {
+        listener.subscribe("a");
+    }
+    let publisher = workers.publisher(&["a"], none);
+    publisher.slow_down();
+    let away = |listener: &&Listener| workers.home(listener.address()).worker != TARGET;
+    let moves: Vec<_> = listeners
+        .iter()
+        .filter(away)
+        .map(|listener| workers.begin_move(listener.address(), TARGET))
+        .collect();
+    assert!(moves.len() > CLIENTS / 2, "{}", moves.len());
+    for moving in moves {
+        moving.end(&workers).unwrap();
+    }
+    assert!(listeners.iter().all(|listener| !away(&listener)));
+    let last = publisher.stop();
+    for listener in &mut listeners {
+        listener.expect_all("a", last);
+    }
+    drop(listeners);
+    workers.expect_empty();
 }
 
 /// Many at once, which also subscribe, unsubscribe, are closed and go away meanwhile.

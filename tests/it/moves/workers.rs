@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use resound::apps::{AppHandle, AppRegistry};
 use resound::broker::Broker;
+use resound::cluster::{Node, Running};
 use resound::config::Config;
 use resound::hub::{
     BufferLimits, Capacity, ClusterQueue, ConnectionRef, Hub, Publisher as By, Sinks,
@@ -18,16 +19,18 @@ use resound::lifecycle::Lifecycle;
 use resound::protocol::{ChannelName, message};
 use resound::worker::state::ConnectionState;
 use resound::worker::{
-    Admission, Connection, ConnectionPermits, Limits, MoveError, MoveRequest, Pool, Setup, Upgraded,
+    Admission, Connection, ConnectionPermits, Limits, MoveError, MoveRequest, Pool, Serve, Setup,
+    Upgraded,
 };
 use resound::ws::session;
-use serde_json::Value;
+use serde_json::{Value, json};
 use socket2::{Domain, SockRef, Socket, Type};
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
-use crate::support::{APP_ID, Client, PATIENCE, server};
+use crate::support::{APP_ID, Client, KEY, PATIENCE, SECRET, hmac, server};
 
 /// How many workers connections are moved between.
 pub(crate) const WORKERS: usize = 3;
@@ -41,47 +44,61 @@ pub(crate) type Tls = fn() -> Option<Box<rustls::ServerConnection>>;
 pub(crate) struct Workers {
     pub(crate) hub: Arc<Hub>,
     pub(crate) app: AppHandle,
-    apps: AppRegistry,
+    apps: Arc<AppRegistry>,
     address: SocketAddr,
     pool: Option<Pool>,
     lifecycle: Lifecycle,
     /// Where connections live, by the address that they come from.
-    homes: Arc<Mutex<HashMap<SocketAddr, ConnectionRef>>>,
+    homes: Homes,
+    link: Option<(Running, Runtime)>,
+}
+
+/// What is known of other nodes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// There are none.
+    None,
+    /// They never answer.
+    Silent,
+    /// There is Redis, by its settings.
+    Redis,
 }
 
 impl Workers {
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
-        Self::with(settings, false, || None)
+        Self::with(settings, Others::None, || None)
     }
 
-    /// With other nodes that never answer.
-    pub(crate) fn linked(settings: &[(&str, &str)]) -> Self {
-        Self::with(settings, true, || None)
+    pub(crate) fn linked(settings: &[(&str, &str)], others: Others) -> Self {
+        Self::with(settings, others, || None)
     }
 
-    pub(crate) fn with(settings: &[(&str, &str)], is_linked: bool, tls: Tls) -> Self {
+    pub(crate) fn with(settings: &[(&str, &str)], others: Others, tls: Tls) -> Self {
         let config = Config::load(&server::sources(settings)).unwrap();
-        let apps = AppRegistry::new(config.apps.clone()).unwrap();
+        let apps = Arc::new(AppRegistry::new(config.apps.clone()).unwrap());
+        let node = match others {
+            Others::Redis => Some(Node::new(config.scaling.as_ref().unwrap()).unwrap()),
+            Others::None | Others::Silent => None,
+        };
         let app = apps.by_id(APP_ID).unwrap();
         let capacity = Capacity {
             inbox_bytes: 1 << 20,
             sockets: usize::MAX,
         };
-        let kept = BufferLimits {
-            bytes: 0,
-            time: Duration::ZERO,
-        };
-        let queue = is_linked.then(|| Arc::new(ClusterQueue::new(kept)));
-        queue.iter().for_each(|queue| queue.go_up());
+        let queue = queue(node.as_ref(), others);
         let hub = Hub::with_outputs(WORKERS + 1, capacity, queue, Sinks::default());
         let hub = Arc::new(hub);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let lifecycle = Lifecycle::new();
-        let homes: Arc<Mutex<HashMap<SocketAddr, ConnectionRef>>> = Arc::default();
+        let homes = Homes::default();
         let broker = Broker::new(Arc::clone(&hub), None);
-        let (served, served_at) = (app.clone(), Arc::clone(&homes));
+        let link = node.map(|node| {
+            let runtime = Runtime::new().unwrap();
+            let link = runtime.block_on(node.start(&hub, &apps, &lifecycle));
+            (link.unwrap(), runtime)
+        });
         let setup = Setup {
             hub: Arc::clone(&hub),
             limits: Limits {
@@ -92,31 +109,7 @@ impl Workers {
             },
             lifecycle: lifecycle.clone(),
             permits: Arc::new(ConnectionPermits::new(usize::MAX, usize::MAX, None)),
-            serve: Arc::new(move |worker, incoming| {
-                let (app, peer) = (served.clone(), incoming.peer);
-                let tcp = SockRef::from(&incoming.tcp);
-                tcp.set_send_buffer_size(64 * 1024).unwrap();
-                let settings = app.snapshot();
-                let admission = Admission {
-                    ping_interval: settings.ping_interval,
-                    max_message_size: settings.max_message_size,
-                    authorization_timeout: settings.authorization_timeout,
-                    slot: Some(worker.hub().admit(&app).unwrap()),
-                };
-                let upgraded = Upgraded {
-                    tcp: incoming.tcp,
-                    tls: tls(),
-                    leftover: bytes::Bytes::new(),
-                    answer: Vec::new(),
-                    permit: incoming.permit,
-                    origin: Some("https://example.com".to_owned()),
-                };
-                let connection = Connection::new(&worker, upgraded, admission);
-                served_at.lock().unwrap().insert(peer, connection.address());
-                let hub = Arc::clone(worker.hub());
-                let session = session::run(connection, app, peer, hub, broker.clone());
-                tokio::task::spawn_local(session);
-            }),
+            serve: serve(app.clone(), Arc::clone(&homes), broker, tls),
         };
         let pool = Pool::start(WORKERS, listener, &setup).unwrap();
         let workers = Self {
@@ -127,6 +120,7 @@ impl Workers {
             pool: Some(pool),
             lifecycle,
             homes,
+            link,
         };
         let stalled = ConnectionRef {
             worker: STALLED,
@@ -134,6 +128,11 @@ impl Workers {
             id: resound::protocol::SocketId::from_random(1),
         };
         let name = channel("stalled");
+        let deadline = Instant::now() + PATIENCE;
+        while others == Others::Redis && !workers.hub.cluster_queue().unwrap().is_up() {
+            assert!(Instant::now() < deadline, "there is no link");
+            thread::sleep(Duration::from_millis(1));
+        }
         let subscribed = workers.hub.subscribe(&workers.app, &name, stalled, None);
         subscribed.unwrap();
         workers
@@ -181,12 +180,18 @@ impl Workers {
     /// Moves a connection to the next worker, by way of its written form, which is
     /// returned.
     pub(crate) fn try_move(&self, address: SocketAddr) -> Result<ConnectionState, MoveError> {
+        let target = (self.home(address).worker + 1) % WORKERS;
+        self.begin_move(address, target).end(self)
+    }
+
+    /// Asks for a move to a worker.
+    pub(crate) fn begin_move(&self, address: SocketAddr, target: usize) -> Move {
         let connection = self.home(address);
         let (seen, state) = std::sync::mpsc::sync_channel(1);
         let (done, moved) = oneshot::channel();
         self.pool.as_ref().unwrap().request_move(MoveRequest {
             connection,
-            target: (connection.worker + 1) % WORKERS,
+            target,
             observe: Box::new(move |state: ConnectionState| {
                 let written = serde_json::to_string(&state).unwrap();
                 let read: ConnectionState = serde_json::from_str(&written).unwrap();
@@ -196,9 +201,11 @@ impl Workers {
             }),
             done,
         });
-        let home = moved.blocking_recv().expect("the request is answered")?;
-        self.homes.lock().unwrap().insert(address, home);
-        Ok(state.recv().unwrap())
+        Move {
+            address,
+            state,
+            moved,
+        }
     }
 
     pub(crate) fn move_on(&self, listener: &Listener) -> ConnectionState {
@@ -300,7 +307,55 @@ impl Drop for Workers {
         if let Some(pool) = self.pool.take() {
             pool.join();
         }
+        if let Some((link, runtime)) = self.link.take() {
+            runtime.block_on(link.stop());
+        }
     }
+}
+
+/// Where what others have to know is queued.
+fn queue(node: Option<&Node>, others: Others) -> Option<Arc<ClusterQueue>> {
+    if let Some(node) = node {
+        return Some(Arc::clone(node.queue()));
+    }
+    let kept = BufferLimits {
+        bytes: 0,
+        time: Duration::ZERO,
+    };
+    let queue = Arc::new(ClusterQueue::new(kept));
+    queue.go_up();
+    (others == Others::Silent).then_some(queue)
+}
+
+type Homes = Arc<Mutex<HashMap<SocketAddr, ConnectionRef>>>;
+
+/// Serves each TCP connection as a WebSocket from its first byte.
+fn serve(served: AppHandle, homes: Homes, broker: Broker, tls: Tls) -> Arc<Serve> {
+    Arc::new(move |worker, incoming| {
+        let (app, peer) = (served.clone(), incoming.peer);
+        let tcp = SockRef::from(&incoming.tcp);
+        tcp.set_send_buffer_size(64 * 1024).unwrap();
+        let settings = app.snapshot();
+        let admission = Admission {
+            ping_interval: settings.ping_interval,
+            max_message_size: settings.max_message_size,
+            authorization_timeout: settings.authorization_timeout,
+            slot: Some(worker.hub().admit(&app).unwrap()),
+        };
+        let upgraded = Upgraded {
+            tcp: incoming.tcp,
+            tls: tls(),
+            leftover: bytes::Bytes::new(),
+            answer: Vec::new(),
+            permit: incoming.permit,
+            origin: Some("https://example.com".to_owned()),
+        };
+        let connection = Connection::new(&worker, upgraded, admission);
+        homes.lock().unwrap().insert(peer, connection.address());
+        let hub = Arc::clone(worker.hub());
+        let session = session::run(connection, app, peer, hub, broker.clone());
+        tokio::task::spawn_local(session);
+    })
 }
 
 fn publish(hub: &Hub, app: &AppHandle, name: &str, data: &str) {
@@ -311,6 +366,25 @@ fn publish(hub: &Hub, app: &AppHandle, name: &str, data: &str) {
 
 pub(crate) fn channel(name: &str) -> ChannelName {
     ChannelName::parse(name, 164).unwrap()
+}
+
+/// A move that was asked for.
+pub(crate) struct Move {
+    address: SocketAddr,
+    state: std::sync::mpsc::Receiver<ConnectionState>,
+    moved: oneshot::Receiver<Result<ConnectionRef, MoveError>>,
+}
+
+impl Move {
+    /// Waits for it. Returns the connection's written form.
+    pub(crate) fn end(self, workers: &Workers) -> Result<ConnectionState, MoveError> {
+        let home = self
+            .moved
+            .blocking_recv()
+            .expect("the request is answered")?;
+        workers.homes.lock().unwrap().insert(self.address, home);
+        Ok(self.state.recv().unwrap())
+    }
 }
 
 /// A thread that publishes.
@@ -411,6 +485,26 @@ impl Listener {
     pub(crate) fn subscribe(&mut self, channel: &str) {
         self.client.ask(channel);
         self.expect(&succeeded(channel));
+    }
+
+    /// Asks to sign in. Returns the answer.
+    pub(crate) fn sign_in(&mut self, user_data: &str) -> String {
+        let signed = format!("{}::user::{user_data}", self.client.id);
+        let auth = format!("{KEY}:{}", hmac(SECRET, &signed));
+        let data = json!({ "auth": auth, "user_data": user_data });
+        let request = json!({ "event": "pusher:signin", "data": data }).to_string();
+        self.client.send(&request);
+        let data = json!({ "user_data": user_data });
+        format!(r#"{{"event":"pusher:signin_success","data":{data}}}"#)
+    }
+
+    /// Asks to join a presence channel.
+    pub(crate) fn join(&mut self, name: &str, data: &str) {
+        let auth = hmac(SECRET, &format!("{}:{name}:{data}", self.client.id));
+        let auth = format!("{KEY}:{auth}");
+        let data = json!({ "channel": name, "auth": auth, "channel_data": data });
+        let request = json!({ "event": "pusher:subscribe", "data": data }).to_string();
+        self.client.send(&request);
     }
 
     /// Forgets which number of a channel was the last.
