@@ -260,12 +260,14 @@ impl Connection {
 
     /// Joins a channel, as `member` if it is a presence channel, and returns
     /// what to answer. If it had joined before, nothing changes, and the answer goes
-    /// out in the channel's order; at most one such answer is pending.
+    /// out in the channel's order; at most one such answer is pending. Of others, it may
+    /// have joined fewer than `max`, which is [`crate::apps::App::max_subscriptions`].
     pub fn subscribe(
         &self,
         app: &AppHandle,
         name: &ChannelName,
         member: Option<&Member>,
+        max: usize,
     ) -> Result<Subscribed, SubscribeError> {
         let hub = &self.worker.hub;
         if let Some(channel) = hub.find(app, name.as_str()) {
@@ -275,7 +277,6 @@ impl Connection {
                 return Ok(Subscribed::default());
             }
         }
-        let max = app.settings().max_subscriptions;
         if self.socket.subscriptions.borrow().len() >= max {
             return Err(SubscribeError::TooMany(max));
         }

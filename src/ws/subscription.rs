@@ -1,6 +1,7 @@
 //! Who may join a channel, and as whom.
 
 use super::session::{Refusal, Session, UNAUTHORIZED, refusal};
+use crate::apps::App;
 use crate::protocol::signature::split_auth;
 use crate::protocol::{ChannelName, CloseReason, ErrorCode, Member, message};
 use crate::worker::{SubscribeError, Subscribed};
@@ -13,8 +14,13 @@ pub(super) fn subscribe(
     channel_data: Option<&str>,
 ) {
     let (connection, app) = (&session.connection, &session.app);
-    let joined = may_join(session, channel, auth, channel_data)
-        .map(|(name, member)| connection.subscribe(app, &name, member.as_ref()));
+    let joined = {
+        // Read once: a change of them concerns the next message.
+        let settings = app.settings();
+        let max = settings.max_subscriptions;
+        may_join(session, &settings, channel, (auth, channel_data))
+            .map(|(name, member)| connection.subscribe(app, &name, member.as_ref(), max))
+    };
     let joined = match joined {
         Ok(Err(SubscribeError::Removed(_))) => {
             // Its other connections are being closed, too.
@@ -51,11 +57,10 @@ pub(super) fn subscribe(
 /// The name, and who it is in a presence channel.
 fn may_join(
     session: &Session,
+    settings: &App,
     channel: &str,
-    auth: Option<&str>,
-    channel_data: Option<&str>,
+    (auth, channel_data): (Option<&str>, Option<&str>),
 ) -> Result<(ChannelName, Option<Member>), Refusal> {
-    let settings = session.app.settings();
     let invalid =
         |error: &dyn std::fmt::Display| refusal(ErrorCode::InvalidMessage, error.to_string());
     let refused = |text: &'static str| refusal(ErrorCode::Unauthorized, text);
@@ -75,7 +80,7 @@ fn may_join(
     if !name.kind().needs_signature() {
         return Ok((name, None));
     }
-    verify(session, channel, auth, channel_data)?;
+    verify(session, settings, channel, (auth, channel_data))?;
     session.connection.lift_authorization_deadline();
     if !name.kind().is_presence() {
         return Ok((name, None));
@@ -95,15 +100,14 @@ fn may_join(
 
 fn verify(
     session: &Session,
+    settings: &App,
     channel: &str,
-    auth: Option<&str>,
-    channel_data: Option<&str>,
+    (auth, channel_data): (Option<&str>, Option<&str>),
 ) -> Result<(), Refusal> {
     let refused = |text: &'static str| refusal(ErrorCode::Unauthorized, text);
     let auth = auth.ok_or(refused("The subscription carries no auth"))?;
     let (key, signature) =
         split_auth(auth).ok_or(refused("auth is not of the form key:signature"))?;
-    let settings = session.app.settings();
     if key != settings.key {
         return Err(refused("auth was made with the key of another application"));
     }
