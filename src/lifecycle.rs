@@ -8,7 +8,8 @@
 //! ```
 //!
 //! While it drains, a server does all that it did before, except that it does not call
-//! itself ready. It knows nothing of signals, sockets or the log.
+//! itself ready, and that other nodes learn of it. It knows nothing of signals, sockets or
+//! the log.
 
 use std::sync::Arc;
 

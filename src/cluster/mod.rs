@@ -173,7 +173,8 @@ impl Node {
         }
     }
 
-    /// Connects, for three seconds at most, and goes on in the background.
+    /// Connects, for three seconds at most, and goes on in the background. Other nodes are
+    /// told when `server` drains.
     ///
     /// # Errors
     /// If Redis is required and cannot be used.
@@ -181,6 +182,7 @@ impl Node {
         self,
         hub: &Arc<Hub>,
         apps: &Arc<AppRegistry>,
+        server: &Lifecycle,
     ) -> Result<Running, ConnectError> {
         let first = tokio::time::timeout(FIRST_ATTEMPT, self.connector.connect()).await;
         let shards = match first {
@@ -211,6 +213,7 @@ impl Node {
             status: self.status,
             asks: self.asks.1,
             lifecycle,
+            server: server.clone(),
             views: Views::new(),
             left: HashMap::new(),
             unknown_nodes: HashMap::new(),

@@ -28,6 +28,9 @@ pub struct NodeInfo {
     /// Whether it tracks which channels are occupied.
     #[serde(default)]
     pub track_occupancy: bool,
+    /// Whether it is about to stop: a load balancer is to send it no more clients.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 impl NodeInfo {
@@ -38,6 +41,7 @@ impl NodeInfo {
             min_wire: MIN_WIRE,
             release: env!("CARGO_PKG_VERSION").to_owned(),
             track_occupancy,
+            draining: false,
         }
     }
 
@@ -47,6 +51,7 @@ impl NodeInfo {
             min_wire: 1,
             release: "an earlier one".to_owned(),
             track_occupancy: false,
+            draining: false,
         }
     }
 

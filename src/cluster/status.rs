@@ -15,6 +15,8 @@ pub struct Status {
     pub(super) is_up: AtomicBool,
     /// Nodes that are alive, this one included.
     pub(super) nodes: AtomicUsize,
+    /// Other nodes that are about to stop.
+    pub(super) draining: AtomicUsize,
     /// Topics that this node's sockets need.
     pub(super) wanted: AtomicUsize,
     /// Topics whose Redis channels are listened to.
@@ -48,6 +50,7 @@ impl Status {
             queue,
             is_up: AtomicBool::new(false),
             nodes: AtomicUsize::new(1),
+            draining: AtomicUsize::new(0),
             wanted: AtomicUsize::new(0),
             listening: AtomicUsize::new(0),
             is_incomplete: AtomicBool::new(false),
@@ -92,6 +95,7 @@ impl Status {
             "redis": if self.is_up() { "connected" } else { "disconnected" },
             "node": self.node.to_string(),
             "nodes": self.nodes.load(Ordering::Relaxed),
+            "nodes_draining": self.draining.load(Ordering::Relaxed),
             "wanted": self.wanted.load(Ordering::Relaxed),
             "listening": self.listening.load(Ordering::Relaxed),
             "differences": *self.differences.lock().unwrap_or_else(PoisonError::into_inner),

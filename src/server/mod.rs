@@ -235,7 +235,10 @@ impl Server {
     /// then closes every connection and waits for them within the grace time.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
         let mut link = match self.node.take() {
-            Some(node) => Some(node.start(&self.hub, &self.shared.apps).await?),
+            Some(node) => {
+                let link = node.start(&self.hub, &self.shared.apps, &self.lifecycle);
+                Some(link.await?)
+            }
             None => None,
         };
         let served = self.serve(shutdown, link.as_mut()).await;

@@ -160,3 +160,19 @@ fn a_handshake_that_waits_for_the_other_nodes_is_refused_when_its_application_is
     });
     eventually("it does not count", || a.app.connections() == 0);
 }
+
+#[test]
+fn others_know_of_a_node_that_drains() {
+    let redis = Redis::start();
+    let [a, b] = pair(&redis, &[("RESOUND_NODE_TIMEOUT", "3")]);
+    let draining = || {
+        let ready = parsed(&Http::connect(&b).request("GET", "/ready", ""));
+        (ready["nodes"].clone(), ready["nodes_draining"].clone())
+    };
+    assert_eq!(draining(), (json!(2), json!(0)));
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(3600);
+    assert!(a.control.lifecycle().drain(deadline));
+    eventually_is("how many drain", &(json!(2), json!(1)), draining);
+    drop(a);
+    eventually_is("how many drain", &(json!(1), json!(0)), draining);
+}

@@ -265,6 +265,13 @@ impl Session<'_> {
         self.check_unknown_nodes(now);
         self.count_nodes();
         let infos = infos.iter().map(|(node, info)| (*node, info.as_ref()));
+        let is_draining =
+            |(_, info): &(NodeId, Option<&NodeInfo>)| info.is_some_and(|info| info.draining);
+        let draining = infos.clone().filter(is_draining).count();
+        self.state
+            .status
+            .draining
+            .store(draining, Ordering::Relaxed);
         let differences = peers::differences(&self.state.info, infos);
         self.state.status.set_differences(differences);
         let lease = State::lease(&self.state.settings).as_millis();

@@ -48,7 +48,10 @@ pub(in crate::cluster) struct State {
     pub(in crate::cluster) scripts: Scripts,
     pub(in crate::cluster) status: Arc<Status>,
     pub(in crate::cluster) asks: mpsc::Receiver<Ask>,
+    /// The link's own.
     pub(in crate::cluster) lifecycle: Lifecycle,
+    /// The server's, which is over before.
+    pub(in crate::cluster) server: Lifecycle,
     pub(in crate::cluster) views: Views,
     /// Topics that do not concern this node any more, until Redis has taken its facts out.
     pub(in crate::cluster) left: HashMap<Arc<str>, Topic>,

@@ -15,6 +15,7 @@ use crate::apps::AppHandle;
 use crate::cluster::codec::{EventHead, MAX_MESSAGE, Message, Termination, event};
 use crate::cluster::view::View;
 use crate::hub::{ClusterUpdate, Event, Fact, LocalState, Topic, cache_cost};
+use crate::lifecycle::State;
 use crate::protocol::{ChannelName, message};
 use crate::telemetry::limit::limited;
 
@@ -436,6 +437,7 @@ impl Session<'_> {
         let key = self.state.keys.nodes();
         let forget_ms = u64::try_from(timeout.as_millis() * 4).unwrap_or(u64::MAX);
         let infos = self.state.keys.infos();
+        self.state.info.draining = self.state.server.state() != State::Running;
         let info = serde_json::to_string(&self.state.info).expect("it is plain data");
         let (scripts, node) = (&self.state.scripts, self.state.node);
         let command = scripts.heartbeat([&key, &infos], node, forget_ms, &info);
