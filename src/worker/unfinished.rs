@@ -19,6 +19,9 @@ const OPCODE: u8 = 0x0f;
 /// Bit of a frame's second byte.
 const MASKED: u8 = 0x80;
 
+/// Bytes of the longest header.
+const MAX_HEADER: usize = 14;
+
 /// What the parser holds of a message that is not whole.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Unfinished {
@@ -95,13 +98,42 @@ impl Unfinished {
         read: &[u8],
         messages: usize,
     ) -> Option<Box<Self>> {
-        if held.is_none() && are_messages(read, messages) {
-            return None;
-        }
+        // Nearly all that is read is whole messages of one frame: only their headers are
+        // looked at, and only what follows them is copied.
         let mut held = held.unwrap_or_default();
+        let (read, messages) = held.complete(read, messages);
+        let (read, messages) = if held.is_empty() {
+            skip_messages(read, messages)
+        } else {
+            (read, messages)
+        };
         held.frames.extend_from_slice(read);
         held.drop_returned(messages);
-        (held.opcode != 0 || !held.frames.is_empty()).then_some(held)
+        (!held.is_empty()).then_some(held)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.opcode == 0 && self.frames.is_empty()
+    }
+
+    /// Drops the frame that is held if what is read completes it and it is a message, and
+    /// returns what follows.
+    fn complete<'r>(&mut self, read: &'r [u8], messages: usize) -> (&'r [u8], usize) {
+        let begin = self.frames.len();
+        if self.opcode != 0 || begin == 0 || messages == 0 {
+            return (read, messages);
+        }
+        let header = &read[..read.len().min(MAX_HEADER)];
+        self.frames.extend_from_slice(header);
+        let whole = Header::parse(&self.frames).filter(|header| {
+            header.is_final() && (begin..=begin + read.len()).contains(&header.frame_len)
+        });
+        let Some(whole) = whole else {
+            self.frames.truncate(begin);
+            return (read, messages);
+        };
+        self.frames.clear();
+        (&read[whole.frame_len - begin..], messages - 1)
     }
 
     /// Drops what the messages were made of, and puts the fragments after them together.
@@ -163,15 +195,30 @@ impl Unfinished {
     }
 }
 
-/// Whether this is so many messages of one frame each, and nothing else.
-fn are_messages(mut read: &[u8], messages: usize) -> bool {
-    for _ in 0..messages {
-        match Header::of_whole(read) {
-            Some(header) if header.is_final() => read = &read[header.frame_len..],
-            _ => return false,
+/// What follows those messages that are of one frame each, and how many there are in it.
+fn skip_messages(mut read: &[u8], mut messages: usize) -> (&[u8], usize) {
+    while messages > 0
+        && let Some(frame_len) = message_len(read)
+        && frame_len <= read.len()
+    {
+        read = &read[frame_len..];
+        messages -= 1;
+    }
+    (read, messages)
+}
+
+/// The length of a frame that is a message by itself.
+fn message_len(bytes: &[u8]) -> Option<usize> {
+    match *bytes {
+        // By far the most: a short one of a client.
+        [first, second, ..] if first & FINAL != 0 && (MASKED..MASKED + 126).contains(&second) => {
+            Some(usize::from(second - MASKED) + 6)
+        }
+        _ => {
+            let header = Header::parse(bytes).filter(Header::is_final)?;
+            Some(header.frame_len)
         }
     }
-    read.is_empty()
 }
 
 #[cfg(test)]
