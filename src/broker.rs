@@ -2,11 +2,11 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
-use crate::apps::AppHandle;
+use crate::apps::{AppHandle, Counter, Timing};
 use crate::cluster::{Cluster, SurveyResult};
 pub use crate::hub::{ChannelSummary, Query};
 use crate::hub::{Hub, Publisher, Slot};
@@ -175,7 +175,20 @@ impl Broker {
         let Some(cluster) = &self.cluster else {
             return (SurveyResult::default(), None);
         };
-        match cluster.survey(app, query).await {
+        let (counters, began) = (app.counters(), Instant::now());
+        counters.count(Counter::SurveysSent);
+        let survey = cluster.survey(app, query).await;
+        let is_complete = survey.as_ref().is_some_and(|others| others.silent == 0);
+        counters.count(match is_complete {
+            true => Counter::SurveysComplete,
+            false => Counter::SurveysIncomplete,
+        });
+        counters.observe(Timing::Survey, began.elapsed());
+        if let Some(others) = &survey {
+            let answers = others.asked - others.silent;
+            counters.add(Counter::SurveyAnswers, answers as u64);
+        }
+        match survey {
             Some(others) if others.silent == 0 => (others, None),
             Some(others) => {
                 let (silent, nodes) = (others.silent, others.asked + 1);

@@ -79,6 +79,12 @@ pub struct Settings {
     /// Threads that own connections [default: one per CPU] [env: RESOUND_WORKERS]
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
+    /// Address to serve metrics on [default: 127.0.0.1] [env: RESOUND_METRICS_HOST]
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics_host: Option<String>,
+    /// Port to serve metrics on, or off [default: 9601] [env: RESOUND_METRICS_PORT]
+    #[arg(long, value_name = "PORT")]
+    pub metrics_port: Option<String>,
     /// With REVERB_SCALING_ENABLED: end if Redis cannot be used at the start [env: RESOUND_REQUIRE_REDIS]
     #[arg(long)]
     pub require_redis: bool,
@@ -113,6 +119,8 @@ impl Settings {
             ("--tls-cert", self.tls_cert),
             ("--tls-key", self.tls_key),
             ("--workers", self.workers),
+            ("--metrics-host", self.metrics_host),
+            ("--metrics-port", self.metrics_port),
             (
                 "--require-redis",
                 self.require_redis.then(|| "true".to_owned()),

@@ -16,7 +16,8 @@
 //! ```text
 //! main → cli, health, config, telemetry, shutdown, server
 //! cli, health → config
-//! server → api, ws, worker, broker, cluster, hub
+//! server → metrics, api, ws, worker, broker, cluster, hub
+//! metrics
 //! api | ws
 //! broker, worker
 //! cluster
@@ -104,6 +105,8 @@
 pub mod cli;
 pub mod health;
 pub mod server;
+
+pub mod metrics;
 
 pub mod api;
 pub mod ws;

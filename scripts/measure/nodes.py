@@ -252,6 +252,8 @@ class Nodes:
                if not name.startswith(foreign) or name == "REDIS_PREFIX"}
         for name in APP:
             own.setdefault(f"REVERB_APP_{name.upper()}", APP[name])
+        # The default port is for one node of a machine.
+        own.setdefault("RESOUND_METRICS_PORT", "0")
         own["REVERB_SCALING_ENABLED"] = "true" if self.redis else "false"
         return own | (self.redis.environment if self.redis else {})
 

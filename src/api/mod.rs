@@ -12,18 +12,18 @@ mod reply;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use percent_encoding::percent_decode_str;
 
-use crate::apps::AppRegistry;
+use crate::apps::{AppHandle, AppRegistry, Counter, Timing};
 use crate::broker::Broker;
 use crate::telemetry::limit::limited;
 use auth::{Authorized, Signed};
-pub use reply::{ApiError, Reply, health, json, ready, text};
+pub use reply::{ApiError, Reply, json, json_with, text};
 
 /// What the API needs to know of the configuration.
 #[derive(Clone)]
@@ -60,6 +60,13 @@ enum Call {
 }
 
 impl Call {
+    fn is_publish(&self) -> bool {
+        matches!(
+            self,
+            Self::Events | Self::BatchEvents | Self::ChannelEvents(_)
+        )
+    }
+
     /// The call that a path names, and the method that it takes.
     fn parse(path: &str) -> Option<(Self, Method)> {
         let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
@@ -94,9 +101,14 @@ impl Api {
         peer: SocketAddr,
         on_refusal: impl FnOnce(),
     ) -> Reply {
+        let began = Instant::now();
         let (head, body) = request.into_parts();
+        let app = self.apps.by_id(id);
+        let counters = app.as_ref().map(AppHandle::counters);
+        let counters = counters.unwrap_or(self.apps.unattributed());
+        counters.count(Counter::HttpCalls);
         let answer = async {
-            let (call, signed) = match self.check(&head, id, path) {
+            let (call, signed) = match self.check(&head, (app.as_ref(), id), path) {
                 Ok(checked) => checked,
                 Err(error) => {
                     on_refusal();
@@ -105,23 +117,33 @@ impl Api {
                 }
             };
             let body = body::read(&head, body, self.max_request_size, self.request_timeout).await?;
+            counters.add(Counter::HttpBytesReceived, body.len() as u64);
             let request = signed.with_body(body)?;
             if request.app().is_removed() {
                 return Err(ApiError::UnknownApp(id.to_owned()));
             }
-            self.run(call, &request).await
+            let is_publish = call.is_publish();
+            let reply = self.run(call, &request).await?;
+            if is_publish {
+                counters.observe(Timing::Publish, began.elapsed());
+            }
+            Ok(reply)
         };
-        answer.await.unwrap_or_else(|error: ApiError| {
-            log::refused(&error, self.apps.by_id(id).as_ref(), &head, peer);
+        let reply = answer.await.unwrap_or_else(|error: ApiError| {
+            counters.count(Counter::RequestsRefused(error.label()));
+            log::refused(&error, app.as_ref(), &head, peer);
             error.into_reply()
-        })
+        });
+        let size = reply.body().size_hint().lower();
+        counters.add(Counter::HttpBytesSent, size);
+        reply
     }
 
     /// Everything that can be checked before the body is read.
     fn check<'q>(
         &self,
         head: &'q Parts,
-        id: &str,
+        (app, id): (Option<&AppHandle>, &str),
         path: &str,
     ) -> Result<(Call, Signed<'q>), ApiError> {
         let (call, method) = Call::parse(path).ok_or(ApiError::NotFound)?;
@@ -132,9 +154,8 @@ impl Api {
                 "POST"
             }));
         }
-        let app = self
-            .apps
-            .by_id(id)
+        let app = app
+            .cloned()
             .ok_or_else(|| ApiError::UnknownApp(id.to_owned()))?;
         let rules = auth::Rules {
             tolerance: self.timestamp_tolerance,

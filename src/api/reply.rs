@@ -6,8 +6,8 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::auth::AuthError;
+use crate::apps::RequestRefusal;
 use crate::broker::Partial;
-use crate::lifecycle::State;
 use crate::protocol::publish::PublishError;
 
 /// Says that an answer does not cover all nodes, and why.
@@ -69,6 +69,29 @@ impl ApiError {
         Self::Broken(error.to_string())
     }
 
+    /// Its name in metrics.
+    pub(super) fn label(&self) -> RequestRefusal {
+        match self {
+            Self::NotFound => RequestRefusal::NotFound,
+            Self::Method(_) => RequestRefusal::Method,
+            Self::UnknownApp(_) => RequestRefusal::UnknownApp,
+            Self::Auth(AuthError::Missing(_)) => RequestRefusal::AuthMissing,
+            Self::Auth(AuthError::Key { .. }) => RequestRefusal::AuthKey,
+            Self::Auth(AuthError::Version(_)) => RequestRefusal::AuthVersion,
+            Self::Auth(AuthError::Timestamp(_)) => RequestRefusal::AuthTimestamp,
+            Self::Auth(AuthError::Clock { .. }) => RequestRefusal::AuthClock,
+            Self::Auth(AuthError::Digest) => RequestRefusal::AuthDigest,
+            Self::Auth(AuthError::Signature { .. }) => RequestRefusal::AuthSignature,
+            Self::Publish(PublishError::Json(_)) => RequestRefusal::InvalidJson,
+            Self::Publish(PublishError::Fields(_)) => RequestRefusal::InvalidFields,
+            Self::Publish(PublishError::TooLarge { .. }) => RequestRefusal::EventTooLarge,
+            Self::TooLarge { .. } => RequestRefusal::BodyTooLarge,
+            Self::Timeout => RequestRefusal::BodyTimeout,
+            Self::Broken(_) => RequestRefusal::BodyBroken,
+            Self::OverCapacity { .. } => RequestRefusal::OverCapacity,
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::NotFound | Self::UnknownApp(_) => StatusCode::NOT_FOUND,
@@ -110,40 +133,13 @@ pub fn json(body: impl Into<Bytes>) -> Reply {
 }
 
 /// JSON with another status.
-pub(super) fn json_with(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+pub fn json_with(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     reply(status, "application/json", body.into())
 }
 
 /// Plain text.
 pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     reply(status, "text/plain; charset=utf-8", body.into())
-}
-
-/// The answer of `/up`. Once the server is going down it refuses connections; only a request
-/// that had begun before gets the 503.
-pub fn health(shutting_down: bool) -> Reply {
-    if shutting_down {
-        json_with(StatusCode::SERVICE_UNAVAILABLE, r#"{"health":"DRAINING"}"#)
-    } else {
-        json(r#"{"health":"OK"}"#)
-    }
-}
-
-/// The answer of `/ready`: 503 while the server has no link to the other nodes that it should
-/// have, or misses their events, though it still serves; while it drains, which the
-/// answer says; and as that of `/up` when it is going down.
-pub fn ready(state: State, (is_ready, mut body): (bool, serde_json::Value)) -> Reply {
-    let is_ready = is_ready && state == State::Running;
-    body["ready"] = is_ready.into();
-    if matches!(state, State::Draining { .. }) {
-        body["draining"] = true.into();
-    }
-    let status = if is_ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    json_with(status, body.to_string())
 }
 
 /// Marks an answer that does not cover all nodes.

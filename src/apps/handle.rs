@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::App;
+use super::{App, Counters};
 
 /// An application that is served, from when it is added until it is removed.
 ///
@@ -22,6 +22,7 @@ struct Inner {
     settings: ArcSwap<App>,
     connections: AtomicUsize,
     is_removed: AtomicBool,
+    counters: Counters,
 }
 
 /// A connection that counts for its application, until it is dropped.
@@ -43,6 +44,7 @@ impl AppHandle {
             settings: ArcSwap::from_pointee(settings),
             connections: AtomicUsize::new(0),
             is_removed: AtomicBool::new(false),
+            counters: Counters::default(),
         }))
     }
 
@@ -75,6 +77,11 @@ impl AppHandle {
     /// Its connections in this process, whether they have joined a channel or not.
     pub fn connections(&self) -> usize {
         self.0.connections.load(Ordering::Relaxed)
+    }
+
+    /// What is counted of it, for metrics.
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
     }
 
     /// Counts one more connection; `None` if there are [`App::max_connections`].

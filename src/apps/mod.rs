@@ -8,11 +8,15 @@
 //! Nothing here acts on a change: closing the sockets of an application that was removed
 //! is for whoever has called [`AppRegistry::apply`].
 
+mod counters;
 mod handle;
 mod origins;
 mod registry;
 mod settings;
 
+pub use counters::{
+    Counter, Counters, Distribution, HandshakeRefusal, RateLimit, RequestRefusal, Timing,
+};
 pub use handle::{AppHandle, AppPermit};
 pub use origins::Origins;
 pub use registry::{AppRegistry, Changes, DuplicateApp};

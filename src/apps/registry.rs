@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use super::{App, AppHandle};
+use super::{App, AppHandle, Counters};
 
 /// The applications, found by id and by key without a lock.
 pub struct AppRegistry {
     current: ArcSwap<Index>,
     /// One change at a time.
     changing: Mutex<()>,
+    unattributed: Counters,
 }
 
 #[derive(Default)]
@@ -53,6 +54,7 @@ impl AppRegistry {
         let registry = Self {
             current: ArcSwap::default(),
             changing: Mutex::new(()),
+            unattributed: Counters::default(),
         };
         registry.apply(apps)?;
         Ok(registry)
@@ -71,6 +73,11 @@ impl AppRegistry {
     /// All of them, in the order in which they were given.
     pub fn all(&self) -> Arc<[AppHandle]> {
         Arc::clone(&self.current.load().all)
+    }
+
+    /// What is counted of requests that name no application that there is.
+    pub fn unattributed(&self) -> &Counters {
+        &self.unattributed
     }
 
     /// How many there are.

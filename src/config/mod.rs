@@ -47,6 +47,8 @@ pub struct Sources {
 pub struct Config {
     /// Where and how to listen, and the limits of the whole process.
     pub server: Server,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<Metrics>,
     /// Other nodes, if there may be any.
     pub scaling: Option<Scaling>,
     /// At least one application; their ids and keys differ.
@@ -103,6 +105,17 @@ pub struct Server {
     pub max_connections_per_address: Option<usize>,
     /// How long connections get to end when the server stops.
     pub shutdown_grace: Duration,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Address or host name to bind.
+    pub host: String,
+    /// Port to bind; 0 takes a free one.
+    pub port: u16,
+    /// Whether somebody has said so: then the server does not start without them.
+    pub is_required: bool,
 }
 
 /// Paths of PEM files.

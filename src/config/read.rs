@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::report::Effective;
 use super::setting::{Section, Setting};
 use super::source::{Layers, Source, Value, Values};
-use super::{Config, ConfigError, Server, TlsFiles};
+use super::{Config, ConfigError, Metrics, Server, TlsFiles};
 use super::{advice, reverb_php};
 use crate::apps::{App, CacheLimits, ClientEvents, Origins, PresenceLimits, Rate};
 use crate::protocol::publish::EventLimits;
@@ -17,6 +17,7 @@ use crate::protocol::signature::Secret;
 pub(super) fn config(mut layers: Layers) -> Result<Config, ConfigError> {
     let mut reader = Reader::new(&mut layers);
     let server = reader.server(&layers.shared);
+    let metrics = reader.metrics(&layers.shared);
     let scaling = reader.scaling(&layers.shared);
     let apps: Vec<App> = layers
         .apps
@@ -44,6 +45,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, ConfigError> {
             .into_iter()
             .collect(),
         server,
+        metrics,
         scaling,
         apps,
         effective: reader.effective,
@@ -161,6 +163,29 @@ impl Reader {
     pub(super) fn text(&mut self, group: &Group<'_>, key: &'static str) -> Option<String> {
         self.take(group, key, |text| Ok(text.to_owned()))
             .filter(|text| !text.is_empty())
+    }
+
+    fn metrics(&mut self, values: &Values) -> Option<Metrics> {
+        let group = Group {
+            section: Section::Metrics,
+            index: 0,
+            values,
+        };
+        let is_said = |key| group.value(Setting::of(group.section, key)).source != Source::Default;
+        let is_required = is_said("host") || is_said("port");
+        let host = self.take(&group, "host", host).unwrap_or_default();
+        let port = self.take(&group, "port", |text| match text {
+            "off" => Ok(None),
+            _ => text
+                .parse()
+                .map(Some)
+                .map_err(|_| "a whole number from 0 to 65535, or off".to_owned()),
+        });
+        port.flatten().map(|port| Metrics {
+            host,
+            port,
+            is_required,
+        })
     }
 
     fn server(&mut self, values: &Values) -> Server {

@@ -21,7 +21,7 @@ impl Effective {
     pub(super) fn new(setting: &Setting, index: usize, shown: &str, source: &Source) -> Self {
         let name = match setting.section {
             Section::App => format!("apps[{index}].{}", setting.key),
-            Section::Server | Section::Scaling => {
+            Section::Server | Section::Metrics | Section::Scaling => {
                 format!("{}.{}", setting.section.name(), setting.key)
             }
         };

@@ -8,6 +8,8 @@
 pub enum Section {
     /// `[server]`.
     Server,
+    /// `[metrics]`.
+    Metrics,
     /// `[scaling]`.
     Scaling,
     /// One `[[apps]]`.
@@ -97,6 +99,8 @@ pub const SETTINGS: &[Setting] = &[
     server("shutdown_grace", "RESOUND_SHUTDOWN_GRACE", "", "5"),
     server("pulse_ingest_interval", "REVERB_PULSE_INGEST_INTERVAL", "", "15"),
     server("telescope_ingest_interval", "REVERB_TELESCOPE_INGEST_INTERVAL", "", "15"),
+    setting(Section::Metrics, "host", "RESOUND_METRICS_HOST", "--metrics-host", "127.0.0.1"),
+    setting(Section::Metrics, "port", "RESOUND_METRICS_PORT", "--metrics-port", "9601"),
     scaling("enabled", "REVERB_SCALING_ENABLED", "false"),
     scaling("channel", "REVERB_SCALING_CHANNEL", "reverb"),
     Setting { secret: true, ..scaling("url", "REDIS_URL", "") },
@@ -162,6 +166,7 @@ impl Section {
     pub fn name(self) -> &'static str {
         match self {
             Self::Server => "server",
+            Self::Metrics => "metrics",
             Self::Scaling => "scaling",
             Self::App => "apps",
         }

@@ -192,6 +192,10 @@ impl Layers {
                     self.shared
                         .extend(section(Section::Server, table, path, text)?);
                 }
+                ("metrics", DeValue::Table(table)) => {
+                    self.shared
+                        .extend(section(Section::Metrics, table, path, text)?);
+                }
                 ("scaling", DeValue::Table(table)) => {
                     self.shared
                         .extend(section(Section::Scaling, table, path, text)?);
@@ -276,7 +280,9 @@ impl Layers {
             match id {
                 (Section::App, "id" | "key" | "secret") => identity.insert(id, value),
                 (Section::App, _) => common.insert(id, value),
-                (Section::Server | Section::Scaling, _) => self.shared.insert(id, value),
+                (Section::Server | Section::Metrics | Section::Scaling, _) => {
+                    self.shared.insert(id, value)
+                }
             };
         }
         if !identity.is_empty() {

@@ -252,6 +252,7 @@ impl Channel {
                 seq: state.seq,
                 frame: frame.clone(),
                 to: Recipients::Only(to),
+                since: Instant::now(),
             };
             outputs.send(to.worker, WorkerMessage::Broadcast(broadcast));
         }
@@ -280,9 +281,10 @@ impl Channel {
     ) -> Result<(u64, Option<Frame>), Full> {
         let mut state = self.state.lock();
         let is_first = state.local() == 0;
-        if let Some(member) = member {
-            self.join_as(&mut state, member, outputs)?;
-        }
+        let is_first_of_user = match member {
+            Some(member) => self.join_as(&mut state, member, outputs)?,
+            None => false,
+        };
         state.subscribers[connection.worker] += 1;
         if is_first {
             let kind = || HubEventKind::ChannelOccupied {
@@ -290,6 +292,10 @@ impl Channel {
             };
             outputs.sinks.emit(&self.app, kind);
         }
+        outputs.sinks.emit(&self.app, || HubEventKind::Subscribed {
+            channel: &self.name,
+            is_first_of_user,
+        });
         let answer = if self.must_wait(&mut state, connection, member, outputs) {
             (u64::MAX, None)
         } else {
@@ -321,7 +327,8 @@ impl Channel {
         outputs.is_linked() && cluster.sync.wait(version, connection)
     }
 
-    fn join_as(&self, state: &mut State, member: &Member, outputs: &Outputs) -> Result<(), Full> {
+    /// Returns whether it is the user's first connection to this node.
+    fn join_as(&self, state: &mut State, member: &Member, outputs: &Outputs) -> Result<bool, Full> {
         let is_new = !state.members.contains_key(&member.id);
         if is_new {
             let max = self.app.settings().presence.max_members;
@@ -333,9 +340,8 @@ impl Channel {
         }
         let present = &mut state.members[&*member.id];
         present.connections += 1;
-        if present.connections == 1
-            && let Some(cluster) = &mut state.cluster
-        {
+        let is_first = present.connections == 1;
+        if is_first && let Some(cluster) = &mut state.cluster {
             present.own = Some(Box::new(member.clone()));
             present.version = cluster.sync.advance_user(&member.id);
             present.is_leaving = false;
@@ -344,7 +350,7 @@ impl Channel {
         if is_new {
             self.add_member(state, member, Origin::Local, outputs);
         }
-        Ok(())
+        Ok(is_first)
     }
 
     /// Announces to subscribers a member that has just come.
@@ -380,9 +386,13 @@ impl Channel {
         if let Some(cluster) = &mut state.cluster {
             cluster.sync.stop_waiting(connection);
         }
-        if let Some(user) = user {
-            self.leave_as(&mut state, user, outputs);
-        }
+        let is_last_of_user = user.is_some_and(|user| self.leave_as(&mut state, user, outputs));
+        outputs
+            .sinks
+            .emit(&self.app, || HubEventKind::Unsubscribed {
+                channel: &self.name,
+                is_last_of_user,
+            });
         let left = state.local();
         if self.counts
             && left > 0
@@ -405,14 +415,15 @@ impl Channel {
         left
     }
 
-    fn leave_as(&self, state: &mut State, user: &str, outputs: &Outputs) {
+    /// Returns whether it was the user's last connection to this node.
+    fn leave_as(&self, state: &mut State, user: &str, outputs: &Outputs) -> bool {
         let Some((_, user, present)) = state.members.get_full_mut(user) else {
-            return;
+            return false;
         };
         let user = Arc::clone(user);
         present.connections -= 1;
         if present.connections > 0 {
-            return;
+            return false;
         }
         present.own = None;
         if let Some(cluster) = &mut state.cluster {
@@ -424,6 +435,7 @@ impl Channel {
             outputs.mark(|| self.topic());
         }
         self.remove_if_gone(state, &user, Origin::Local, outputs);
+        true
     }
 
     /// Removes a member that is on no node any more, and announces that.
@@ -477,6 +489,7 @@ impl Channel {
         outputs: &Outputs,
     ) -> usize {
         state.seq += 1;
+        let now = Instant::now();
         for (inbox, _) in outputs
             .inboxes
             .iter()
@@ -488,6 +501,7 @@ impl Channel {
                 seq: state.seq,
                 frame: frame.clone(),
                 to,
+                since: now,
             }));
         }
         state.local()

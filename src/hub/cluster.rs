@@ -87,7 +87,7 @@ impl Hub {
         if answered > 0
             && let Some(last_event) = &last_event
         {
-            last_event.emit_miss(channel, &self.outputs);
+            last_event.emit(channel, &self.outputs);
         }
         self.queue_count(channel);
     }

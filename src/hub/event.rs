@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::topic::NodeId;
 use crate::apps::AppHandle;
-use crate::protocol::{ChannelName, CloseReason, Member, SocketId};
+use crate::protocol::{ChannelName, CloseReason, ErrorCode, Member, SocketId};
 
 /// Something that has happened. What concerns a channel with subscribers here is emitted
 /// while the channel's lock is held: all sinks see it in the channel's order. Connections,
@@ -31,6 +31,20 @@ pub enum HubEventKind<'a> {
         socket: SocketId,
         /// Why.
         reason: CloseReason,
+    },
+    /// A connection has joined a channel.
+    Subscribed {
+        /// Which.
+        channel: &'a ChannelName,
+        /// Whether it is the first one of its user in this presence channel on this node.
+        is_first_of_user: bool,
+    },
+    /// A connection has left a channel, or has ended.
+    Unsubscribed {
+        /// Which.
+        channel: &'a ChannelName,
+        /// Whether it was the last one of its user in this presence channel on this node.
+        is_last_of_user: bool,
     },
     /// A channel has its first subscriber on this node.
     ChannelOccupied {
@@ -79,6 +93,8 @@ pub enum HubEventKind<'a> {
         socket: SocketId,
         /// The channel as the client named it.
         channel: &'a str,
+        /// The kind of reason, as the client is told.
+        code: ErrorCode,
         /// Why, as the client is told.
         reason: &'a str,
     },
@@ -103,6 +119,11 @@ pub enum HubEventKind<'a> {
         data: Option<&'a str>,
         /// Who sends it, in a presence channel, as JSON.
         user_id: Option<&'a str>,
+    },
+    /// A subscriber of a cache channel was sent its last event.
+    CacheHit {
+        /// Which.
+        channel: &'a ChannelName,
     },
     /// A subscriber of a cache channel was sent a cache miss: it has no last event.
     CacheMiss {
@@ -150,6 +171,11 @@ impl Sinks {
     /// These, in this order.
     pub fn new(sinks: Vec<Arc<dyn Sink>>) -> Self {
         Self(sinks.into())
+    }
+
+    /// The same, and one more.
+    pub fn with(self, sink: Arc<dyn Sink>) -> Self {
+        Self(self.0.into_iter().chain([sink]).collect())
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -38,7 +38,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::apps::{AppHandle, AppPermit};
-use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId, User};
+use crate::protocol::{ChannelName, CloseReason, ErrorCode, Frame, Member, SocketId, User};
 use channel::Settings;
 use lock::{Lock, Rank};
 use outputs::Outputs;
@@ -318,7 +318,7 @@ impl Hub {
             None => None,
         };
         if let Some(last_event) = &last_event {
-            last_event.emit_miss(&channel, &self.outputs);
+            last_event.emit(&channel, &self.outputs);
         }
         let answers = [welcome, last_event.map(|last_event| last_event.frame)];
         drop(shard);
@@ -358,7 +358,7 @@ impl Hub {
         let frame = last_event.as_ref().map(|last_event| &last_event.frame);
         let is_answered = channel.answer_again(to, frame, &self.outputs);
         if is_answered && let Some(last_event) = &last_event {
-            last_event.emit_miss(channel, &self.outputs);
+            last_event.emit(channel, &self.outputs);
         }
         is_answered
     }
@@ -458,11 +458,12 @@ impl Hub {
         app: &AppHandle,
         socket: SocketId,
         channel: &str,
-        reason: &str,
+        (code, reason): (ErrorCode, &str),
     ) {
         let kind = || HubEventKind::SubscriptionRefused {
             socket,
             channel,
+            code,
             reason,
         };
         self.outputs.sinks.emit(app, kind);

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -52,6 +53,8 @@ pub struct Broadcast {
     pub frame: Frame,
     /// Which of them.
     pub to: Recipients,
+    /// When it was given its number.
+    pub since: Instant,
 }
 
 /// Which of a channel's subscribers get a message.
@@ -254,6 +257,7 @@ mod tests {
             seq: 1,
             frame: message::ping(),
             to: Recipients::All,
+            since: Instant::now(),
         };
         let cost = broadcast.cost();
         inbox.push(WorkerMessage::Broadcast(broadcast));

@@ -6,6 +6,7 @@
 //! once, on however many nodes it is, whatever got lost or came late in between.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::channel::{Channel, Clustered, Present, State};
 use super::event::Origin;
@@ -166,7 +167,7 @@ impl Channel {
         if count == 0 {
             return 0;
         }
-        let welcome = self.welcome_of(state);
+        let (welcome, now) = (self.welcome_of(state), Instant::now());
         for to in released.waiting {
             let broadcast = |frame: &Frame, recipients: Recipients| {
                 let broadcast = Broadcast {
@@ -174,6 +175,7 @@ impl Channel {
                     seq: state.seq,
                     frame: frame.clone(),
                     to: recipients,
+                    since: now,
                 };
                 outputs.send(to.worker, WorkerMessage::Broadcast(broadcast));
             };

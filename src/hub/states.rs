@@ -78,12 +78,13 @@ pub(super) struct LastEvent {
 }
 
 impl LastEvent {
-    pub(super) fn emit_miss(&self, channel: &Channel, outputs: &Outputs) {
-        if self.is_miss {
-            let name = channel.name();
-            let kind = || HubEventKind::CacheMiss { channel: name };
-            outputs.sinks.emit(channel.app(), kind);
-        }
+    /// It was sent to a subscriber.
+    pub(super) fn emit(&self, channel: &Channel, outputs: &Outputs) {
+        let name = channel.name();
+        outputs.sinks.emit(channel.app(), || match self.is_miss {
+            true => HubEventKind::CacheMiss { channel: name },
+            false => HubEventKind::CacheHit { channel: name },
+        });
     }
 }
 

@@ -10,6 +10,7 @@
 //! was sent to the old one before is in that worker's inbox, before the mark.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::channel::Channel;
 use super::outputs::{Broadcast, ConnectionRef, Outputs, Recipients, WorkerMessage};
@@ -78,6 +79,7 @@ impl Channel {
                 seq,
                 frame: message::ping(),
                 to,
+                since: Instant::now(),
             })
         };
         outputs.send(from.worker, mark(state.seq, Recipients::Departed(from)));

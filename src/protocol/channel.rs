@@ -31,6 +31,32 @@ pub enum ChannelKind {
 }
 
 impl ChannelKind {
+    /// All kinds, in the order of their numbers.
+    pub const ALL: &'static [Self] = &[
+        Self::Public,
+        Self::Private,
+        Self::PrivateEncrypted,
+        Self::Presence,
+        Self::Cache,
+        Self::PrivateCache,
+        Self::PrivateEncryptedCache,
+        Self::PresenceCache,
+    ];
+
+    /// Its name in metrics: the prefix, or `public`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Private => "private",
+            Self::PrivateEncrypted => "private-encrypted",
+            Self::Presence => "presence",
+            Self::Cache => "cache",
+            Self::PrivateCache => "private-cache",
+            Self::PrivateEncryptedCache => "private-encrypted-cache",
+            Self::PresenceCache => "presence-cache",
+        }
+    }
+
     /// The longest prefix wins, so the order of this table matters.
     const PREFIXES: [(&'static str, Self); 7] = [
         ("private-encrypted-cache-", Self::PrivateEncryptedCache),

@@ -29,6 +29,32 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        Self::ApplicationDoesNotExist,
+        Self::OverConnectionQuota,
+        Self::Unauthorized,
+        Self::OverCapacity,
+        Self::InvalidMessage,
+        Self::PongNotReceived,
+        Self::ClientEventRejected,
+        Self::WatchlistLimit,
+    ];
+
+    /// Its place in [`Self::ALL`].
+    pub fn index(self) -> usize {
+        match self {
+            Self::ApplicationDoesNotExist => 0,
+            Self::OverConnectionQuota => 1,
+            Self::Unauthorized => 2,
+            Self::OverCapacity => 3,
+            Self::InvalidMessage => 4,
+            Self::PongNotReceived => 5,
+            Self::ClientEventRejected => 6,
+            Self::WatchlistLimit => 7,
+        }
+    }
+
     /// The number on the wire.
     pub fn number(self) -> u16 {
         self as u16
@@ -73,8 +99,50 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: &'static [Self] = &[
+        Self::ByClient,
+        Self::Gone,
+        Self::ApplicationDoesNotExist,
+        Self::OverConnectionQuota,
+        Self::OverCapacity,
+        Self::OriginNotAllowed,
+        Self::NotAuthorized,
+        Self::Terminated,
+        Self::RateLimited,
+        Self::TooManyConnections,
+        Self::PongNotReceived,
+        Self::MessageTooBig,
+        Self::ProtocolError,
+        Self::InvalidPayload,
+        Self::TooSlow,
+        Self::ShuttingDown,
+    ];
+
     /// How many reasons there are.
-    pub const COUNT: usize = Self::ShuttingDown as usize + 1;
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Its name in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ByClient => "by_client",
+            Self::Gone => "gone",
+            Self::ApplicationDoesNotExist => "application_does_not_exist",
+            Self::OverConnectionQuota => "over_connection_quota",
+            Self::OverCapacity => "over_capacity",
+            Self::OriginNotAllowed => "origin_not_allowed",
+            Self::NotAuthorized => "not_authorized",
+            Self::Terminated => "terminated",
+            Self::RateLimited => "rate_limited",
+            Self::TooManyConnections => "too_many_connections",
+            Self::PongNotReceived => "pong_not_received",
+            Self::MessageTooBig => "message_too_big",
+            Self::ProtocolError => "protocol_error",
+            Self::InvalidPayload => "invalid_payload",
+            Self::TooSlow => "too_slow",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
 
     /// The close code of RFC 6455 or of Pusher's table, and its text; `None`
     /// where there is nobody left to tell.

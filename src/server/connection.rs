@@ -20,6 +20,7 @@ use super::route::{self, Exchange};
 use super::stream::{Deadline, HEAD_BYTES, Stream};
 use super::timer::HeadTimer;
 use super::{Shared, log};
+use crate::apps::{Counter, HandshakeRefusal};
 use crate::protocol::CloseReason;
 use crate::worker::{Admission, Connection, Incoming, Upgraded, Worker};
 use crate::ws::handshake::Handshake;
@@ -80,6 +81,8 @@ async fn secure(tcp: TcpStream, peer: SocketAddr, shared: &Shared) -> Option<Str
     match tls.accept(tcp).await {
         Ok(stream) => Some(Stream::Tls(Box::new(stream))),
         Err(error) => {
+            let failed = Counter::HandshakesRefused(HandshakeRefusal::Tls);
+            shared.apps.unattributed().count(failed);
             log::tls_failed(&error, peer);
             None
         }

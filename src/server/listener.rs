@@ -11,17 +11,31 @@ use super::StartError;
 /// more than `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// What to do about a port that is taken, and an address that is not ours.
+pub(super) struct Hints {
+    taken: &'static str,
+    foreign: &'static str,
+}
+
+/// Of the port for clients and publishes.
+pub(super) const MAIN: Hints = Hints {
+    taken: "; is Reverb or another Resound still running? Another port: --port or REVERB_SERVER_PORT",
+    foreign: "; this machine does not have that address (--host, REVERB_SERVER_HOST)",
+};
+
+/// Of the port for metrics.
+pub(super) const METRICS: Hints = Hints {
+    taken: " (for metrics); another port, or off: --metrics-port or RESOUND_METRICS_PORT",
+    foreign: " (for metrics); this machine does not have that address (RESOUND_METRICS_HOST)",
+};
+
 /// Takes a port, on the first address of `host` that it can be had on.
-pub(super) fn bind(host: &str, port: u16) -> Result<TcpListener, StartError> {
+pub(super) fn bind(host: &str, port: u16, hints: &Hints) -> Result<TcpListener, StartError> {
     let fail = |error: io::Error| {
         let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "; is Reverb or another Resound still running? Another port: --port or REVERB_SERVER_PORT"
-            }
+            io::ErrorKind::AddrInUse => hints.taken,
             io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
-            io::ErrorKind::AddrNotAvailable => {
-                "; this machine does not have that address (--host, REVERB_SERVER_HOST)"
-            }
+            io::ErrorKind::AddrNotAvailable => hints.foreign,
             _ => "",
         };
         StartError::Listen {

@@ -5,8 +5,10 @@ mod connection;
 mod control;
 mod demo;
 mod descriptors;
+mod health;
 mod listener;
 mod log;
+mod observe;
 mod route;
 mod stream;
 mod timer;
@@ -15,20 +17,24 @@ mod tls;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio_rustls::TlsAcceptor;
 
 use crate::api::Api;
-use crate::apps::{AppRegistry, DuplicateApp};
+use crate::apps::{AppRegistry, Counter, DuplicateApp, RequestRefusal};
 use crate::broker::Broker;
 use crate::cluster::{ConnectError, Node, Running};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::hub::{Capacity, Hub, Sinks};
 use crate::lifecycle::Lifecycle;
-use crate::worker::{ConnectionPermits, Limits, Pool, Setup};
+use crate::metrics::Metrics;
+use crate::metrics::sink::CountingSink;
+use crate::worker::{ConnectionPermits, Limits, Liveness, Pool, Setup};
 use crate::ws::arrivals::Arrivals;
 pub use control::Control;
+use health::Health;
+use observe::{Observed, Observer};
 pub use tls::TlsError;
 
 /// Bytes of messages that may wait for one worker before publishers have to wait.
@@ -44,6 +50,8 @@ pub struct Server {
     workers: usize,
     lifecycle: Lifecycle,
     node: Option<Node>,
+    /// Where metrics are served, if they are.
+    observed_at: Option<std::net::TcpListener>,
     /// What whoever configured it should know, found in what was loaded.
     warnings: Vec<String>,
 }
@@ -53,6 +61,7 @@ struct Shared {
     apps: Arc<AppRegistry>,
     api: Api,
     broker: Broker,
+    health: Health,
     arrivals: Arrivals,
     prefix: String,
     request_head_timeout: Duration,
@@ -60,6 +69,14 @@ struct Shared {
     write_timeout: Duration,
     tls: Option<TlsAcceptor>,
     demo: bool,
+}
+
+impl Shared {
+    /// Counts a request that no application can be found for.
+    fn count_refusal(&self, why: RequestRefusal) {
+        let refused = Counter::RequestsRefused(why);
+        self.apps.unattributed().count(refused);
+    }
 }
 
 /// Why a server cannot start.
@@ -115,7 +132,13 @@ impl Server {
             Some(loaded) => (Some(loaded.acceptor), loaded.warnings),
             None => (None, Vec::new()),
         };
-        let listener = listener::bind(&server.host, server.port)?;
+        let listener = listener::bind(&server.host, server.port, &listener::MAIN)?;
+        let metrics = config.metrics.as_ref().filter(|_| !demo);
+        let observed_at = metrics.map(observe::bind).transpose()?.flatten();
+        let sinks = match observed_at {
+            Some(_) => sinks.with(Arc::new(CountingSink)),
+            None => sinks,
+        };
         let workers = server.workers.get();
         let node = config.scaling.as_ref().map(Node::new).transpose()?;
         let capacity = Capacity {
@@ -132,18 +155,20 @@ impl Server {
         let hub = Arc::new(Hub::with_outputs(workers, capacity, queue, sinks));
         let cluster = node.as_ref().map(Node::cluster);
         let broker = Broker::new(Arc::clone(&hub), cluster);
-        let api = Api {
+        let api = api(server, &apps, &broker);
+        let lifecycle = Lifecycle::new();
+        let health = Health {
             apps: Arc::clone(&apps),
             broker: broker.clone(),
-            max_request_size: server.max_request_size,
-            request_timeout: server.request_timeout,
-            timestamp_tolerance: server.timestamp_tolerance,
-            prefix: server.path.clone(),
+            lifecycle: lifecycle.clone(),
+            liveness: Arc::new(Liveness::new(workers)),
+            started: Instant::now(),
         };
         let shared = Shared {
             apps,
             api,
             broker,
+            health,
             arrivals: Arrivals::new(server.max_connection_rate),
             prefix: server.path.clone(),
             request_head_timeout: server.request_head_timeout,
@@ -152,21 +177,16 @@ impl Server {
             tls,
             demo,
         };
-        let limits = Limits {
-            max_backlog: server.max_backlog,
-            max_total_backlog: server.max_total_backlog,
-            pong_timeout: server.pong_timeout,
-            shutdown_grace: server.shutdown_grace,
-        };
         Ok(Self {
             listener,
             hub,
             shared: Arc::new(shared),
-            limits,
+            limits: limits(server),
             permits: Arc::new(permits),
             workers,
-            lifecycle: Lifecycle::new(),
+            lifecycle,
             node,
+            observed_at,
             warnings,
         })
     }
@@ -181,6 +201,11 @@ impl Server {
     /// The address it listens on.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// The address that metrics are served on, if they are.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.observed_at.as_ref()?.local_addr().ok()
     }
 
     /// Says where it can be reached, and what whoever configured it should know.
@@ -210,6 +235,9 @@ impl Server {
             settings = config.read_from(),
             "Starting {secure}server on {address}{prefix}{name}"
         );
+        if let Some(at) = self.metrics_address() {
+            tracing::info!("Metrics on http://{at}/metrics");
+        }
         if self.shared.demo {
             tracing::info!(
                 "Open {http}://{address}{prefix}/demo in a browser; Ctrl+C ends the demo"
@@ -255,6 +283,7 @@ impl Server {
     ) -> io::Result<()> {
         let lifecycle = self.lifecycle.clone();
         let stop = lifecycle.stop_on_drop();
+        let port = self.address()?.port();
         let shared = Arc::clone(&self.shared);
         let serve: Arc<crate::worker::Serve> = Arc::new(move |worker, incoming| {
             connection::spawn(worker, incoming, Arc::clone(&shared))
@@ -264,9 +293,23 @@ impl Server {
             limits: self.limits,
             lifecycle: self.lifecycle,
             permits: self.permits,
+            liveness: Arc::clone(&self.shared.health.liveness),
             serve,
         };
         let pool = Pool::start(self.workers, self.listener, &setup)?;
+        let metrics = Metrics {
+            apps: Arc::clone(&self.shared.apps),
+            broker: self.shared.broker.clone(),
+            backlog: pool.backlog(),
+            permits: setup.permits,
+            workers: self.workers,
+            lifecycle: setup.lifecycle,
+            started: SystemTime::now(),
+            port,
+        };
+        let health = self.shared.health.clone();
+        let start = |at| Observer::start(at, Observed { metrics, health });
+        let observer = self.observed_at.map(start).transpose()?;
         let broken = pool.broken();
         let unlinked = async {
             match link {
@@ -282,8 +325,31 @@ impl Server {
         }
         drop(stop);
         // The workers' threads end by themselves; nothing else runs on this one.
-        tokio::task::spawn_blocking(move || pool.join())
-            .await
-            .map_err(io::Error::other)
+        tokio::task::spawn_blocking(move || {
+            pool.join();
+            drop(observer);
+        })
+        .await
+        .map_err(io::Error::other)
+    }
+}
+
+fn api(server: &config::Server, apps: &Arc<AppRegistry>, broker: &Broker) -> Api {
+    Api {
+        apps: Arc::clone(apps),
+        broker: broker.clone(),
+        max_request_size: server.max_request_size,
+        request_timeout: server.request_timeout,
+        timestamp_tolerance: server.timestamp_tolerance,
+        prefix: server.path.clone(),
+    }
+}
+
+fn limits(server: &config::Server) -> Limits {
+    Limits {
+        max_backlog: server.max_backlog,
+        max_total_backlog: server.max_total_backlog,
+        pong_timeout: server.pong_timeout,
+        shutdown_grace: server.shutdown_grace,
     }
 }

@@ -15,7 +15,8 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::activity::Activity;
 use super::{Shared, demo};
-use crate::api::{ApiError, Reply, health, ready, text};
+use crate::api::{ApiError, Reply, text};
+use crate::apps::{AppHandle, Counter, RateLimit, RequestRefusal};
 use crate::protocol::CloseReason;
 use crate::telemetry::limit::limited;
 use crate::worker::Worker;
@@ -47,6 +48,7 @@ enum Route<'a> {
     Api(&'a str, &'a str),
     Up,
     Ready,
+    Live,
     Demo(Vec<&'a str>),
 }
 
@@ -62,6 +64,7 @@ impl<'a> Route<'a> {
             ("apps", Some(rest)) => rest.split_once('/').map(|(id, call)| Self::Api(id, call)),
             ("up", None) => Some(Self::Up),
             ("ready", None) => Some(Self::Ready),
+            ("live", None) => Some(Self::Live),
             // It leads to the page, as /demo/ does.
             ("", None) if demo => Some(Self::Demo(vec![""])),
             ("demo", rest) if demo => {
@@ -89,6 +92,7 @@ async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
     if !names_one_host(&request) {
         let cause = "request refused: not for one host (400)";
         limited!(info, cause, None, { %peer, method = %request.method(), }, cause);
+        shared.count_refusal(RequestRefusal::Host);
         return text(StatusCode::BAD_REQUEST, WITHOUT_HOST);
     }
     if shared.demo && demo::own_port(&request).is_none() {
@@ -108,6 +112,7 @@ async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
         _ if exchange.is_over_limit => {
             let cause = "request refused: too many connections from this address (429)";
             limited!(info, cause, None, { %peer, help = MORE_PER_ADDRESS, }, cause);
+            shared.count_refusal(RequestRefusal::TooManyConnections);
             text(
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too many connections from this address (max_connections_per_address, \
@@ -118,19 +123,19 @@ async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
             let refused = || exchange.activity.wait();
             shared.api.handle(request, (id, call), peer, refused).await
         }
-        Some(Route::Up) => asked(&request, || {
-            health(exchange.worker.lifecycle().is_stopping())
-        }),
-        Some(Route::Ready) => asked(&request, || {
-            ready(
-                exchange.worker.lifecycle().state(),
-                shared.broker.readiness(),
-            )
-        }),
+        Some(Route::Up | Route::Ready | Route::Live)
+            if !matches!(*request.method(), Method::GET | Method::HEAD) =>
+        {
+            ApiError::Method("GET, HEAD").into_reply()
+        }
+        Some(Route::Up) => shared.health.up(),
+        Some(Route::Ready) => shared.health.ready(),
+        Some(Route::Live) => Box::pin(shared.health.live()).await,
         Some(Route::Demo(rest)) => Box::pin(demo::answer(shared, request, &rest)).await,
         None => {
             let text = "request refused: no such address (404)";
             limited!(info, text, None, { %peer, method = %request.method(), path = full, }, text);
+            shared.count_refusal(RequestRefusal::NotFound);
             ApiError::NotFound.into_reply()
         }
     };
@@ -153,14 +158,6 @@ fn names_one_host(request: &Request<Incoming>) -> bool {
     }
 }
 
-/// Answers what can only be asked.
-fn asked(request: &Request<Incoming>, answer: impl FnOnce() -> Reply) -> Reply {
-    match *request.method() {
-        Method::GET | Method::HEAD => answer(),
-        _ => ApiError::Method("GET, HEAD").into_reply(),
-    }
-}
-
 async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
     let shared = &exchange.shared;
     let app = shared.apps.by_key(key);
@@ -171,9 +168,14 @@ async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
         app: app.as_ref(),
     };
     caller.log_connecting();
+    let counters = app.as_ref().map(AppHandle::counters);
+    let counters = counters.unwrap_or(shared.apps.unattributed());
     let allowed = shared.arrivals.allow(exchange.peer.ip(), Instant::now());
     match handshake::check(request, app.as_ref(), exchange.worker.hub()) {
         Ok(mut handshake) => {
+            if !allowed {
+                counters.count(Counter::RateLimited(RateLimit::Connections));
+            }
             if !allowed || exchange.is_over_limit {
                 handshake.outcome = Err(CloseReason::TooManyConnections);
             }
@@ -181,6 +183,9 @@ async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
                 && let Err(reason) = shared.broker.admit(app, slot).await
             {
                 handshake.outcome = Err(reason);
+            }
+            if let Err(reason) = handshake.outcome {
+                counters.count(Counter::ConnectionsRefused(reason));
             }
             if exchange.is_over_limit {
                 let cause = "connection refused: too many connections from one address (4100)";
@@ -195,6 +200,7 @@ async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
             reply
         }
         Err(error) => {
+            counters.count(Counter::HandshakesRefused(error.label()));
             caller.log_bad_handshake(error);
             refused(error)
         }

@@ -92,6 +92,11 @@ pub fn flush() {
     }
 }
 
+/// Lines that standard error has not taken and that were dropped, since the start.
+pub fn dropped_lines() -> u64 {
+    QUEUE.get().map_or(0, |queue| queue.total_dropped())
+}
+
 /// Writes something for a person on standard error, behind what was logged. An error is
 /// ignored: nothing can be done about a terminal that is gone.
 pub fn print(line: &str) {

@@ -43,6 +43,8 @@ struct State {
     waiting: Vec<u8>,
     /// Lines that were dropped since the writer last took what waits.
     dropped: u64,
+    /// And since the start.
+    all_dropped: u64,
     is_writing: bool,
     /// The process is ending: what cannot be written now is given up.
     is_closing: bool,
@@ -53,12 +55,19 @@ impl Queue {
     pub(super) fn push(&self, lines: &[u8]) {
         let mut state = self.state();
         if state.waiting.len() + lines.len() > MAX_WAITING {
-            state.dropped += lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+            let dropped = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+            state.dropped += dropped;
+            state.all_dropped += dropped;
             return;
         }
         state.waiting.extend_from_slice(lines);
         drop(state);
         self.wanted.notify_one();
+    }
+
+    /// Lines that were dropped since the start.
+    pub(super) fn total_dropped(&self) -> u64 {
+        self.state().all_dropped
     }
 
     /// Waits until everything is written or cannot be, but not for long.

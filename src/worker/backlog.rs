@@ -11,7 +11,7 @@ const STEP: usize = 128 * 1024;
 
 /// The sum of what all workers have reported, and its bound. In bytes.
 #[derive(Debug)]
-pub(super) struct Total {
+pub struct Total {
     reported: AtomicUsize,
     max: usize,
 }
@@ -25,12 +25,29 @@ pub(super) struct Backlog {
     reported: Cell<usize>,
 }
 
-impl Backlog {
-    pub(super) fn total(max: usize) -> Arc<Total> {
-        Arc::new(Total {
+impl Total {
+    /// Nothing waits, and so many bytes may.
+    pub fn new(max: usize) -> Self {
+        Self {
             reported: AtomicUsize::new(0),
             max,
-        })
+        }
+    }
+
+    /// How many there are, but for less than 128 KiB for each worker.
+    pub fn bytes(&self) -> usize {
+        self.reported.load(Ordering::Relaxed)
+    }
+
+    /// How many there may be.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+}
+
+impl Backlog {
+    pub(super) fn total(max: usize) -> Arc<Total> {
+        Arc::new(Total::new(max))
     }
 
     pub(super) fn for_worker(total: &Arc<Total>) -> Rc<Self> {

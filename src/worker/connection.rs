@@ -31,7 +31,7 @@ use super::socket::Socket;
 use super::state::Guards;
 use super::unfinished::Unfinished;
 use super::{Running, UserId, Worker};
-use crate::apps::AppHandle;
+use crate::apps::{AppHandle, Counter};
 use crate::hub::{Answers, ConnectionRef, Full, JoinError, Removed, Slot};
 use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId};
 
@@ -166,10 +166,7 @@ impl Connection {
             permit,
             origin,
         } = upgraded;
-        let app = admission
-            .slot
-            .as_ref()
-            .map_or(0, |slot| slot.app().number());
+        let app = admission.slot.as_ref().map(|slot| slot.app().clone());
         let socket = Rc::new(Socket::new(
             (worker.new_id(), app),
             (Some(tcp), tls),
@@ -429,6 +426,8 @@ impl Connection {
         began: time::Instant,
         each: &mut impl FnMut(&Self, &str) -> Handled,
     ) {
+        self.socket
+            .count(Counter::BytesReceived, input.len() as u64);
         if let Some(left) = &mut *self.unhandled.borrow_mut() {
             left.input.extend_from_slice(input);
             return;
@@ -484,6 +483,7 @@ impl Connection {
         // then it cannot take the message's buffer back for itself, and a
         // connection that once got a big message does not stay big.
         let mut previous = None;
+        let mut texts = 0;
         while let Some(read) = self.socket.next_message(input) {
             messages += 1;
             let text = match (&read, self.socket.is_open()) {
@@ -507,6 +507,7 @@ impl Connection {
                 }
                 (Err(_), false) => None,
             };
+            texts += u64::from(text.is_some());
             if let Some(text) = text
                 && each(self, text) == Handled::NoRoom
             {
@@ -520,6 +521,7 @@ impl Connection {
             }
         }
         drop(previous);
+        self.socket.count(Counter::MessagesReceived, texts);
         messages
     }
 

@@ -12,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use indexmap::IndexMap;
 
@@ -20,6 +21,7 @@ use super::backlog::Backlog;
 use super::lanes::Lanes;
 use super::outbox::{Outgoing, is_large};
 use super::socket::Socket;
+use crate::apps::{Counter, Timing};
 use crate::hub::{Broadcast, Channel, ConnectionRef, Joined, Recipients, WorkerMessage};
 use crate::protocol::{CloseReason, Frame, Member};
 
@@ -58,6 +60,17 @@ pub(super) struct FanOut {
     waiting_large: Cell<usize>,
     /// What of [`Self::waiting`] the backlog knows.
     settled: Cell<usize>,
+    /// Whose delivery is measured now.
+    timed: Cell<Option<Timed>>,
+}
+
+/// An event that is followed from the hub to a socket. There is one at a time: to follow
+/// all would cost as much as to deliver them.
+#[derive(Clone, Copy)]
+struct Timed {
+    since: Instant,
+    /// [`Socket::key`] of the last socket that gets it.
+    to: usize,
 }
 
 /// Sockets that were touched and are to be written. One that a small channel
@@ -234,6 +247,9 @@ impl FanOut {
                 }
                 (None, _) => {}
             }
+            if let Some(to) = to {
+                to.socket.count(Counter::MessagesSent, 1);
+            }
             return (
                 1,
                 to.and_then(|to| late(to, queues.get(true)))
@@ -242,13 +258,23 @@ impl FanOut {
             );
         }
         let queue = queues.for_recipients_of(subscribers.len());
-        let too_slow = subscribers
+        let (mut recipients, mut last) = (0, None);
+        let too_slow: Vec<_> = subscribers
             .values()
             .filter(|to| {
                 broadcast.seq > to.after.get() && broadcast.to != Recipients::Except(to.socket.id)
             })
+            .inspect(|to| (recipients, last) = (recipients + 1, Some(&to.socket)))
             .filter_map(|to| late(to, queue))
             .collect();
+        if let Some(last) = last {
+            let sent = recipients - too_slow.len() as u64;
+            last.count(Counter::MessagesSent, sent);
+            if self.timed.get().is_none() && last.queues.get() != 0 {
+                let (since, to) = (broadcast.since, last.key.get());
+                self.timed.set(Some(Timed { since, to }));
+            }
+        }
         (subscribers.len(), too_slow)
     }
 
@@ -292,9 +318,26 @@ impl FanOut {
                 let large = &self.waiting_large;
                 large.set(large.get() - socket.queued_large.take());
                 socket.flush();
+                self.observe_delivery(&socket);
             }
         }
         !self.queues.borrow().are_empty()
+    }
+
+    /// Ends the measurement if it is of this socket, which was just written.
+    fn observe_delivery(&self, socket: &Socket) {
+        let Some(timed) = self
+            .timed
+            .get()
+            .filter(|timed| timed.to == socket.key.get())
+        else {
+            return;
+        };
+        self.timed.set(None);
+        if let Some(app) = &socket.app {
+            app.counters()
+                .observe(Timing::Delivery, timed.since.elapsed());
+        }
     }
 
     /// Counts what it holds among what waits in the process.

@@ -74,6 +74,7 @@ mod tests {
             seq,
             frame: message::ping(),
             to: Recipients::All,
+            since: std::time::Instant::now(),
         };
         let mut lanes = Lanes::default();
         for (channel, seq) in [(1, 1), (1, 2), (1, 3), (2, 1), (1, 4)] {

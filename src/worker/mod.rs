@@ -19,6 +19,7 @@ mod connection;
 mod fanout;
 mod freeze;
 mod lanes;
+mod liveness;
 mod moves;
 mod origins;
 mod outbox;
@@ -56,10 +57,12 @@ use socket::Socket;
 use wheel::Wheel;
 
 pub use acceptor::Incoming;
+pub use backlog::Total as BacklogTotal;
 pub use connection::{
     Admission, Connection, Handled, Received, SubscribeError, Subscribed, Upgraded,
 };
 pub use fanout::UserId;
+pub use liveness::Liveness;
 pub use moves::{Departure, MoveError, MoveRequest, Observe};
 pub use origins::Origin;
 pub use permits::{ConnectionPermit, ConnectionPermits, Idle, Waiter, network};
@@ -110,6 +113,7 @@ pub struct Worker {
     /// The pages that connections were opened from.
     origins: Origins,
     moves: Moves,
+    liveness: Arc<Liveness>,
 }
 
 /// A task that a stopping worker waits for.
@@ -144,6 +148,8 @@ pub struct Setup {
     pub lifecycle: Lifecycle,
     /// Permits for connections.
     pub permits: Arc<ConnectionPermits>,
+    /// For whoever asks whether they turn.
+    pub liveness: Arc<Liveness>,
     /// What is done with a connection.
     pub serve: Arc<Serve>,
 }
@@ -238,6 +244,11 @@ impl Pool {
         Ok(())
     }
 
+    /// What waits to be written to clients, in all workers together.
+    pub fn backlog(&self) -> Arc<BacklogTotal> {
+        Arc::clone(&self.backlog)
+    }
+
     /// Asks a worker to have one of its connections go on in another worker. What becomes
     /// of it, [`MoveRequest::done`] is sent; nothing, if the worker has too much to move.
     pub fn request_move(&self, request: MoveRequest) {
@@ -290,6 +301,7 @@ impl Worker {
             random: RefCell::default(),
             origins: Origins::default(),
             moves,
+            liveness: setup.liveness,
         })
     }
 
@@ -325,6 +337,8 @@ impl Worker {
         let mut beat = tokio::task::spawn_local(Rc::clone(&self).beat());
         let mut reap = tokio::task::spawn_local(Rc::clone(&self).reap());
         let mut handle_moves = tokio::task::spawn_local(Rc::clone(&self).handle_moves(moves));
+        let (liveness, index) = (Arc::clone(&self.liveness), self.index);
+        tokio::task::spawn_local(async move { liveness.answer(index).await });
         let mut stopping = pin!(self.lifecycle.stopping());
         loop {
             tokio::select! {
@@ -372,7 +386,10 @@ impl Worker {
 
     /// Closes the sockets of an application that was removed.
     async fn close_app(self: Rc<Self>, app: u32) {
-        let is_one = |socket: &Socket| socket.app == app;
+        let is_one = |socket: &Socket| {
+            let own = socket.app.as_ref();
+            own.is_some_and(|own| own.number() == app)
+        };
         self.close_in_slices(is_one, CloseReason::ApplicationDoesNotExist)
             .await;
     }

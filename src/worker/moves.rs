@@ -36,6 +36,7 @@ use super::connection::parser;
 use super::socket::Socket;
 use super::state::{ConnectionState, FreezeError, Frozen, SessionState, SubscriptionState};
 use super::{Connection, Running, UserId, Worker};
+use crate::apps::AppHandle;
 use crate::hub::{Channel, ConnectionRef, PendingSignIn, SignedIn};
 
 /// Messages to a worker about moves that may wait. Each belongs to one move.
@@ -101,7 +102,7 @@ pub(super) enum MoveMessage {
 pub(super) struct Reservation {
     id: crate::protocol::SocketId,
     /// As [`Socket::app`].
-    app: u32,
+    app: Option<AppHandle>,
     ping_interval: Duration,
     max_message_size: usize,
     subscriptions: Vec<(Arc<Channel>, Option<UserId>)>,
@@ -306,7 +307,7 @@ impl Connection {
         let subscriptions = self.socket.subscriptions.borrow();
         Reservation {
             id: self.socket.id,
-            app: self.socket.app,
+            app: self.socket.app.clone(),
             ping_interval: self.socket.ping_interval(),
             max_message_size: self.socket.max_message_size(),
             subscriptions: subscriptions.iter().map(subscription).collect(),

@@ -60,6 +60,11 @@ impl ConnectionPermits {
         }
     }
 
+    /// How many are taken, and how many there are.
+    pub fn usage(&self) -> (usize, usize) {
+        (self.taken.load(Ordering::Relaxed), self.max)
+    }
+
     /// A permit for a connection from `address`; `None` if it has far more than it may
     /// have. Whoever accepts connections asks [`Self::are_taken`] before.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {

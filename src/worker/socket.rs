@@ -5,8 +5,10 @@
 //! task is woken to watch for writability.
 
 mod freeze;
+mod stream;
 
 pub(super) use freeze::SocketState;
+use stream::{Stream, Tcp};
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Read, Write};
@@ -28,6 +30,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::backlog::Backlog;
 use super::outbox::{MAX_PIECES, Outbox, Outgoing};
 use super::wheel::BEAT;
+use crate::apps::{AppHandle, Counter};
 use crate::hub::Channel;
 use crate::protocol::{CloseReason, Frame, SocketId, message};
 
@@ -54,8 +57,8 @@ pub(super) struct Socket {
     is_paused: Cell<bool>,
     /// Whether a frame could not be read: where the next one begins is not known.
     is_unreadable: Cell<bool>,
-    /// Its application, by [`crate::apps::AppHandle::number`]; 0 if it has none.
-    pub(super) app: u32,
+    /// Its application; none if it is only told why it is refused.
+    pub(super) app: Option<AppHandle>,
     pub(super) out: RefCell<Outbox>,
     /// Bytes of large frames in what is [`Self::queued`], which cost it next to nothing.
     pub(super) queued_large: Cell<usize>,
@@ -108,7 +111,7 @@ pub(super) enum Health {
 
 impl Socket {
     pub(super) fn new(
-        (id, app): (SocketId, u32),
+        (id, app): (SocketId, Option<AppHandle>),
         (tcp, tls): (Option<TcpStream>, Option<Box<ServerConnection>>),
         websocket: WebSocketContext,
         ping_interval: Duration,
@@ -142,6 +145,13 @@ impl Socket {
             pinged: Cell::new(None),
             is_paused: Cell::new(false),
             authorize_by: Cell::new(None),
+        }
+    }
+
+    /// Counts for its application.
+    pub(super) fn count(&self, counter: Counter, more: u64) {
+        if let Some(app) = &self.app {
+            app.counters().add(counter, more);
         }
     }
 
@@ -210,6 +220,7 @@ impl Socket {
             let frame = Outgoing::new(frame, &self.backlog);
             self.out.borrow_mut().push(&frame);
             self.answers.set(self.answers.get() + frame.len());
+            self.count(Counter::MessagesSent, 1);
             self.settle();
         }
     }
@@ -372,7 +383,11 @@ impl Socket {
     }
 
     fn write_all(&self) -> io::Result<()> {
-        self.write_out()?;
+        let before = self.out.borrow().len();
+        let written = self.write_out();
+        let after = self.out.borrow().len();
+        self.count(Counter::BytesSent, (before - after) as u64);
+        written?;
         self.answers.set(0);
         Ok(())
     }
@@ -553,45 +568,5 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         self.backlog.change(self.held.get(), 0);
-    }
-}
-
-/// What tungstenite reads from and writes to: bytes already read, and the
-/// out-buffer, so that its frames stay whole between broadcasts.
-struct Stream<'i, 'o> {
-    input: &'i [u8],
-    out: &'o RefCell<Outbox>,
-}
-
-impl Read for Stream<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.input.read(buffer)? {
-            0 if !buffer.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
-            count => Ok(count),
-        }
-    }
-}
-
-impl Write for Stream<'_, '_> {
-    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        self.out.borrow_mut().copy(frames);
-        Ok(frames.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A TCP stream for rustls to write to.
-struct Tcp<'a>(&'a TcpStream);
-
-impl Write for Tcp<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

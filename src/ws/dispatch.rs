@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::session::{Refusal, Session, refusal};
 use super::subscription;
-use crate::apps::{App, ClientEvents};
+use crate::apps::{App, ClientEvents, Counter, RateLimit};
 use crate::broker::ClientEvent;
 use crate::protocol::complexity::check_complexity;
 use crate::protocol::member::{MAX_WATCHLIST, with_text_id};
@@ -89,6 +89,8 @@ impl Session {
         if bucket.borrow_mut().take(Instant::now()) {
             return true;
         }
+        let limited = Counter::RateLimited(RateLimit::Messages);
+        self.app.counters().count(limited);
         if self.app.settings().terminate_on_limit {
             self.connection.close(CloseReason::RateLimited);
         } else {
@@ -183,6 +185,8 @@ impl Session {
             .as_ref()
             .is_some_and(|bucket| !bucket.borrow_mut().take(Instant::now()))
         {
+            let limited = Counter::RateLimited(RateLimit::ClientEvents);
+            self.app.counters().count(limited);
             return Err(refusal(
                 ErrorCode::ClientEventRejected,
                 "Rate limit exceeded",

@@ -6,7 +6,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::apps::AppHandle;
+use crate::apps::{AppHandle, HandshakeRefusal};
 use crate::hub::{Hub, Slot};
 use crate::protocol::CloseReason;
 
@@ -48,6 +48,17 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// Its name in metrics.
+    pub fn label(self) -> HandshakeRefusal {
+        match self {
+            Self::Method => HandshakeRefusal::Method,
+            Self::Version => HandshakeRefusal::HttpVersion,
+            Self::NotUpgrade => HandshakeRefusal::NotUpgrade,
+            Self::WebSocketVersion => HandshakeRefusal::WebSocketVersion,
+            Self::Key => HandshakeRefusal::Key,
+        }
+    }
+
     /// The status to answer with.
     pub fn status(self) -> StatusCode {
         match self {

@@ -191,10 +191,10 @@ impl Session {
     }
 
     /// A subscription was refused, for whoever counts that.
-    pub(super) fn emit_refused_subscription(&self, channel: &str, reason: &str) {
+    pub(super) fn emit_refused_subscription(&self, channel: &str, why: (ErrorCode, &str)) {
         let socket = self.connection.id();
         self.hub
-            .emit_subscription_refused(&self.app, socket, channel, reason);
+            .emit_subscription_refused(&self.app, socket, channel, why);
     }
 
     pub(super) fn send_error(&self, code: ErrorCode, text: &str) {

@@ -42,7 +42,7 @@ pub(super) fn subscribe(
         Err(why) => {
             session.log_refusal("subscription refused", Some(channel), &why);
             let (code, text) = why;
-            session.emit_refused_subscription(channel, &text);
+            session.emit_refused_subscription(channel, (code, &text));
             connection.send(&message::subscription_error(channel, code, &text));
             let text = if code == ErrorCode::Unauthorized {
                 UNAUTHORIZED

@@ -22,6 +22,7 @@ const BASE: &[(&str, &str)] = &[
     // Two, so that every test also crosses threads.
     ("RESOUND_WORKERS", "2"),
     ("RESOUND_SHUTDOWN_GRACE", "1"),
+    ("RESOUND_METRICS_PORT", "off"),
     // Nobody expects a ping.
     ("REVERB_APP_PING_INTERVAL", "600"),
 ];

@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "server",
         &[
+            "metrics",
             "api",
             "ws",
             "worker",
@@ -26,6 +27,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "lifecycle",
             "apps",
             "config",
+            "telemetry",
+        ],
+    ),
+    (
+        "metrics",
+        &[
+            "broker",
+            "worker",
+            "hub",
+            "protocol",
+            "lifecycle",
+            "apps",
             "telemetry",
         ],
     ),

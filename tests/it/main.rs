@@ -21,6 +21,7 @@ mod http;
 mod layers;
 mod limits;
 mod logs;
+mod metrics;
 mod moves;
 mod overload;
 mod presence;

@@ -12,7 +12,8 @@ use resound::hub::{Capacity, ConnectionRef, Hub, Publisher};
 use resound::lifecycle::Lifecycle;
 use resound::protocol::{ChannelName, SocketId, message};
 use resound::worker::{
-    Admission, Connection, ConnectionPermits, Handled, Limits, Pool, Received, Setup, Upgraded,
+    Admission, Connection, ConnectionPermits, Handled, Limits, Liveness, Pool, Received, Setup,
+    Upgraded,
 };
 use resound::ws::session;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -70,6 +71,7 @@ impl Workers {
             },
             lifecycle: lifecycle.clone(),
             permits: Arc::new(ConnectionPermits::new(usize::MAX, usize::MAX, None)),
+            liveness: Arc::new(Liveness::new(1)),
             serve: Arc::new(move |worker, incoming| {
                 let (app, peer) = (served.clone(), incoming.peer);
                 let settings = app.snapshot();

@@ -18,6 +18,14 @@ impl Sink for Recorder {
             HubEventKind::ConnectionClosed { socket, reason } => {
                 format!("closed {socket} {reason:?}")
             }
+            HubEventKind::Subscribed {
+                channel,
+                is_first_of_user,
+            } => format!("subscribed {channel} {is_first_of_user}"),
+            HubEventKind::Unsubscribed {
+                channel,
+                is_last_of_user,
+            } => format!("unsubscribed {channel} {is_last_of_user}"),
             HubEventKind::ChannelOccupied { channel } => format!("occupied {channel}"),
             HubEventKind::ChannelVacated { channel } => format!("vacated {channel}"),
             HubEventKind::ClusterChannelOccupied { channel } => format!("all occupied {channel}"),
@@ -35,8 +43,9 @@ impl Sink for Recorder {
             HubEventKind::SubscriptionRefused {
                 socket,
                 channel,
+                code,
                 reason,
-            } => format!("refused {socket} {channel}: {reason}"),
+            } => format!("refused {socket} {channel}: {} {reason}", code.number()),
             HubEventKind::EventPublished {
                 channel,
                 bytes,
@@ -49,6 +58,7 @@ impl Sink for Recorder {
                 data,
                 user_id,
             } => format!("client event {event} {data:?} of {user_id:?} {socket} in {channel}"),
+            HubEventKind::CacheHit { channel } => format!("cache hit {channel}"),
             HubEventKind::CacheMiss { channel } => format!("cache miss {channel}"),
             HubEventKind::CountChanged { channel, count } => format!("count {channel} {count}"),
         };
@@ -100,11 +110,15 @@ fn connections_channels_and_members_are_emitted_as_they_come_and_go() {
         format!("opened {}", ids[1]),
         "added ana to presence-r Local".to_owned(),
         "occupied presence-r".to_owned(),
+        "subscribed presence-r true".to_owned(),
         "added ben to presence-r Local".to_owned(),
+        "subscribed presence-r true".to_owned(),
         r#"removed "ben" from presence-r Local"#.to_owned(),
+        "unsubscribed presence-r true".to_owned(),
         format!("closed {} Gone", ids[1]),
         format!("closed {} Gone", ids[0]),
         r#"removed "ana" from presence-r Local"#.to_owned(),
+        "unsubscribed presence-r true".to_owned(),
         "vacated presence-r".to_owned(),
     ];
     assert_eq!(events, expected);
@@ -140,10 +154,11 @@ fn events_counts_misses_and_refusals_are_emitted() {
     let starts = [
         format!("opened {id}"),
         "occupied cache-c".to_owned(),
+        "subscribed cache-c false".to_owned(),
         "count cache-c 1".to_owned(),
         "cache miss cache-c".to_owned(),
         format!("client event client-e Some(\"{{\\\"a\\\":1}}\") of None {id} in cache-c"),
-        format!("refused {id} private-p: "),
+        format!("refused {id} private-p: 4009 "),
         "published ".to_owned(),
         "published ".to_owned(),
     ];
@@ -151,6 +166,6 @@ fn events_counts_misses_and_refusals_are_emitted() {
     for (events, start) in events.iter().zip(&starts) {
         assert!(events.starts_with(start), "{events} is not {start}…");
     }
-    assert!(events[6].ends_with(" to 1 of cache-c"), "{events:#?}");
-    assert!(events[7].ends_with(" to 0 of nobody"), "{events:#?}");
+    assert!(events[7].ends_with(" to 1 of cache-c"), "{events:#?}");
+    assert!(events[8].ends_with(" to 0 of nobody"), "{events:#?}");
 }

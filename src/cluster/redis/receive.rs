@@ -11,6 +11,7 @@ use super::pipeline::Expect;
 use super::session::{Broken, Session};
 use super::snapshot;
 use super::state::State;
+use crate::apps::Counter;
 use crate::cluster::codec::{self, EventHead, Message, Question};
 use crate::cluster::peers::{self, NodeInfo};
 use crate::cluster::sequence::Dedup;
@@ -436,7 +437,10 @@ impl Session<'_> {
     /// Answers another node's question with what is so here.
     fn reply(&mut self, node: NodeId, id: u64, question: &Question) {
         let parts = match self.state.apps.by_id(&question.app) {
-            Some(app) => survey::answer(&self.state.hub, &app, &question.about),
+            Some(app) => {
+                app.counters().count(Counter::SurveysReceived);
+                survey::answer(&self.state.hub, &app, &question.about)
+            }
             // Nothing of an application that is not served here.
             None => vec![codec::Rows::default()],
         };

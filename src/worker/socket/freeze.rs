@@ -9,7 +9,9 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::WebSocketContext;
 
-use super::{Phase, Socket, Stream};
+use super::stream::Stream;
+use super::{Phase, Socket};
+use crate::apps::AppHandle;
 use crate::protocol::{CloseReason, SocketId};
 use crate::worker::backlog::Backlog;
 use crate::worker::outbox::Outbox;
@@ -26,7 +28,7 @@ pub(in crate::worker) struct SocketState {
 impl Socket {
     /// One that has no stream yet, and keeps what it is sent until it has.
     pub(in crate::worker) fn placeholder(
-        (id, app): (SocketId, u32),
+        (id, app): (SocketId, Option<AppHandle>),
         websocket: WebSocketContext,
         ping_interval: Duration,
         backlog: Rc<Backlog>,

@@ -19,8 +19,8 @@ use resound::lifecycle::Lifecycle;
 use resound::protocol::{ChannelName, message};
 use resound::worker::state::ConnectionState;
 use resound::worker::{
-    Admission, Connection, ConnectionPermits, Limits, MoveError, MoveRequest, Pool, Serve, Setup,
-    Upgraded,
+    Admission, Connection, ConnectionPermits, Limits, Liveness, MoveError, MoveRequest, Pool,
+    Serve, Setup, Upgraded,
 };
 use resound::ws::session;
 use serde_json::{Value, json};
@@ -109,6 +109,7 @@ impl Workers {
             },
             lifecycle: lifecycle.clone(),
             permits: Arc::new(ConnectionPermits::new(usize::MAX, usize::MAX, None)),
+            liveness: Arc::new(Liveness::new(WORKERS)),
             serve: serve(app.clone(), Arc::clone(&homes), broker, tls),
         };
         let pool = Pool::start(WORKERS, listener, &setup).unwrap();

@@ -14,6 +14,8 @@ use super::{APP_ID, KEY, SECRET};
 
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
+    /// Where metrics are served, if they are.
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) app: AppHandle,
     pub(crate) control: Control,
@@ -46,9 +48,9 @@ impl TestServer {
         Self::run(Server::bind(&config, demo).unwrap())
     }
 
-    fn run(server: Server) -> Self {
+    pub(crate) fn run(server: Server) -> Self {
         let (address, hub) = (server.address().unwrap(), Arc::clone(server.hub()));
-        let control = server.control();
+        let (control, metrics) = (server.control(), server.metrics_address());
         let app = control.apps().by_id(APP_ID).unwrap();
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || {
@@ -62,6 +64,7 @@ impl TestServer {
         });
         Self {
             address,
+            metrics,
             hub,
             app,
             control,
@@ -138,6 +141,7 @@ pub(crate) fn sources(settings: &[(&str, &str)]) -> Sources {
         // Two, so that every test also crosses threads.
         ("RESOUND_WORKERS", "2"),
         ("RESOUND_SHUTDOWN_GRACE", "1"),
+        ("RESOUND_METRICS_PORT", "off"),
     ];
     let pairs = base.iter().chain(settings);
     Sources {

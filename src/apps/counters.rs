@@ -1,0 +1,446 @@
+//! What is counted of an application, by each thread for itself.
+//!
+//! Each thread adds to a part of its own, so that counting takes no lock and shares no
+//! cache line between workers. Whoever reads adds the parts up. Nothing is ever taken back:
+//! what goes up and down is the difference of two counts.
+
+use std::array;
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::protocol::{ChannelKind, CloseReason, ErrorCode};
+
+/// Threads with a part of their own; more of them share.
+const PARTS: usize = 64;
+
+/// Names the values of a label.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $value:ident = $label:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$of])* $value,)* }
+
+        impl $name {
+            /// All values, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$value,)*];
+
+            /// The value of the label.
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$value => $label,)* }
+            }
+        }
+    };
+}
+
+labels! {
+    /// Why an HTTP request was refused.
+    RequestRefusal {
+        /// No such route.
+        NotFound = "not_found",
+        /// The route exists, for another method.
+        Method = "method",
+        /// The path names no application.
+        UnknownApp = "unknown_app",
+        /// It names no host, or several.
+        Host = "host",
+        /// An authentication parameter is missing.
+        AuthMissing = "auth_missing",
+        /// The key is that of another application.
+        AuthKey = "auth_key",
+        /// An unknown `auth_version`.
+        AuthVersion = "auth_version",
+        /// `auth_timestamp` is no number.
+        AuthTimestamp = "auth_timestamp",
+        /// `auth_timestamp` is too far from the clock.
+        AuthClock = "auth_clock",
+        /// `body_md5` is not that of the body.
+        AuthDigest = "auth_digest",
+        /// The signature is wrong.
+        AuthSignature = "auth_signature",
+        /// The body is no JSON object.
+        InvalidJson = "invalid_json",
+        /// A field is missing or wrong.
+        InvalidFields = "invalid_fields",
+        /// An event is over `max_event_size`.
+        EventTooLarge = "event_too_large",
+        /// The body is over `max_request_size`.
+        BodyTooLarge = "body_too_large",
+        /// The body did not arrive in time.
+        BodyTimeout = "body_timeout",
+        /// The body broke off.
+        BodyBroken = "body_broken",
+        /// The workers are too far behind.
+        OverCapacity = "over_capacity",
+        /// Its address has too many connections.
+        TooManyConnections = "too_many_connections",
+    }
+}
+
+labels! {
+    /// Why a request is no WebSocket handshake.
+    HandshakeRefusal {
+        /// Not `GET`.
+        Method = "method",
+        /// HTTP/1.0.
+        HttpVersion = "http_version",
+        /// It does not ask for an upgrade.
+        NotUpgrade = "not_upgrade",
+        /// Not `Sec-WebSocket-Version: 13`.
+        WebSocketVersion = "websocket_version",
+        /// A bad `Sec-WebSocket-Key`.
+        Key = "key",
+        /// The TLS handshake has failed.
+        Tls = "tls",
+    }
+}
+
+labels! {
+    /// A limit on how often something may happen.
+    RateLimit {
+        /// Messages of a connection.
+        Messages = "messages",
+        /// Client events of a connection.
+        ClientEvents = "client_events",
+        /// New connections from an address.
+        Connections = "connections",
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// WebSockets that were let in.
+    ConnectionsOpened,
+    /// Those that have ended.
+    ConnectionsClosed(CloseReason),
+    /// WebSockets that were let in only to be told why they are refused.
+    ConnectionsRefused(CloseReason),
+    /// Requests for a WebSocket that were no handshake.
+    HandshakesRefused(HandshakeRefusal),
+    /// Bytes that clients have sent after the handshake, decrypted.
+    BytesReceived,
+    /// Bytes that clients have taken after the handshake, before they are encrypted.
+    BytesSent,
+    /// Text and binary messages of clients.
+    MessagesReceived,
+    /// Frames for clients, ours and broadcasts, once for each of them.
+    MessagesSent,
+    /// Verified or not, requests of the HTTP API.
+    HttpCalls,
+    /// Bytes of their bodies.
+    HttpBytesReceived,
+    /// Bytes of the answers' bodies.
+    HttpBytesSent,
+    /// HTTP requests that were refused.
+    RequestsRefused(RequestRefusal),
+    /// Events that the application has published, once for each channel.
+    EventsPublished(ChannelKind),
+    /// Events of clients that were passed on.
+    ClientEvents(ChannelKind),
+    /// Channels that got a first subscriber on this node.
+    ChannelsOccupied(ChannelKind),
+    /// Channels that lost their last subscriber on this node.
+    ChannelsVacated(ChannelKind),
+    /// Subscriptions that have begun.
+    Subscribed(ChannelKind),
+    /// Those that have ended.
+    Unsubscribed(ChannelKind),
+    /// Users of a presence channel whose first connection to this node has joined.
+    UsersJoined,
+    /// Those whose last one has left.
+    UsersLeft,
+    /// Subscriptions that were refused.
+    SubscriptionsRefused(ErrorCode),
+    /// Subscribers of a cache channel that were sent its last event.
+    CacheHits,
+    /// Those for whom there was none.
+    CacheMisses,
+    /// Questions to other nodes, each to all of them.
+    SurveysSent,
+    /// Those that all have answered.
+    SurveysComplete,
+    /// Those that some have not answered, or that could not be sent.
+    SurveysIncomplete,
+    /// Answers of other nodes.
+    SurveyAnswers,
+    /// Questions of other nodes.
+    SurveysReceived,
+    /// Times that a limit was hit.
+    RateLimited(RateLimit),
+}
+
+impl Counter {
+    const CLOSED: usize = 1;
+    const REFUSED: usize = Self::CLOSED + CloseReason::COUNT;
+    const HANDSHAKES: usize = Self::REFUSED + CloseReason::COUNT;
+    const SINGLE: usize = Self::HANDSHAKES + HandshakeRefusal::ALL.len();
+    const REQUESTS: usize = Self::SINGLE + 16;
+    const KINDS: usize = Self::REQUESTS + RequestRefusal::ALL.len();
+    const SUBSCRIPTIONS: usize = Self::KINDS + 6 * ChannelKind::ALL.len();
+    const RATES: usize = Self::SUBSCRIPTIONS + ErrorCode::ALL.len();
+    const COUNT: usize = Self::RATES + RateLimit::ALL.len();
+
+    fn index(self) -> usize {
+        let of_kind = |row: usize, kind: ChannelKind| {
+            Self::KINDS + row * ChannelKind::ALL.len() + kind as usize
+        };
+        match self {
+            Self::ConnectionsOpened => 0,
+            Self::ConnectionsClosed(reason) => Self::CLOSED + reason as usize,
+            Self::ConnectionsRefused(reason) => Self::REFUSED + reason as usize,
+            Self::HandshakesRefused(reason) => Self::HANDSHAKES + reason as usize,
+            Self::BytesReceived => Self::SINGLE,
+            Self::BytesSent => Self::SINGLE + 1,
+            Self::MessagesReceived => Self::SINGLE + 2,
+            Self::MessagesSent => Self::SINGLE + 3,
+            Self::HttpCalls => Self::SINGLE + 4,
+            Self::HttpBytesReceived => Self::SINGLE + 5,
+            Self::HttpBytesSent => Self::SINGLE + 6,
+            Self::UsersJoined => Self::SINGLE + 7,
+            Self::UsersLeft => Self::SINGLE + 8,
+            Self::CacheHits => Self::SINGLE + 9,
+            Self::CacheMisses => Self::SINGLE + 10,
+            Self::SurveysSent => Self::SINGLE + 11,
+            Self::SurveysComplete => Self::SINGLE + 12,
+            Self::SurveysIncomplete => Self::SINGLE + 13,
+            Self::SurveyAnswers => Self::SINGLE + 14,
+            Self::SurveysReceived => Self::SINGLE + 15,
+            Self::RequestsRefused(reason) => Self::REQUESTS + reason as usize,
+            Self::EventsPublished(kind) => of_kind(0, kind),
+            Self::ClientEvents(kind) => of_kind(1, kind),
+            Self::ChannelsOccupied(kind) => of_kind(2, kind),
+            Self::ChannelsVacated(kind) => of_kind(3, kind),
+            Self::Subscribed(kind) => of_kind(4, kind),
+            Self::Unsubscribed(kind) => of_kind(5, kind),
+            Self::SubscriptionsRefused(code) => Self::SUBSCRIPTIONS + code.index(),
+            Self::RateLimited(limit) => Self::RATES + limit as usize,
+        }
+    }
+}
+
+/// A time that is measured again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timing {
+    /// From a publish request's head to its answer.
+    Publish,
+    /// From when an event was given its place in its channel to when it was written to a
+    /// socket. Of each worker's events, one at a time is followed.
+    Delivery,
+    /// From a question to other nodes to their answers.
+    Survey,
+}
+
+impl Timing {
+    /// Upper bounds of the buckets, but the last, in seconds.
+    pub const BOUNDS: [f64; 15] = [
+        0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+        5.0,
+    ];
+}
+
+/// How often a time fell between two bounds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Distribution {
+    /// By bucket; the last is for what is over all bounds.
+    pub counts: [u64; Timing::BOUNDS.len() + 1],
+    /// All times together.
+    pub sum: Duration,
+}
+
+/// The counts of an application.
+pub struct Counters([OnceLock<Box<Part>>; PARTS]);
+
+/// A thread's. Its own cache lines: nobody else writes there.
+#[repr(align(128))]
+struct Part {
+    counts: [AtomicU64; Counter::COUNT],
+    timings: [Times; 3],
+}
+
+#[derive(Default)]
+struct Times {
+    counts: [AtomicU64; Timing::BOUNDS.len() + 1],
+    nanoseconds: AtomicU64,
+}
+
+/// The number of the next thread that counts.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static PART: usize = NEXT.fetch_add(1, Ordering::Relaxed) % PARTS;
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self(array::from_fn(|_| OnceLock::new()))
+    }
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self {
+            counts: array::from_fn(|_| AtomicU64::new(0)),
+            timings: Default::default(),
+        }
+    }
+}
+
+impl Counters {
+    fn own(&self) -> &Part {
+        PART.with(|part| self.0[*part].get_or_init(Box::default))
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.0
+            .iter()
+            .filter_map(|part| part.get().map(|part| &**part))
+    }
+
+    /// Adds to a count.
+    pub fn add(&self, counter: Counter, more: u64) {
+        self.own().counts[counter.index()].fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Adds one to a count.
+    pub fn count(&self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// How many there were.
+    pub fn of(&self, counter: Counter) -> u64 {
+        let index = counter.index();
+        let counts = self.parts().map(|part| &part.counts[index]);
+        counts.map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// A time was measured.
+    pub fn observe(&self, timing: Timing, time: Duration) {
+        let times = &self.own().timings[timing as usize];
+        let seconds = time.as_secs_f64();
+        let bucket = Timing::BOUNDS.partition_point(|bound| *bound < seconds);
+        times.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        times.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// All times that were measured.
+    pub fn distribution(&self, timing: Timing) -> Distribution {
+        let mut all = Distribution::default();
+        for part in self.parts() {
+            let times = &part.timings[timing as usize];
+            for (sum, count) in all.counts.iter_mut().zip(&times.counts) {
+                *sum += count.load(Ordering::Relaxed);
+            }
+            all.sum += Duration::from_nanos(times.nanoseconds.load(Ordering::Relaxed));
+        }
+        all
+    }
+}
+
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counters")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::thread;
+
+    fn all() -> Vec<Counter> {
+        use Counter as C;
+        let single = [
+            C::ConnectionsOpened,
+            C::BytesReceived,
+            C::BytesSent,
+            C::MessagesReceived,
+            C::MessagesSent,
+            C::HttpCalls,
+            C::HttpBytesReceived,
+            C::HttpBytesSent,
+            C::UsersJoined,
+            C::UsersLeft,
+            C::CacheHits,
+            C::CacheMisses,
+            C::SurveysSent,
+            C::SurveysComplete,
+            C::SurveysIncomplete,
+            C::SurveyAnswers,
+            C::SurveysReceived,
+        ];
+        let mut all = single.to_vec();
+        let closes = CloseReason::ALL.iter().copied();
+        all.extend(closes.clone().map(C::ConnectionsClosed));
+        all.extend(closes.map(C::ConnectionsRefused));
+        all.extend(
+            HandshakeRefusal::ALL
+                .iter()
+                .copied()
+                .map(C::HandshakesRefused),
+        );
+        all.extend(RequestRefusal::ALL.iter().copied().map(C::RequestsRefused));
+        all.extend(ErrorCode::ALL.iter().copied().map(C::SubscriptionsRefused));
+        all.extend(RateLimit::ALL.iter().copied().map(C::RateLimited));
+        for of_kind in [
+            C::EventsPublished,
+            C::ClientEvents,
+            C::ChannelsOccupied,
+            C::ChannelsVacated,
+            C::Subscribed,
+            C::Unsubscribed,
+        ] {
+            all.extend(ChannelKind::ALL.iter().copied().map(of_kind));
+        }
+        all
+    }
+
+    #[test]
+    fn each_has_a_place_of_its_own() {
+        let places: HashSet<usize> = all().into_iter().map(Counter::index).collect();
+        assert_eq!(places, (0..Counter::COUNT).collect());
+    }
+
+    #[test]
+    fn what_all_threads_count_is_added_up() {
+        let counters = Counters::default();
+        thread::scope(|scope| {
+            for _ in 0..PARTS + 3 {
+                scope.spawn(|| {
+                    for counter in all() {
+                        counters.count(counter);
+                    }
+                    counters.add(Counter::BytesSent, 9);
+                    counters.observe(Timing::Delivery, Duration::from_millis(1));
+                });
+            }
+        });
+        let threads = PARTS as u64 + 3;
+        for counter in all() {
+            let times = if counter == Counter::BytesSent { 10 } else { 1 };
+            assert_eq!(counters.of(counter), times * threads, "{counter:?}");
+        }
+        let times = counters.distribution(Timing::Delivery);
+        assert_eq!(
+            times.counts[3], threads,
+            "a bound is part of what is below it"
+        );
+        assert_eq!(times.sum, Duration::from_millis(threads));
+        assert_eq!(
+            counters.distribution(Timing::Publish),
+            Distribution::default()
+        );
+    }
+
+    #[test]
+    fn what_is_over_all_bounds_has_a_bucket() {
+        let counters = Counters::default();
+        counters.observe(Timing::Publish, Duration::from_secs(6));
+        counters.observe(Timing::Publish, Duration::ZERO);
+        let times = counters.distribution(Timing::Publish);
+        assert_eq!((times.counts[0], times.counts[15]), (1, 1));
+    }
+}

@@ -1,0 +1,98 @@
+//! What is counted, in the text format of Prometheus.
+//!
+//! Nothing is collected before somebody asks: what applications count lies in their
+//! [`Counters`](crate::apps::Counters), which each thread adds to for itself, and is added up then. What happens in
+//! the hub comes in as a [`Sink`](crate::hub::Sink) of its events ([`sink`]).
+//!
+//! Labels are bounded: applications, and values of enums; never a channel, a user or an
+//! address. With more than [`MAX_WHOLE`] applications, a value of an enum has a series only
+//! once it was counted.
+//!
+//! Some names are those of soketi and Sockudo below our prefix, so that their boards
+//! work (`compatible`); the others are as Prometheus wants them.
+
+mod applications;
+mod compatible;
+mod family;
+mod node;
+pub mod sink;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use prometheus::TextEncoder;
+use prometheus::process_collector::ProcessCollector;
+
+use crate::apps::AppRegistry;
+use crate::broker::Broker;
+use crate::lifecycle::Lifecycle;
+use crate::worker::{BacklogTotal, ConnectionPermits};
+use applications::Application;
+use family::Family;
+
+/// What all our names begin with.
+const PREFIX: &str = "resound_";
+
+/// Applications up to which all values of all labels have a series from the start.
+const MAX_WHOLE: usize = 100;
+
+/// Where the numbers are.
+#[derive(Clone)]
+pub struct Metrics {
+    /// The applications.
+    pub apps: Arc<AppRegistry>,
+    /// The channels, and the link to other nodes.
+    pub broker: Broker,
+    /// What waits to be written.
+    pub backlog: Arc<BacklogTotal>,
+    /// Connections of any kind.
+    pub permits: Arc<ConnectionPermits>,
+    /// How many threads own sockets.
+    pub workers: usize,
+    /// Where the server is in its life.
+    pub lifecycle: Lifecycle,
+    /// When it was started.
+    pub started: SystemTime,
+    /// The port that clients connect to, which is a label in soketi's boards.
+    pub port: u16,
+}
+
+impl Metrics {
+    /// All numbers as they are now.
+    pub fn render(&self) -> String {
+        let mut families: Vec<_> = self.families().iter().map(Family::encode).collect();
+        let process = ProcessCollector::for_self();
+        families.extend(prometheus::core::Collector::collect(&process));
+        // Without an application, some have no sample, which the encoder refuses.
+        families.retain(|family| !family.get_metric().is_empty());
+        TextEncoder::new()
+            .encode_to_string(&families)
+            .expect("a String takes every text")
+    }
+
+    fn families(&self) -> Vec<Family> {
+        let registered = self.apps.all();
+        let apps: Vec<Application<'_>> = registered
+            .iter()
+            .map(|app| Application::new(app, registered.len() <= MAX_WHOLE))
+            .collect();
+        let others = Application::unattributed(self.apps.unattributed());
+        let mut families = applications::families(&apps, &others);
+        families.extend(compatible::families(&apps, &others, self.port));
+        families.extend(node::families(self));
+        families
+    }
+
+    /// A list of all metrics, for the documentation: a row of a table each.
+    pub fn table(&self) -> String {
+        let process = ProcessCollector::for_self();
+        let process = prometheus::core::Collector::collect(&process);
+        let process = process.iter().map(|family| {
+            let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+            format!("| `{}` | {kind} | | {} |", family.name(), family.help())
+        });
+        let rows = self.families();
+        let rows = rows.iter().map(Family::row).chain(process);
+        rows.map(|row| row + "\n").collect()
+    }
+}

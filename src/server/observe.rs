@@ -1,0 +1,159 @@
+//! The listener for whoever looks after the server: `/metrics`, `/live`, `/ready`, `/up`.
+//!
+//! It has a thread of its own: neither a scrape nor whoever reads one slowly takes time
+//! from a worker or from the link to other nodes. A connection is for one request and has
+//! [`MAX_TIME`] for it; there are [`MAX_CONNECTIONS`] at a time, and others wait in the
+//! kernel.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::StartError;
+use super::health::Health;
+use super::listener::{self, METRICS};
+use crate::api::{ApiError, Reply, text};
+use crate::config;
+use crate::metrics::Metrics;
+
+/// How long a connection may take for its request and to read the answer.
+const MAX_TIME: Duration = Duration::from_secs(10);
+
+/// Connections at a time.
+const MAX_CONNECTIONS: usize = 32;
+
+/// How long accepting rests after an error: mostly, too many files are open.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The content type of what [`Metrics::render`] returns.
+const FORMAT: HeaderValue = HeaderValue::from_static(prometheus::TEXT_FORMAT);
+
+/// What is asked.
+pub(super) struct Observed {
+    pub(super) metrics: Metrics,
+    pub(super) health: Health,
+}
+
+/// The thread; it ends when this is dropped.
+pub(super) struct Observer {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Takes the port; nothing if it is taken by somebody else and nobody has asked for it.
+pub(super) fn bind(
+    settings: &config::Metrics,
+) -> Result<Option<std::net::TcpListener>, StartError> {
+    match listener::bind(&settings.host, settings.port, &METRICS) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if settings.is_required => Err(error),
+        Err(error) => {
+            tracing::warn!("{error}; going on without metrics");
+            Ok(None)
+        }
+    }
+}
+
+impl Observer {
+    pub(super) fn start(listener: std::net::TcpListener, observed: Observed) -> io::Result<Self> {
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let listener = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
+        let thread = thread::Builder::new()
+            .name("metrics".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = accept(listener, Arc::new(observed)) => {}
+                        _ = stopped => {}
+                    }
+                });
+            })?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread for metrics ended with a panic");
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, observed: Arc<Observed>) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((tcp, peer)) => {
+                let observed = Arc::clone(&observed);
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    serve(tcp, peer, observed).await;
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a scraper was not accepted");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(tcp: TcpStream, peer: SocketAddr, observed: Arc<Observed>) {
+    let service = service_fn(|request| {
+        let observed = Arc::clone(&observed);
+        async move { Ok::<_, std::convert::Infallible>(answer(&request, &observed).await) }
+    });
+    let http = http1::Builder::new()
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(tcp), service);
+    match timeout(MAX_TIME, http).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "a scrape has failed"),
+        Err(_) => tracing::debug!(%peer, "a scrape took too long"),
+    }
+}
+
+async fn answer(request: &Request<Incoming>, observed: &Observed) -> Reply {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return ApiError::Method("GET, HEAD").into_reply();
+    }
+    match request.uri().path() {
+        "/metrics" => {
+            let mut reply = text(StatusCode::OK, observed.metrics.render());
+            reply.headers_mut().insert(header::CONTENT_TYPE, FORMAT);
+            reply
+        }
+        "/live" => observed.health.live().await,
+        "/ready" => observed.health.ready(),
+        "/up" => observed.health.up(),
+        _ => ApiError::NotFound.into_reply(),
+    }
+}
