@@ -47,7 +47,7 @@ pub(super) fn with_hint_at_dotenv(mut error: ConfigError, path: &Path, text: &st
         })
     };
     if text.lines().any(is_variable) {
-        error.problems.push(format!(
+        error.add_hint(&format!(
             "{0} looks like a Laravel .env, and --config takes TOML; give it as --env-file {0}",
             path.display()
         ));
@@ -58,7 +58,7 @@ pub(super) fn with_hint_at_dotenv(mut error: ConfigError, path: &Path, text: &st
 /// Says that a file that could not be read as a `.env` looks like TOML, if it does.
 pub(super) fn with_hint_at_toml(mut error: ConfigError, path: &Path, text: &str) -> ConfigError {
     if text.lines().any(|line| line.starts_with('[')) {
-        error.problems.push(format!(
+        error.add_hint(&format!(
             "{0} looks like TOML, and --env-file takes a Laravel .env; give it as --config {0}",
             path.display()
         ));

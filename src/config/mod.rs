@@ -130,7 +130,7 @@ pub struct TlsFiles {
 /// Everything that is wrong with a configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// One text per mistake.
+    /// One text per mistake, which may have several lines.
     pub problems: Vec<String>,
 }
 
@@ -138,6 +138,14 @@ impl ConfigError {
     fn one(problem: String) -> Self {
         Self {
             problems: vec![problem],
+        }
+    }
+
+    /// Says more of the last mistake, on a line of its own.
+    fn add_hint(&mut self, hint: &str) {
+        if let Some(problem) = self.problems.last_mut() {
+            problem.push('\n');
+            problem.push_str(hint);
         }
     }
 }
