@@ -9,7 +9,7 @@ use crate::config::Sources;
 const AFTER_HELP: &str = "\
 Settings, weakest first: built-in defaults, the file of --config, a Laravel .env
 (--env-file, or .env in this directory), the environment, flags. The REVERB_*
-names of a Reverb project are understood; `resound check` shows what is in force.
+names of a Reverb project are understood; `resound check` shows what was set.
 
 Examples:
   resound demo                              look around: http://127.0.0.1:8080/demo
@@ -33,8 +33,8 @@ pub struct Cli {
 pub enum Command {
     /// Start the server (also without naming a command)
     Start(Settings),
-    /// Print the effective settings and where each was said, without starting
-    Check(Settings),
+    /// Print what was set and where, and whether it can be used, without starting
+    Check(Check),
     /// Ask the server that these settings describe whether it is up (exit code 0 or 1)
     Health(Settings),
     /// Try it in a browser: a chat at /demo, on 127.0.0.1 only, with public credentials
@@ -94,6 +94,20 @@ pub struct Settings {
     /// A Laravel .env [default: .env, if there is one]
     #[arg(long, value_name = "FILE")]
     pub env_file: Option<PathBuf>,
+}
+
+/// Flags of `check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// Print the settings that were not set, too, with their defaults
+    #[arg(long)]
+    pub all: bool,
+    /// Print one JSON document with everything: settings, warnings or problems
+    #[arg(long)]
+    pub json: bool,
+    /// Those of the server that would be started.
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
 /// Flags of `demo`.

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use resound::cli::{Cli, Command};
-use resound::config::{Config, Sources, report};
+use resound::cli::{Check, Cli, Command};
+use resound::config::{Config, ConfigError, Sources, report};
 use resound::server::{Server, StartError};
 use resound::{health, shutdown, telemetry};
 
@@ -32,34 +32,62 @@ fn main() -> ExitCode {
     };
     match cli.command.unwrap_or(Command::Start(cli.start)) {
         Command::Start(settings) => start(&settings.into_sources(), false),
-        Command::Check(settings) => check(&settings.into_sources()),
+        Command::Check(arguments) => check(arguments),
         Command::Health(settings) => ask_health(&settings.into_sources()),
         Command::Demo(demo) => start(&demo.into_sources(), true),
     }
 }
 
-fn check(sources: &Sources) -> ExitCode {
-    let config = match Config::load(sources) {
+/// A document says everything on standard output, for whoever reads only that; a person gets
+/// the table and the verdict there, and what may be wrong on standard error.
+fn check(
+    Check {
+        all,
+        json,
+        settings,
+    }: Check,
+) -> ExitCode {
+    let checked = load_and_check(&settings.into_sources());
+    if json {
+        let code = checked.as_ref().map_or(BAD_CONFIGURATION, |_| 0);
+        return write(&report::json(checked.as_ref()), code);
+    }
+    let config = match checked {
         Ok(config) => config,
-        Err(error) => return fail(&error, BAD_CONFIGURATION),
-    };
-    let warnings = match Server::check(&config) {
-        Ok(warnings) => warnings,
-        Err(error) => return fail(&error, BAD_CONFIGURATION),
+        Err(error) => {
+            let verdict = report::not_usable(&error);
+            return fail(&format_args!("{error}\n{verdict}"), BAD_CONFIGURATION);
+        }
     };
     telemetry::print(&format!(
         "resound: settings read from {}",
         config.read_from()
     ));
-    for warning in config.warnings.iter().chain(&warnings) {
+    for warning in &config.warnings {
         telemetry::print(&format!("resound: warning: {warning}"));
     }
     for note in &config.notes {
         telemetry::print(&format!("resound: note: {note}"));
     }
-    match io::stdout().write_all(report::table(&config).as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, 1),
+    write(&report::text(&config, all), 0)
+}
+
+/// The configuration with what loading its certificates warns of.
+fn load_and_check(sources: &Sources) -> Result<Config, ConfigError> {
+    let mut config = Config::load(sources)?;
+    let warnings = Server::check(&config).map_err(|error| ConfigError {
+        problems: vec![error.to_string()],
+    })?;
+    config.warnings.extend(warnings);
+    Ok(config)
+}
+
+/// Writes on standard output. If that fails, nobody can rely on `code`.
+fn write(text: &str, code: u8) -> ExitCode {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => code.into(),
+        Err(error) => fail(&format_args!("cannot write to standard output: {error}"), 1),
     }
 }
 

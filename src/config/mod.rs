@@ -355,7 +355,7 @@ mod tests {
             "{text}"
         );
         let config = Config::load(&sources(&[("REVERB_APP_SECRET", "hunter2")], &[])).unwrap();
-        let shown = format!("{config:?} {}", report::table(&config));
+        let shown = format!("{config:?} {}", report::text(&config, true));
         assert!(
             shown.contains("(hidden)") && !shown.contains("hunter2"),
             "{shown}"

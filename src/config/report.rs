@@ -1,20 +1,30 @@
-//! The effective settings as `resound check` prints them.
+//! What `resound check` prints of a configuration: for a person a table and a verdict, for
+//! a program one JSON document. It reads nothing and prints nothing itself.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
-use super::Config;
+use serde::Serialize;
+
 use super::setting::{Section, Setting};
 use super::source::Source;
+use super::{Config, ConfigError};
+
+/// Characters up to which a column grows with its longest text.
+const MAX_WIDTH: usize = 40;
 
 /// One setting as it is in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Effective {
     /// `server.port`, or `apps[0].key`.
     pub name: String,
-    /// Its value; secrets are hidden.
+    /// Its value as it was written, empty for none; secrets are hidden.
     pub value: String,
     /// Where it was said.
     pub source: String,
+    /// Whether it was said nowhere.
+    #[serde(rename = "default")]
+    pub is_default: bool,
 }
 
 impl Effective {
@@ -29,32 +39,133 @@ impl Effective {
             name,
             value: shown.to_owned(),
             source: source.to_string(),
+            is_default: *source == Source::Default,
+        }
+    }
+
+    /// The value in one line of a table.
+    fn cell(&self) -> Cow<'_, str> {
+        if self.value.is_empty() {
+            "-".into()
+        } else if self.value.contains(char::is_control) {
+            // It would end the line, or talk to the terminal.
+            format!("{:?}", self.value).into()
+        } else {
+            self.value.as_str().into()
         }
     }
 }
 
-/// A table of all settings, one a line.
-pub fn table(config: &Config) -> String {
-    let width = |text: fn(&Effective) -> &str| {
-        config
-            .effective
-            .iter()
-            .map(|e| text(e).chars().count())
-            .max()
-            .unwrap_or_default()
-            .min(40)
+/// For a person: the settings that were set, or all of them, and a verdict as the last line.
+pub fn text(config: &Config, all: bool) -> String {
+    let is_shown = |setting: &&Effective| all || !setting.is_default;
+    let shown: Vec<&Effective> = config.effective.iter().filter(is_shown).collect();
+    let mut text = table(&shown);
+    let hidden = config.effective.len() - shown.len();
+    if hidden > 0 {
+        let settings = count(hidden, "setting");
+        let rest = format!("left at their defaults: {settings} (--all shows them)");
+        line(&mut text, &rest);
+    }
+    line(&mut text, &verdict(config));
+    text
+}
+
+/// How it ends for a configuration that cannot be used, after its problems were told.
+pub fn not_usable(error: &ConfigError) -> String {
+    format!("not usable: {}", count(error.problems.len(), "problem"))
+}
+
+/// For a program: everything in one document, whatever came of it.
+pub fn json(checked: Result<&Config, &ConfigError>) -> String {
+    let document = match checked {
+        Ok(config) => Document::Usable {
+            ok: true,
+            files: config
+                .files
+                .iter()
+                .map(|path| path.to_string_lossy())
+                .collect(),
+            settings: &config.effective,
+            warnings: &config.warnings,
+            notes: &config.notes,
+        },
+        Err(error) => Document::NotUsable {
+            ok: false,
+            problems: &error.problems,
+        },
     };
-    let (names, values) = (width(|e| &e.name), width(|e| &e.value));
+    let mut text = serde_json::to_string_pretty(&document).expect("it is texts and truth values");
+    text.push('\n');
+    text
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Document<'a> {
+    Usable {
+        ok: bool,
+        files: Vec<Cow<'a, str>>,
+        settings: &'a [Effective],
+        warnings: &'a [String],
+        notes: &'a [String],
+    },
+    NotUsable {
+        ok: bool,
+        problems: &'a [String],
+    },
+}
+
+/// One line a setting: its name, its value, where it was said.
+fn table(settings: &[&Effective]) -> String {
+    let cells: Vec<Cow<'_, str>> = settings.iter().map(|setting| setting.cell()).collect();
+    let names = width(settings.iter().map(|setting| setting.name.as_str()));
+    let values = width(cells.iter().map(AsRef::as_ref));
     let mut out = String::new();
-    for Effective {
-        name,
-        value,
-        source,
-    } in &config.effective
-    {
-        let value = if value.is_empty() { "-" } else { value };
-        writeln!(out, "{name:names$}  {value:values$}  {source}")
-            .expect("a String takes every text");
+    for (Effective { name, source, .. }, value) in settings.iter().zip(&cells) {
+        let row = format!("{name:names$}  {value:values$}  {source}");
+        line(&mut out, &row);
     }
     out
+}
+
+fn width<'a>(texts: impl Iterator<Item = &'a str>) -> usize {
+    let lengths = texts.map(|text| text.chars().count());
+    lengths.max().unwrap_or_default().min(MAX_WIDTH)
+}
+
+/// What would start, in one line.
+fn verdict(config: &Config) -> String {
+    let server = &config.server;
+    let mut parts = vec![
+        count(config.apps.len(), "application"),
+        format!("host {}", server.host),
+        format!("port {}", server.port),
+    ];
+    if !server.path.is_empty() {
+        parts.push(format!("path {}", server.path));
+    }
+    if server.tls.is_some() {
+        parts.push("TLS".to_owned());
+    }
+    if config.scaling.is_some() {
+        parts.push("scaling through Redis".to_owned());
+    }
+    parts.push(count(config.warnings.len(), "warning"));
+    if !config.notes.is_empty() {
+        parts.push(count(config.notes.len(), "note"));
+    }
+    format!("ok: {}", parts.join(", "))
+}
+
+fn count(number: usize, what: &str) -> String {
+    match number {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}
+
+fn line(text: &mut String, line: &str) {
+    writeln!(text, "{line}").expect("a String takes every text");
 }

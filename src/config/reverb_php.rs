@@ -34,7 +34,7 @@ pub(super) fn warnings(layers: &Layers, server: &Server) -> Vec<String> {
     let mut warnings = vec![format!(
         "{name} is not read, because it is PHP: of what it says only the variables in .env and in the environment \
          are known here. Its allowed_origins, its further applications, its limits, its TLS options and its path do \
-         not apply unless you carry them over: REVERB_ALLOWED_ORIGINS and the other variables that `resound check` \
+         not apply unless you carry them over: REVERB_ALLOWED_ORIGINS and the other settings that `resound check --all` \
          shows, or [[apps]] in a TOML file for --config"
     )];
     let code = File::open(&path).map_or_else(|_| String::new(), code);

@@ -10,6 +10,7 @@
 mod apps;
 mod auth;
 mod cache;
+mod check;
 mod cli;
 mod client_events;
 mod connect;
