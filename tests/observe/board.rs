@@ -8,6 +8,7 @@ use crate::prometheus::{Prometheus, file};
 use crate::redis::Redis;
 use crate::server::{free_address, start};
 use crate::support::{Client, Http};
+use crate::wait::eventually;
 
 /// All expressions of the board, with its variables as they are at first.
 fn expressions() -> Vec<String> {
@@ -39,6 +40,9 @@ fn every_expression_of_the_board_gives_a_value() {
     let places = [free_address(), free_address()];
     let nodes = places.map(|at| start(at, &settings));
     let prometheus = Prometheus::start(&places);
+    for node in &nodes {
+        eventually("it sees the other", || node.ready()["nodes"] == 2);
+    }
     let mut client = Client::connect(&nodes[0]);
     client.subscribe("news");
     let mut http = Http::connect(&nodes[1]);

@@ -73,7 +73,13 @@ impl Prometheus {
             address,
             _dir: dir,
         };
-        let is_up = || std::net::TcpStream::connect(address).is_ok();
+        let is_up = || {
+            std::net::TcpStream::connect(address).is_ok()
+                && Http::connect(&prometheus)
+                    .request("GET", "/-/ready", "")
+                    .status
+                    == 200
+        };
         assert!(soon(PATIENCE, is_up), "Prometheus does not start");
         prometheus
     }
