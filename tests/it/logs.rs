@@ -40,6 +40,7 @@ impl Server {
                 ("REVERB_APP_ID", APP_ID),
                 ("REVERB_APP_KEY", KEY),
                 ("REVERB_APP_SECRET", SECRET),
+                ("RESOUND_METRICS_PORT", "off"),
             ])
             .envs(settings.iter().copied())
             .stderr(log)
