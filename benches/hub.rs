@@ -92,7 +92,7 @@ fn requests(criterion: &mut Criterion) {
         b.iter(|| {
             for _ in 0..BURST {
                 let publish = Publish::parse(black_box(body.as_bytes()), &limits);
-                broker.publish(room.app(), &publish.expect("it is valid"));
+                broker.publish(room.app(), &publish.expect("it is valid"), |_, _| {});
             }
             room.drain();
         });

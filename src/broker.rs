@@ -98,8 +98,15 @@ impl Broker {
         }
     }
 
-    /// Sends an application's event to its channels. Cache channels keep it.
-    pub fn publish(&self, app: &AppHandle, publish: &Publish<'_>) {
+    /// Sends an application's event to its channels. Cache channels keep it. Calls `each`
+    /// with every channel and how many subscribers it has here; returns how many all have.
+    pub fn publish(
+        &self,
+        app: &AppHandle,
+        publish: &Publish<'_>,
+        each: impl Fn(&ChannelName, usize),
+    ) -> usize {
+        let mut reached = 0;
         let except = publish.except;
         let publisher = Publisher::Application { except };
         for channel in &publish.channels {
@@ -110,8 +117,10 @@ impl Broker {
             } else {
                 self.hub.publish(app, channel, publisher, encode)
             };
-            tracing::debug!(app = app.id(), %channel, event = %publish.name, subscribers, "published");
+            each(channel, subscribers);
+            reached += subscribers;
         }
+        reached
     }
 
     /// Sends a client's event to the other subscribers of its channel.

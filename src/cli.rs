@@ -58,9 +58,12 @@ pub struct Settings {
     /// Public host name, shown at the start [env: REVERB_HOST]
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
-    /// Log every connection and message
+    /// Log every connection and message, with all that is sent
     #[arg(long)]
     pub debug: bool,
+    /// Lines of the log, text or json [default: text] [env: RESOUND_LOG_FORMAT]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
     /// The application's id [env: REVERB_APP_ID]
     #[arg(long, value_name = "ID")]
     pub app_id: Option<String>,
@@ -127,6 +130,7 @@ impl Settings {
             ("--path", self.path),
             ("--hostname", self.hostname),
             ("--debug", self.debug.then(|| "true".to_owned())),
+            ("--log-format", self.log_format),
             ("--app-id", self.app_id),
             ("--app-key", self.app_key),
             ("--app-secret", self.app_secret),
@@ -159,7 +163,8 @@ impl Settings {
 
 impl Demo {
     /// The built-in defaults, the credentials of the chat module, and 127.0.0.1:
-    /// no file, no environment, so that it is the same everywhere.
+    /// no file, and of the environment only the levels of the log, so that it is the same
+    /// everywhere.
     pub fn into_sources(self) -> Sources {
         let flags = [
             ("--host", "127.0.0.1"),
@@ -168,7 +173,12 @@ impl Demo {
             ("--app-secret", "my-app-secret"),
         ];
         let fixed = flags.map(|(name, value)| (name, value.to_owned()));
+        let levels = std::env::var("RUST_LOG").ok();
         Sources {
+            environment: levels
+                .map(|levels| ("RUST_LOG".to_owned(), levels))
+                .into_iter()
+                .collect(),
             flags: fixed.into_iter().chain([("--port", self.port)]).collect(),
             ..Sources::default()
         }

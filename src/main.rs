@@ -59,15 +59,12 @@ fn check(
             return fail(&format_args!("{error}\n{verdict}"), BAD_CONFIGURATION);
         }
     };
-    telemetry::print(&format!(
-        "resound: settings read from {}",
-        config.read_from()
-    ));
+    telemetry::print(&format!("settings read from {}", config.read_from()));
     for warning in &config.warnings {
-        telemetry::print(&format!("resound: warning: {warning}"));
+        telemetry::print(&format!("warning: {warning}"));
     }
     for note in &config.notes {
-        telemetry::print(&format!("resound: note: {note}"));
+        telemetry::print(&format!("note: {note}"));
     }
     write(&report::text(&config, all), 0)
 }
@@ -106,7 +103,7 @@ fn start(sources: &Sources, demo: bool) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error, BAD_CONFIGURATION),
     };
-    let _log = match telemetry::start(config.server.debug) {
+    let _log = match telemetry::start(&config.server.log) {
         Ok(log) => log,
         Err(error) => return fail(&error, 1),
     };
@@ -140,7 +137,7 @@ async fn run(config: &Config, demo: bool) -> Result<(), RunError> {
 
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     for line in error.to_string().lines() {
-        telemetry::print(&format!("resound: {line}"));
+        telemetry::print(line);
     }
     ExitCode::from(code)
 }

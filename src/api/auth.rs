@@ -14,6 +14,7 @@ use crate::apps::{App, AppHandle};
 use crate::protocol::signature::{
     Pair, canonical_query, canonical_query_as_sent, decode_hex, joined_lists,
 };
+use crate::telemetry::FRAMES;
 
 /// A request whose signature was checked. There is no other way to get one.
 #[derive(Debug)]
@@ -133,7 +134,15 @@ impl<'q> Signed<'q> {
             joined = joined_lists(&pairs).filter(|pairs| matches(&canonical_query_as_sent(pairs)));
             if joined.is_none() {
                 let path = head.uri.path();
-                tracing::debug!(app = app.id(), method = %head.method, path, query, "signature does not match");
+                // An event may be in the query.
+                tracing::debug!(
+                    target: FRAMES,
+                    app = app.id(),
+                    method = %head.method,
+                    path,
+                    query,
+                    "signature does not match"
+                );
                 return Err(AuthError::Signature {
                     method: head.method.to_string(),
                     path: path.to_owned(),

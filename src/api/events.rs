@@ -10,18 +10,22 @@ use tokio::time::{Instant, timeout_at};
 
 use super::auth::Authorized;
 use super::reply::{self, ApiError, Reply};
-use super::{Api, queries};
+use super::{Api, RequestLog, queries};
 use crate::protocol::publish::Publish;
 
 /// How long a publish request waits for the workers to catch up before it is refused.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 impl Api {
-    pub(super) async fn events(&self, request: &Authorized<'_>) -> Result<Reply, ApiError> {
+    pub(super) async fn events(
+        &self,
+        request: &Authorized<'_>,
+        logged: &RequestLog<'_>,
+    ) -> Result<Reply, ApiError> {
         let body = event_of(request);
         let publish = Publish::parse(&body, &request.settings().events)?;
         self.wait_for_room(0, Instant::now() + MAX_WAIT).await?;
-        self.broker.publish(request.app(), &publish);
+        self.publish(request, logged, &publish);
         let Some(info) = publish.info else {
             return Ok(reply::json("{}"));
         };
@@ -42,13 +46,17 @@ impl Api {
         Ok(reply::partly(reply, missing))
     }
 
-    pub(super) async fn batch_events(&self, request: &Authorized<'_>) -> Result<Reply, ApiError> {
+    pub(super) async fn batch_events(
+        &self,
+        request: &Authorized<'_>,
+        logged: &RequestLog<'_>,
+    ) -> Result<Reply, ApiError> {
         let batch = Publish::parse_batch(request.body(), &request.settings().events)?;
         let deadline = Instant::now() + MAX_WAIT;
         for (published, publish) in batch.iter().enumerate() {
             // Asked for each: a batch may be as big as the room itself.
             self.wait_for_room(published, deadline).await?;
-            self.broker.publish(request.app(), publish);
+            self.publish(request, logged, publish);
         }
         if batch.iter().all(|publish| publish.info.is_none()) {
             // Pusher's SDK for Go fails on `{"batch":{}}`, which is Reverb's.
@@ -78,6 +86,7 @@ impl Api {
     pub(super) async fn channel_events(
         &self,
         request: &Authorized<'_>,
+        logged: &RequestLog<'_>,
         channel: &str,
     ) -> Result<Reply, ApiError> {
         let data = std::str::from_utf8(request.body())
@@ -91,8 +100,27 @@ impl Api {
         let body = event.to_string();
         let publish = Publish::parse(body.as_bytes(), &request.settings().events)?;
         self.wait_for_room(0, Instant::now() + MAX_WAIT).await?;
-        self.broker.publish(request.app(), &publish);
+        self.publish(request, logged, &publish);
         Ok(reply::text(StatusCode::ACCEPTED, ""))
+    }
+
+    fn publish(&self, request: &Authorized<'_>, logged: &RequestLog<'_>, publish: &Publish<'_>) {
+        let (app, ids) = (request.app(), &logged.ids);
+        let reached = self.broker.publish(app, publish, |channel, subscribers| {
+            tracing::debug!(
+                app = app.id(),
+                %channel,
+                event = &*text_of(publish.name),
+                subscribers,
+                request_id = ids.id(),
+                trace_id = ids.trace_id(),
+                span_id = ids.span_id(),
+                "published"
+            );
+        });
+        if let Some(access) = &logged.access {
+            access.published(&publish.channels, reached);
+        }
     }
 
     /// Slows publishers down to what the workers can deliver.
@@ -104,6 +132,11 @@ impl Api {
             .await
             .map_err(|_| ApiError::OverCapacity { published })
     }
+}
+
+/// The text that a JSON string stands for.
+fn text_of(json: &str) -> Cow<'_, str> {
+    serde_json::from_str(json).map_or(Cow::Borrowed(json), Cow::Owned::<str>)
 }
 
 /// The event of a request: its body, or, without one, the parameters of its query,

@@ -1,13 +1,15 @@
 //! What is said of requests that are refused: which check failed, who sent it, and
 //! what to do. Never what a body says, nor a signature.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use hyper::header;
+use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
 
 use super::ApiError;
 use super::auth::AuthError;
+use super::request_id::RequestIds;
 use crate::apps::AppHandle;
 use crate::protocol::publish::PublishError;
 use crate::telemetry::limit::limited;
@@ -78,14 +80,25 @@ fn of_signature(error: &AuthError) -> (&'static str, &'static str) {
 }
 
 /// Logs a refusal once; what the client has said is logged once, too.
-pub(super) fn refused(error: &ApiError, app: Option<&AppHandle>, head: &Parts, peer: SocketAddr) {
+pub(super) fn refused(
+    error: &ApiError,
+    app: Option<&AppHandle>,
+    (head, ids): (&Parts, &RequestIds<'_>),
+    peer: SocketAddr,
+) {
     let (cause, help) = cause_and_help(error);
     let key = match error {
         ApiError::Auth(AuthError::Key { key, .. }) => Some(key.as_str()),
         _ => None,
     };
     let fields = match error {
-        ApiError::Publish(PublishError::Fields(fields)) => Some(fields.keys()),
+        ApiError::Publish(PublishError::Fields(fields)) => Some(
+            fields
+                .keys()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(","),
+        ),
         _ => None,
     };
     let reason = match error {
@@ -101,17 +114,25 @@ pub(super) fn refused(error: &ApiError, app: Option<&AppHandle>, head: &Parts, p
         | ApiError::OverCapacity { .. } => Some(error),
         _ => None,
     };
-    let forwarded_for = head.headers.get("x-forwarded-for");
-    let length = head.headers.get(header::CONTENT_LENGTH);
+    let headers = &head.headers;
+    let forwarded_for = headers.get("x-forwarded-for").map(text_of);
+    let length = headers.get(header::CONTENT_LENGTH).map(text_of);
     limited!(info, cause, app.map(AppHandle::id), {
         method = %head.method,
         path = head.uri.path(),
         key,
         error = reason.map(display),
-        fields = fields.map(debug),
-        content_length = length.map(debug),
+        fields,
+        content_length = length.and_then(|text| text.parse::<u64>().ok()),
         peer = %peer,
-        forwarded_for = forwarded_for.map(debug),
+        forwarded_for = forwarded_for.as_deref(),
+        request_id = ids.id(),
+        trace_id = ids.trace_id(),
+        span_id = ids.span_id(),
         help = Some(help).filter(|help| !help.is_empty()),
     }, cause);
+}
+
+fn text_of(value: &HeaderValue) -> Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
 }

@@ -3,12 +3,14 @@
 //! A request is verified into [`auth::Authorized`] before anything else looks at
 //! it; its body becomes typed values; from there on nothing is checked again.
 
+mod access;
 pub mod auth;
 mod body;
 mod events;
 mod log;
 mod queries;
 mod reply;
+mod request_id;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,8 +24,10 @@ use percent_encoding::percent_decode_str;
 use crate::apps::{AppHandle, AppRegistry, Counter, Timing};
 use crate::broker::Broker;
 use crate::telemetry::limit::limited;
+use access::Access;
 use auth::{Authorized, Signed};
 pub use reply::{ApiError, Reply, json, json_with, text};
+pub use request_id::RequestIds;
 
 /// What the API needs to know of the configuration.
 #[derive(Clone)]
@@ -40,6 +44,14 @@ pub struct Api {
     pub timestamp_tolerance: Option<Duration>,
     /// Prefix of every route; a client may sign with or without it.
     pub prefix: String,
+    /// Whether each publish request is a line of the log.
+    pub access_log: bool,
+}
+
+/// What is logged of one request.
+struct RequestLog<'h> {
+    ids: RequestIds<'h>,
+    access: Option<Box<Access>>,
 }
 
 /// A call below `/apps/{id}/`; names are decoded and not yet checked.
@@ -107,6 +119,13 @@ impl Api {
         let counters = app.as_ref().map(AppHandle::counters);
         let counters = counters.unwrap_or(self.apps.unattributed());
         counters.count(Counter::HttpCalls);
+        let logged = RequestLog {
+            ids: RequestIds::of(&head.headers),
+            access: self
+                .access_log
+                .then(|| Access::begin(&head, path))
+                .flatten(),
+        };
         let answer = async {
             let (call, signed) = match self.check(&head, (app.as_ref(), id), path) {
                 Ok(checked) => checked,
@@ -118,22 +137,29 @@ impl Api {
             };
             let body = body::read(&head, body, self.max_request_size, self.request_timeout).await?;
             counters.add(Counter::HttpBytesReceived, body.len() as u64);
+            if let Some(access) = &logged.access {
+                access.read(body.len());
+            }
             let request = signed.with_body(body)?;
             if request.app().is_removed() {
                 return Err(ApiError::UnknownApp(id.to_owned()));
             }
             let is_publish = call.is_publish();
-            let reply = self.run(call, &request).await?;
+            let reply = self.run(call, &request, &logged).await?;
             if is_publish {
                 counters.observe(Timing::Publish, began.elapsed());
             }
             Ok(reply)
         };
-        let reply = answer.await.unwrap_or_else(|error: ApiError| {
+        let mut reply = answer.await.unwrap_or_else(|error: ApiError| {
             counters.count(Counter::RequestsRefused(error.label()));
-            log::refused(&error, app.as_ref(), &head, peer);
+            log::refused(&error, app.as_ref(), (&head, &logged.ids), peer);
             error.into_reply()
         });
+        logged.ids.add_to(reply.headers_mut());
+        if let Some(access) = &logged.access {
+            access.end(&logged.ids, &head, app.as_ref(), &reply);
+        }
         let size = reply.body().size_hint().lower();
         counters.add(Counter::HttpBytesSent, size);
         reply
@@ -165,13 +191,20 @@ impl Api {
         Ok((call, Signed::verify(head, app, &rules)?))
     }
 
-    async fn run(&self, call: Call, request: &Authorized<'_>) -> Result<Reply, ApiError> {
+    async fn run(
+        &self,
+        call: Call,
+        request: &Authorized<'_>,
+        logged: &RequestLog<'_>,
+    ) -> Result<Reply, ApiError> {
         // All but the most frequent call are boxed, or else each request would be as big as
         // the biggest of them.
         match call {
-            Call::Events => self.events(request).await,
-            Call::BatchEvents => Box::pin(self.batch_events(request)).await,
-            Call::ChannelEvents(channel) => Box::pin(self.channel_events(request, &channel)).await,
+            Call::Events => self.events(request, logged).await,
+            Call::BatchEvents => Box::pin(self.batch_events(request, logged)).await,
+            Call::ChannelEvents(channel) => {
+                Box::pin(self.channel_events(request, logged, &channel)).await
+            }
             Call::Channels => Ok(Box::pin(self.channels(request)).await),
             Call::Channel(name) => Box::pin(self.channel(request, &name)).await,
             Call::Users(name) => Box::pin(self.users(request, &name)).await,

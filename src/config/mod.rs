@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::apps::App;
+use crate::telemetry;
 pub use report::Effective;
 pub use scaling::Scaling;
 
@@ -76,8 +77,10 @@ pub struct Server {
     pub hostname: Option<String>,
     /// Threads that own sockets.
     pub workers: NonZeroUsize,
-    /// Whether to log what happens to each connection.
-    pub debug: bool,
+    /// What is logged, and how.
+    pub log: telemetry::Options,
+    /// Whether each publish request is a line of the log.
+    pub access_log: bool,
     /// Certificate chain and private key, PEM.
     pub tls: Option<TlsFiles>,
     /// Bytes of an HTTP request's body.
@@ -337,6 +340,13 @@ mod tests {
             ),
             ("REVERB_SERVER_PATH", "/a b", "expected a path such as /ws"),
             ("REVERB_SERVER", "swoole", "expected \"reverb\""),
+            ("RESOUND_LOG_FORMAT", "xml", "expected text or json"),
+            ("RESOUND_ACCESS_LOG", "json", "expected true or false"),
+            (
+                "RUST_LOG",
+                "info,loud",
+                "server.log_levels = \"info,loud\" (environment variable RUST_LOG): expected levels such as",
+            ),
             ("RESOUND_TLS_CERT", "/x", "server.tls_key"),
         ] {
             let text = problem(&[(name, value)]);

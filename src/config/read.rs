@@ -13,6 +13,7 @@ use super::{advice, reverb_php};
 use crate::apps::{App, CacheLimits, ClientEvents, Origins, PresenceLimits, Rate};
 use crate::protocol::publish::EventLimits;
 use crate::protocol::signature::Secret;
+use crate::telemetry;
 
 pub(super) fn config(mut layers: Layers) -> Result<Config, ConfigError> {
     let mut reader = Reader::new(&mut layers);
@@ -160,6 +161,15 @@ impl Reader {
         .unwrap_or(false)
     }
 
+    /// A value whose type says what is accepted.
+    fn parsed<T>(&mut self, group: &Group<'_>, key: &'static str) -> T
+    where
+        T: std::str::FromStr<Err: ToString> + Default,
+    {
+        let parse = |text: &str| text.parse().map_err(|error: T::Err| error.to_string());
+        self.take(group, key, parse).unwrap_or_default()
+    }
+
     pub(super) fn text(&mut self, group: &Group<'_>, key: &'static str) -> Option<String> {
         self.take(group, key, |text| Ok(text.to_owned()))
             .filter(|text| !text.is_empty())
@@ -203,7 +213,12 @@ impl Reader {
             workers: self
                 .take(&group, "workers", workers)
                 .unwrap_or(NonZeroUsize::MIN),
-            debug: self.flag(&group, "debug"),
+            log: telemetry::Options {
+                debug: self.flag(&group, "debug"),
+                format: self.parsed(&group, "log_format"),
+                levels: self.parsed(&group, "log_levels"),
+            },
+            access_log: self.flag(&group, "access_log"),
             tls: self.tls(&group),
             max_request_size: self.size(&group, "max_request_size", &bytes),
             timestamp_tolerance: Some(self.seconds(&group, "timestamp_tolerance", 0))

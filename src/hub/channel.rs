@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use indexmap::{IndexMap, IndexSet};
 
 use super::event::{HubEventKind, Origin};
+use super::frame_log::log_broadcast;
 use super::lock::{Lock, Rank};
 use super::outputs::{Broadcast, ConnectionRef, Outputs, Recipients, WorkerMessage};
 use super::remote::Remote;
@@ -490,6 +491,8 @@ impl Channel {
     ) -> usize {
         state.seq += 1;
         let now = Instant::now();
+        let reached = (state.local(), to.except());
+        log_broadcast(&self.app, &self.name, reached, frame);
         for (inbox, _) in outputs
             .inboxes
             .iter()

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::cluster_queue::{ClusterQueue, ClusterUpdate};
 use super::event::Sinks;
+use super::frame_log::log_sent;
 use super::lock::{Lock, Rank};
 use super::topic::Topic;
 use crate::protocol::{CloseReason, Frame, SocketId};
@@ -74,6 +75,18 @@ pub enum Recipients {
     Arrived(ConnectionRef),
 }
 
+impl Recipients {
+    /// Who is left out of all.
+    pub(super) fn except(self) -> Option<SocketId> {
+        match self {
+            Self::Except(socket) => Some(socket),
+            Self::All | Self::Only(_) | Self::Welcome(_) | Self::Departed(_) | Self::Arrived(_) => {
+                None
+            }
+        }
+    }
+}
+
 impl From<Option<SocketId>> for Recipients {
     fn from(except: Option<SocketId>) -> Self {
         except.map_or(Self::All, Self::Except)
@@ -105,6 +118,9 @@ impl Outputs {
     }
 
     pub(super) fn send(&self, worker: usize, message: WorkerMessage) {
+        if let Some((to, frame)) = message.recipient() {
+            log_sent(to.id, frame);
+        }
         self.inboxes[worker].push(message);
     }
 
@@ -143,6 +159,21 @@ impl Outputs {
 }
 
 impl WorkerMessage {
+    /// The connection and its frame, if it is for one.
+    fn recipient(&self) -> Option<(ConnectionRef, &Frame)> {
+        match self {
+            Self::Direct(to, frame) => Some((*to, frame)),
+            Self::Broadcast(Broadcast { frame, to, .. }) => match to {
+                Recipients::Only(to) | Recipients::Welcome(to) => Some((*to, frame)),
+                Recipients::All
+                | Recipients::Except(_)
+                | Recipients::Departed(_)
+                | Recipients::Arrived(_) => None,
+            },
+            Self::Close(..) | Self::Departed(_) | Self::CloseApp(_) => None,
+        }
+    }
+
     /// What it costs while it waits: its bytes, and a little for the entry.
     pub fn cost(&self) -> usize {
         let bytes = match self {

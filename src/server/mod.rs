@@ -342,6 +342,7 @@ fn api(server: &config::Server, apps: &Arc<AppRegistry>, broker: &Broker) -> Api
         request_timeout: server.request_timeout,
         timestamp_tolerance: server.timestamp_tolerance,
         prefix: server.path.clone(),
+        access_log: server.access_log,
     }
 }
 

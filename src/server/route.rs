@@ -15,7 +15,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::activity::Activity;
 use super::{Shared, demo};
-use crate::api::{ApiError, Reply, text};
+use crate::api::{ApiError, Reply, RequestIds, text};
 use crate::apps::{AppHandle, Counter, RateLimit, RequestRefusal};
 use crate::protocol::CloseReason;
 use crate::telemetry::limit::limited;
@@ -110,14 +110,8 @@ async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
     let reply = match bare.or_else(|| Route::parse(full, shared.demo)) {
         Some(Route::App(key)) => Box::pin(open(exchange, &request.into_parts().0, key)).await,
         _ if exchange.is_over_limit => {
-            let cause = "request refused: too many connections from this address (429)";
-            limited!(info, cause, None, { %peer, help = MORE_PER_ADDRESS, }, cause);
             shared.count_refusal(RequestRefusal::TooManyConnections);
-            text(
-                StatusCode::TOO_MANY_REQUESTS,
-                "Too many connections from this address (max_connections_per_address, \
-                 RESOUND_MAX_CONNECTIONS_PER_ADDRESS).",
-            )
+            too_many(peer, &request)
         }
         Some(Route::Api(id, call)) => {
             let refused = || exchange.activity.wait();
@@ -140,6 +134,24 @@ async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
         }
     };
     tracing::debug!(%peer, status = reply.status().as_u16(), "answered");
+    reply
+}
+
+/// Refuses a request of an address that has more connections than it may have.
+fn too_many(peer: SocketAddr, request: &Request<Incoming>) -> Reply {
+    let cause = "request refused: too many connections from this address (429)";
+    let ids = RequestIds::of(request.headers());
+    limited!(info, cause, None, {
+        %peer,
+        request_id = ids.id(),
+        help = MORE_PER_ADDRESS,
+    }, cause);
+    let mut reply = text(
+        StatusCode::TOO_MANY_REQUESTS,
+        "Too many connections from this address (max_connections_per_address, \
+         RESOUND_MAX_CONNECTIONS_PER_ADDRESS).",
+    );
+    ids.add_to(reply.headers_mut());
     reply
 }
 

@@ -9,7 +9,9 @@ use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::now;
+use tracing::Level;
+
+use super::{Format, json_of, text_of};
 
 /// Bytes of lines that may wait; what comes then is dropped and counted.
 const MAX_WAITING: usize = 1 << 20;
@@ -30,6 +32,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Lines that wait to be written. Pushing never waits for the writer.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
+    format: Format,
     state: Mutex<State>,
     /// For the writer: there is something to do.
     wanted: Condvar,
@@ -51,6 +54,19 @@ struct State {
 }
 
 impl Queue {
+    /// An empty one for lines of this format.
+    pub(super) fn new(format: Format) -> Self {
+        Self {
+            format,
+            ..Self::default()
+        }
+    }
+
+    /// How lines are written.
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
     /// Adds lines, each ended; drops them if too much waits.
     pub(super) fn push(&self, lines: &[u8]) {
         let mut state = self.state();
@@ -89,10 +105,12 @@ impl Queue {
             let dropped = self.take(&mut lines);
             self.write(&mut out, &lines);
             if dropped > 0 {
-                let line = format!(
-                    "{}  WARN {dropped} log lines were dropped: standard error did not take them\n",
-                    now()
-                );
+                let text =
+                    format!("{dropped} log lines were dropped: standard error did not take them");
+                let line = match self.format {
+                    Format::Text => text_of(Level::WARN, &text),
+                    Format::Json => json_of(Level::WARN, &text).finish(),
+                };
                 self.write(&mut out, line.as_bytes());
             }
             lines.clear();

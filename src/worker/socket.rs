@@ -31,7 +31,7 @@ use super::backlog::Backlog;
 use super::outbox::{MAX_PIECES, Outbox, Outgoing};
 use super::wheel::BEAT;
 use crate::apps::{AppHandle, Counter};
-use crate::hub::Channel;
+use crate::hub::{Channel, log_sent};
 use crate::protocol::{CloseReason, Frame, SocketId, message};
 
 /// Bytes that may wait for a client even when too many wait in all: it may have been
@@ -217,6 +217,7 @@ impl Socket {
     /// Appends a frame, to be written by the next [`Self::flush`].
     pub(super) fn send(&self, frame: &Frame) {
         if self.is_open() {
+            log_sent(self.id, frame);
             let frame = Outgoing::new(frame, &self.backlog);
             self.out.borrow_mut().push(&frame);
             self.answers.set(self.answers.get() + frame.len());

@@ -195,6 +195,12 @@ pub struct SessionState {
     pub full_new_topic_rate_in: Option<Duration>,
     /// Whether the next message has waited for room long enough.
     pub has_waited: bool,
+    /// How long ago it was opened.
+    pub age: Duration,
+    /// Messages of the client that were handled.
+    pub received: u32,
+    /// Bytes of them.
+    pub received_bytes: u64,
 }
 
 /// Bytes as text: written as a list of numbers they would take four times as much.

@@ -24,6 +24,8 @@ impl Session {
         {
             return Handled::NoRoom;
         }
+        self.count_received(text);
+        self.log_received(text, &frame);
         tracing::debug!(
             app = self.app.id(),
             socket_id = %self.connection.id(),
@@ -78,6 +80,12 @@ impl Session {
             self.send_error(why.0, &why.1);
         }
         Handled::Done
+    }
+
+    fn count_received(&self, text: &str) {
+        self.received.set(self.received.get().saturating_add(1));
+        let bytes = self.received_bytes.get().saturating_add(text.len() as u64);
+        self.received_bytes.set(bytes);
     }
 
     /// Counts a message; refuses it, or closes the connection, and returns false if there

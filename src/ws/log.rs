@@ -6,13 +6,16 @@ use std::net::SocketAddr;
 
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
-use tracing::field::{DebugValue, debug};
 
 use super::handshake::HandshakeError;
 use super::session::{Refusal, Session};
 use crate::apps::AppHandle;
-use crate::protocol::{CloseReason, ErrorCode};
+use crate::protocol::{ClientFrame, CloseReason, ErrorCode, InvalidFrame};
+use crate::telemetry::FRAMES;
 use crate::telemetry::limit::limited;
+
+/// Hex digits of a signature.
+const SIGNATURE: usize = 64;
 
 /// A request for `/app/{key}` as it is logged.
 #[derive(Clone, Copy, Debug)]
@@ -28,13 +31,13 @@ pub struct Caller<'a> {
 }
 
 impl<'a> Caller<'a> {
-    fn origin(&self) -> Option<DebugValue<&'a HeaderValue>> {
-        self.request.headers.get(header::ORIGIN).map(debug)
+    fn origin(&self) -> Option<Cow<'a, str>> {
+        self.request.headers.get(header::ORIGIN).map(text_of)
     }
 
     /// Who it is as the proxy in front says, which anybody can.
-    fn forwarded_for(&self) -> Option<DebugValue<&'a HeaderValue>> {
-        self.request.headers.get("x-forwarded-for").map(debug)
+    fn forwarded_for(&self) -> Option<Cow<'a, str>> {
+        self.request.headers.get("x-forwarded-for").map(text_of)
     }
 
     fn app_id(&self) -> Option<&'a str> {
@@ -46,9 +49,9 @@ impl<'a> Caller<'a> {
         tracing::debug!(
             app = self.app_id(),
             key = self.key,
-            origin = self.origin(),
+            origin = self.origin().as_deref(),
             peer = %self.peer,
-            forwarded_for = self.forwarded_for(),
+            forwarded_for = self.forwarded_for().as_deref(),
             "connecting"
         );
     }
@@ -64,9 +67,9 @@ impl<'a> Caller<'a> {
         };
         limited!(info, cause, self.app_id(), {
             key = self.key,
-            origin = self.origin(),
+            origin = self.origin().as_deref(),
             peer = %self.peer,
-            forwarded_for = self.forwarded_for(),
+            forwarded_for = self.forwarded_for().as_deref(),
             error = %error,
         }, cause);
     }
@@ -98,9 +101,9 @@ impl<'a> Caller<'a> {
         };
         limited!(info, cause, self.app_id(), {
             key = self.key,
-            origin = self.origin(),
+            origin = self.origin().as_deref(),
             peer = %self.peer,
-            forwarded_for = self.forwarded_for(),
+            forwarded_for = self.forwarded_for().as_deref(),
             help,
         }, cause);
     }
@@ -140,6 +143,31 @@ impl Session {
         }, what);
     }
 
+    /// What a client has sent, with `--debug`: a signature in it is not shown.
+    pub(super) fn log_received(&self, text: &str, frame: &Result<ClientFrame<'_>, InvalidFrame>) {
+        let is_unsigned = matches!(
+            frame,
+            Ok(ClientFrame::ClientEvent { .. }
+                | ClientFrame::Unsubscribe { .. }
+                | ClientFrame::Ping
+                | ClientFrame::Pong)
+        );
+        let shown = || {
+            if is_unsigned {
+                Cow::Borrowed(text)
+            } else {
+                without_signatures(text)
+            }
+        };
+        tracing::debug!(
+            target: FRAMES,
+            app = self.app.id(),
+            socket_id = %self.connection.id(),
+            frame = &*shown(),
+            "received"
+        );
+    }
+
     /// The connection has ended.
     pub(super) fn log_end(&self, reason: CloseReason) {
         tracing::debug!(
@@ -147,6 +175,9 @@ impl Session {
             socket_id = %self.connection.id(),
             peer = %self.peer,
             ?reason,
+            seconds = self.opened.elapsed().as_secs_f64(),
+            messages = self.received.get(),
+            bytes = self.received_bytes.get(),
             "disconnected"
         );
         let (cause, help) = match reason {
@@ -177,5 +208,53 @@ impl Session {
             peer = %self.peer,
             help,
         }, cause);
+    }
+}
+
+fn text_of(value: &HeaderValue) -> Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
+}
+
+/// A text in which whatever may be a signature is left out.
+fn without_signatures(text: &str) -> Cow<'_, str> {
+    let (mut shown, mut copied) = (String::new(), 0);
+    let mut start = 0;
+    while start < text.len() {
+        let digits = text.as_bytes()[start..].iter();
+        let count = digits.take_while(|byte| byte.is_ascii_hexdigit()).count();
+        if count >= SIGNATURE {
+            shown.push_str(&text[copied..start]);
+            shown.push('…');
+            copied = start + count;
+        }
+        start += count + 1;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    shown.push_str(&text[copied..]);
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_are_left_out_and_nothing_else() {
+        let (long, short) = ("0aB9".repeat(16), "a".repeat(63));
+        for (text, expected) in [
+            ("", String::new()),
+            ("größe", "größe".to_owned()),
+            (&*short, short.clone()),
+            (&*long, "…".to_owned()),
+            (&*format!("k:{long}\"ü"), "k:…\"ü".to_owned()),
+            (
+                &*format!("{long}g{long}{long} {short}"),
+                format!("…g… {short}"),
+            ),
+        ] {
+            assert_eq!(without_signatures(text), expected);
+        }
     }
 }

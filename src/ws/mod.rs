@@ -13,3 +13,4 @@ pub mod log;
 pub mod session;
 mod state;
 mod subscription;
+mod traffic;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
+use super::traffic::Opened;
 use crate::apps::{AppHandle, Rate};
 use crate::broker::Broker;
 use crate::hub::{Hub, SignedIn};
@@ -51,6 +52,11 @@ pub(super) struct Session {
     pub(super) new_topics: OnceCell<Box<RefCell<Bucket>>>,
     /// Whether the next message has waited for room long enough.
     pub(super) has_waited: Cell<bool>,
+    pub(super) opened: Opened,
+    /// Messages of the client that were handled.
+    pub(super) received: Cell<u32>,
+    /// Bytes of them.
+    pub(super) received_bytes: Cell<u64>,
 }
 
 /// Serves a connection until it ends. Not an `async fn`: one keeps its arguments beside
@@ -82,6 +88,9 @@ pub fn run(
         client_events,
         new_topics: OnceCell::new(),
         has_waited: Cell::new(false),
+        opened: Opened::ago(Duration::ZERO),
+        received: Cell::new(0),
+        received_bytes: Cell::new(0),
     };
     session.begin();
     serve(session)

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use super::session::{MAX_NEW_TOPICS, Session, serve};
+use super::traffic::Opened;
 use crate::apps::{AppHandle, Rate};
 use crate::broker::Broker;
 use crate::hub::{Hub, PendingSignIn, SignedIn};
@@ -68,6 +69,9 @@ impl Session {
             full_client_event_rate_in: self.client_events.as_ref().map(time_left),
             full_new_topic_rate_in: self.new_topics.get().map(|bucket| time_left(bucket)),
             has_waited: self.has_waited.get(),
+            age: self.opened.elapsed(),
+            received: self.received.get(),
+            received_bytes: self.received_bytes.get(),
         }
     }
 
@@ -100,6 +104,9 @@ impl Session {
             client_events: bucket(settings.client_event_rate, state.full_client_event_rate_in),
             new_topics: new_topics.map_or_else(OnceCell::new, |bucket| Box::new(bucket).into()),
             has_waited: Cell::new(state.has_waited),
+            opened: Opened::ago(state.age),
+            received: Cell::new(state.received),
+            received_bytes: Cell::new(state.received_bytes),
             app,
             hub,
             broker,

@@ -425,10 +425,7 @@ fn start_and_check_name_the_files_they_read_and_what_is_not_as_it_looks() {
             "{text}: {said}"
         );
     }
-    assert!(
-        said.contains(&format!("settings=\"{here}/.env\"")),
-        "{said}"
-    );
+    assert!(said.contains(&format!("settings={here}/.env")), "{said}");
     signal(&child, "-TERM");
     child.wait().unwrap();
     let mut command = resound(&dir.path().join("config"));

@@ -1,14 +1,24 @@
 //! The log: what it says, and that it never stops, slows or ends the server.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{APP_ID, At, Client, Http, KEY, PATIENCE, SECRET, Signed, body};
+use serde_json::json;
+
+use crate::support::{APP_ID, At, Client, Http, KEY, PATIENCE, SECRET, Signed, body, hmac};
+
+mod access;
+mod debug;
+mod formats;
+mod refusals;
+mod requests;
+mod secrets;
 
 /// The program with its log going somewhere.
 struct Server {
@@ -159,6 +169,148 @@ impl Log {
     }
 }
 
+/// The prose of a line of text, and the fields behind it.
+fn parts_of(line: &str) -> (&str, BTreeMap<String, String>) {
+    let spaces = line.match_indices(' ').map(|(at, _)| at);
+    let all = |at: usize| Some((&line[..at], parse_fields(&line[at + 1..])?));
+    let found = spaces.filter_map(all).next();
+    found.unwrap_or_else(|| (line, BTreeMap::new()))
+}
+
+fn fields_of(line: &str) -> BTreeMap<String, String> {
+    parts_of(line).1
+}
+
+/// `key=value key="val ue"`, and nothing else.
+fn parse_fields(mut text: &str) -> Option<BTreeMap<String, String>> {
+    let mut fields = BTreeMap::new();
+    loop {
+        let (name, rest) = text.split_once('=')?;
+        let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if name.is_empty() || !name.chars().all(is_part) {
+            return None;
+        }
+        let (value, rest) = match rest.strip_prefix('"') {
+            Some(quoted) => unquoted(quoted)?,
+            None => {
+                let end = rest.find(' ').unwrap_or(rest.len());
+                let value = &rest[..end];
+                let is_bare = !value.is_empty() && !value.contains(['"', '=', '\\']);
+                (is_bare.then(|| value.to_owned())?, &rest[end..])
+            }
+        };
+        if fields.insert(name.to_owned(), value).is_some() {
+            return None;
+        }
+        match rest.strip_prefix(' ') {
+            Some(rest) => text = rest,
+            None => return rest.is_empty().then_some(fields),
+        }
+    }
+}
+
+/// A value behind its first quote, and what follows the last. Other escapes than those of
+/// quotes and backslashes are left.
+fn unquoted(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, char)) = chars.next() {
+        match char {
+            '"' => return Some((value, &text[at + 1..])),
+            '\\' => match chars.next()?.1 {
+                char @ ('"' | '\\') => value.push(char),
+                char => value.extend(['\\', char]),
+            },
+            char => value.push(char),
+        }
+    }
+    None
+}
+
+/// Everything that is logged happens once: who comes and goes, signs in, publishes and is
+/// refused. Returns what must not be in the log, which is all signatures.
+fn cause_all_lines(server: &Server) -> Vec<String> {
+    let mut client = Client::open(server, &format!("/app/{KEY}"), &[("origin", "https://a b")]);
+    client.established();
+    let mut other = Client::connect(server);
+    client.subscribe("private-a");
+    let user = r#"{"user_id":"ana","user_info":{"name":"SENTINEL member"}}"#;
+    let sign = |text: &str| hmac(SECRET, text);
+    let joined = sign(&format!("{}:presence-a:{user}", client.id));
+    let data =
+        json!({ "channel": "presence-a", "auth": format!("{KEY}:{joined}"), "channel_data": user });
+    client.send(&json!({ "event": "pusher:subscribe", "data": data }).to_string());
+    client.next_text();
+    let user = r#"{"id":"ana","name":"SENTINEL user"}"#;
+    let signed_in = sign(&format!("{}::user::{user}", client.id));
+    let data = json!({ "auth": format!("{KEY}:{signed_in}"), "user_data": user });
+    client.send(&json!({ "event": "pusher:signin", "data": data }).to_string());
+    client.next_text();
+    client.send(r#"{"event":"client-a","channel":"private-a","data":{"a":"SENTINEL whisper"}}"#);
+    let wrong = hmac("other", "x");
+    let data = json!({ "channel": "private-b", "auth": format!("{KEY}:{wrong}") });
+    other.send(&json!({ "event": "pusher:subscribe", "data": data }).to_string());
+    other.send("SENTINEL {");
+    other.next_text();
+    other.expect_error(4009, "Connection is unauthorized");
+    other.expect_error(4200, "Invalid message format");
+    let mut secrets = vec![
+        joined,
+        signed_in,
+        wrong,
+        client.auth("private-a")[KEY.len() + 1..].to_owned(),
+    ];
+    secrets.extend(cause_publish_lines(server));
+    client.next_text();
+    drop((client, other));
+    Client::open(server, "/app/wrong", &[]).next_text();
+    secrets
+}
+
+/// The same for publishes. Returns their signatures.
+fn cause_publish_lines(server: &Server) -> Vec<String> {
+    let event = body(&["private-a", "b"], "ev", "SENTINEL event");
+    let events = json!({ "name": "ev", "channel": "c", "data": "SENTINEL batch" });
+    let batch = json!({ "batch": [events, events] }).to_string();
+    let mut signatures = Vec::new();
+    for (signed, body, status) in [
+        (Signed::post("events", &event), &*event, 200),
+        (Signed::post("batch_events", &batch), &*batch, 200),
+        (
+            Signed::post("channels/c/events", "SENTINEL data").set("name", "ev"),
+            "SENTINEL data",
+            202,
+        ),
+        (
+            Signed::post("events", "")
+                .set("name", "ev")
+                .set("channel", "d")
+                .set("data", "SENTINEL"),
+            "",
+            200,
+        ),
+        (
+            Signed {
+                secret: "other",
+                ..Signed::post("events", "").set("data", "SENTINEL")
+            },
+            "",
+            401,
+        ),
+        (Signed::post("events", "SENTINEL"), "SENTINEL", 400),
+        (
+            Signed::post("events", &event).set("auth_key", "other"),
+            &*event,
+            401,
+        ),
+    ] {
+        let answer = Http::connect(server).request("POST", &signed.target(), body);
+        assert_eq!(answer.status, status, "{answer:?}");
+        signatures.push(signed.signature());
+    }
+    signatures
+}
+
 fn start(flags: &[&str], settings: &[(&str, &str)]) -> (Server, Log) {
     let mut server = Server::start("", flags, settings, Stdio::piped());
     let log = Log::of(&mut server);
@@ -256,7 +408,9 @@ fn a_log_that_nobody_reads_does_not_keep_a_process_that_has_to_end_at_once() {
 
 #[test]
 fn lines_that_were_dropped_are_counted_when_somebody_reads_again() {
-    let mut server = Server::start("", &["--debug"], &[], Stdio::piped());
+    // One line for each message.
+    let levels = [("RUST_LOG", "info,resound::ws=debug")];
+    let mut server = Server::start("", &[], &levels, Stdio::piped());
     server.log_lines(30_000);
     let log = Log::of(&mut server);
     let line = log.wait_for(&["log lines were dropped"]);
@@ -356,401 +510,4 @@ fn a_log_file_at_its_limit_of_size_stops_nothing_and_its_recovery_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     // `ulimit -f` counts 512 bytes in dash, 1024 in bash.
     expect_recovery("ulimit -f 64;", &dir.path().join("log"));
-}
-
-#[test]
-fn a_flood_of_refused_requests_is_a_few_lines_that_say_how_many_more() {
-    let (server, log) = start(&[], &[]);
-    let started = Instant::now();
-    let mut http = Http::connect(&server);
-    let path = format!("/apps/nobody/{}", "x".repeat(15_000));
-    for _ in 0..200 {
-        assert_eq!(http.request("POST", &path, "{}").status, 404);
-    }
-    for _ in 0..3000 {
-        assert_eq!(
-            http.request("POST", "/apps/nobody/events", "{}").status,
-            404
-        );
-    }
-    // No further one comes, and those that were left out are reported all the same.
-    log.wait_for(&["unknown application id (404): and ", " more"]);
-    let seconds = started.elapsed().as_secs() as usize;
-    let lines = log.lines();
-    let most = 2 * (5 + seconds + 2);
-    assert!(lines.len() <= most, "{} lines in {seconds} s", lines.len());
-    assert!(lines.iter().all(|line| line.len() < 600), "{lines:#?}");
-    let long: Vec<_> = lines
-        .iter()
-        .filter(|line| line.contains("/nobody/xxxx"))
-        .collect();
-    assert!(
-        !long.is_empty() && long.iter().all(|line| line.contains("x… ")),
-        "{long:#?}"
-    );
-    let more = |line: &String| -> usize {
-        let after = line.split("and ").nth(1);
-        after
-            .and_then(|rest| rest.split(' ').next()?.parse().ok())
-            .unwrap_or(0)
-    };
-    let of = |cause: &str| -> usize {
-        let about = lines.iter().filter(|line| line.contains(cause));
-        about
-            .map(|line| more(line) + usize::from(line.contains("peer=")))
-            .sum()
-    };
-    assert_eq!(of("no such address (404)"), 200);
-    assert_eq!(of("unknown application id (404)"), 3000);
-}
-
-#[test]
-fn a_client_cannot_talk_to_the_terminal_or_write_a_line_of_its_own() {
-    let (server, log) = start(&["--debug"], &[]);
-    let mut client = Client::connect(&server);
-    client.send(
-        r#"{"event":"pusher:subscribe","data":{"channel":"private-\u001b[31m\u202e\n2026 FAKE"}}"#,
-    );
-    client.next_text();
-    let line = log.wait_for(&["private-"]);
-    assert!(
-        line.contains(r"private-\u{1b}[31m\u{202e}\n2026 FAKE"),
-        "{line}"
-    );
-    let mut client = Client::open(
-        &server,
-        &format!("/app/{KEY}"),
-        &[("origin", "http://\u{202e}x")],
-    );
-    client.established();
-    let line = log.wait_for(&["connecting", "origin="]);
-    assert!(!line.contains('\u{202e}'), "{line}");
-    for line in log.lines() {
-        assert!(
-            !line.starts_with("2026 FAKE") && !line.contains('\u{1b}'),
-            "{line}"
-        );
-    }
-}
-
-const LIMITS: &[(&str, &str)] = &[
-    ("REVERB_ALLOWED_ORIGINS", "shop.example"),
-    ("RESOUND_ALLOW_MISSING_ORIGIN", "true"),
-    ("REVERB_APP_MAX_CONNECTIONS", "1"),
-    ("REVERB_MAX_REQUEST_SIZE", "2000"),
-    ("RESOUND_MAX_EVENT_SIZE", "1000"),
-];
-
-#[test]
-fn a_refused_connection_is_one_line_with_who_and_why_and_what_to_do() {
-    let (server, log) = start(&[], LIMITS);
-    let page = format!("/app/{KEY}");
-    let app = format!("app=\"{APP_ID}\"");
-    let evil = [
-        ("origin", "https://evil.example"),
-        ("x-forwarded-for", "192.0.2.7"),
-    ];
-    Client::open(&server, "/app/wrong", &[]).next_text();
-    log.wait_for(&[
-        "unknown application key (4001)",
-        "key=\"wrong\"",
-        "peer=127.0.0.1:",
-        "help=\"REVERB_APP_KEY",
-    ]);
-    Client::open(&server, &page, &evil).next_text();
-    log.wait_for(&[
-        "origin not allowed (4009)",
-        &app,
-        "origin=\"https://evil.example\"",
-        "peer=127.0.0.1:",
-        "forwarded_for=\"192.0.2.7\"",
-        "REVERB_ALLOWED_ORIGINS",
-    ]);
-    let _first = Client::connect(&server);
-    Client::open(&server, &page, &[]).next_text();
-    log.wait_for(&[
-        "over connection quota (4004)",
-        &app,
-        "peer=",
-        "REVERB_APP_MAX_CONNECTIONS",
-    ]);
-    let mut http = Http::connect(&server);
-    assert_eq!(http.request("GET", &page, "").status, 426);
-    log.wait_for(&[
-        "WebSocket handshake refused",
-        &app,
-        "peer=",
-        "has to pass on the headers Upgrade and Connection",
-    ]);
-    let lines = log.lines();
-    assert_eq!(
-        lines.iter().filter(|line| line.contains("refused")).count(),
-        4,
-        "{lines:#?}"
-    );
-}
-
-#[test]
-fn a_refused_request_is_one_line_with_who_and_why_and_what_to_do() {
-    let (server, log) = start(&[], LIMITS);
-    let app = format!("app=\"{APP_ID}\"");
-    let event = body(&["a"], "ev", "x");
-    let wrong_secret = Signed {
-        secret: "other",
-        ..Signed::post("events", &event)
-    };
-    let large = body(&["a"], "ev", &"x".repeat(1500));
-    let no_name = r#"{"channel":"a","data":"x"}"#;
-    let huge = "x".repeat(5000);
-    for (target, body, parts) in [
-        (
-            "/apps/other/events".to_owned(),
-            &*event,
-            vec![
-                "unknown application id (404)",
-                "path=\"/apps/other/events\"",
-                "REVERB_APP_ID differs",
-            ],
-        ),
-        (
-            "/nothing".to_owned(),
-            "",
-            vec!["no such address (404)", "path=\"/nothing\""],
-        ),
-        (
-            format!("/apps/{APP_ID}/nothing"),
-            "",
-            vec!["no such address (404)", &app],
-        ),
-        (
-            wrong_secret.target(),
-            &*event,
-            vec!["bad signature (401)", &app, "REVERB_APP_SECRET differs"],
-        ),
-        (
-            Signed::post("events", &event)
-                .set("auth_key", "other")
-                .target(),
-            &*event,
-            vec![
-                "the key is not the application's (401)",
-                &app,
-                "key=\"other\"",
-                "REVERB_APP_KEY differs",
-            ],
-        ),
-        (
-            Signed::post("events", &event)
-                .set("auth_timestamp", "12")
-                .target(),
-            &*event,
-            vec!["clocks differ (401)", &app, "behind this server's clock"],
-        ),
-        (
-            Signed::post("events", "other").target(),
-            &*event,
-            vec!["body_md5 is not that of the body (401)", &app],
-        ),
-        (
-            Signed::post("events", no_name).target(),
-            no_name,
-            vec!["invalid fields (422)", &app, "fields=[\"name\"]"],
-        ),
-        (
-            Signed::post("events", &large).target(),
-            &*large,
-            vec![
-                "event too large (413)",
-                &app,
-                "1500 bytes",
-                "RESOUND_MAX_EVENT_SIZE",
-            ],
-        ),
-        (
-            Signed::post("events", &huge).target(),
-            &*huge,
-            vec![
-                "body too large (413)",
-                &app,
-                "5000 bytes",
-                "REVERB_MAX_REQUEST_SIZE",
-            ],
-        ),
-    ] {
-        log.clear();
-        let status = Http::connect(&server).request("POST", &target, body).status;
-        let mut all = vec![" INFO ", "peer=127.0.0.1:", "method=POST"];
-        all.extend(parts);
-        let line = log.wait_for(&all);
-        assert!(line.contains(&format!("({status})")), "{line}");
-        assert!(
-            !line.contains("auth_signature=") && !line.contains("xxx"),
-            "{line}"
-        );
-        assert_eq!(log.lines().len(), 1, "{:#?}", log.lines());
-    }
-}
-
-#[test]
-fn what_is_no_http_request_is_logged_with_what_it_seems_to_be() {
-    let (server, log) = start(&[], &[]);
-    let hello = "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}\u{1}\u{3}\u{3}";
-    let large = format!(
-        "GET /up HTTP/1.1\r\nHost: x\r\nx: {}\r\n\r\n",
-        "y".repeat(40_000)
-    );
-    for (sent, parts) in [
-        (hello, ["TLS on a plain port", "REVERB_SCHEME=http"]),
-        (&*large, ["its head is too large (431)", "16 KiB"]),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ["HTTP/2", "HTTP/1.1"]),
-        ("garbage\r\n\r\n", ["not HTTP (400)", "error="]),
-    ] {
-        log.clear();
-        let mut http = Http::connect(&server);
-        http.write(sent);
-        http.try_write("\r\n\r\n");
-        log.wait_for(&[parts[0], parts[1], "peer=127.0.0.1:"]);
-    }
-}
-
-#[test]
-fn what_a_client_is_refused_is_one_line_with_the_channel() {
-    let (server, log) = start(&[], &[]);
-    let mut client = Client::connect(&server);
-    let app = format!("app=\"{APP_ID}\"");
-    let id = format!("socket_id={}", client.id);
-    for (sent, parts) in [
-        (
-            format!(
-                r#"{{"event":"pusher:subscribe","data":{{"channel":"private-a","auth":"{KEY}:00"}}}}"#
-            ),
-            [
-                "subscription refused",
-                "channel=\"private-a\" reason=\"The signature in auth is not valid",
-                "REVERB_APP_SECRET",
-            ],
-        ),
-        (
-            r#"{"event":"pusher:subscribe","data":{"channel":"a b"}}"#.to_owned(),
-            ["subscription refused", "channel=\"a b\"", "code=4200"],
-        ),
-        (
-            format!(
-                r#"{{"event":"pusher:signin","data":{{"auth":"{KEY}:00","user_data":"{{}}"}}}}"#
-            ),
-            ["sign-in refused", "code=4009", "REVERB_APP_SECRET"],
-        ),
-        (
-            r#"{"event":"client-a","channel":"private-b","data":{}}"#.to_owned(),
-            [
-                "client event refused",
-                "channel=\"private-b\"",
-                "not a member",
-            ],
-        ),
-        (
-            "{".to_owned(),
-            ["message refused", "Invalid message format", "code=4200"],
-        ),
-    ] {
-        log.clear();
-        client.send(&sent);
-        let all = [&parts[..], &[" INFO ", &app, &id, "peer=127.0.0.1:"]].concat();
-        log.wait_for(&all);
-        assert_eq!(log.lines().len(), 1, "{:#?}", log.lines());
-    }
-}
-
-#[test]
-fn what_is_over_a_limit_is_one_line_with_the_setting() {
-    let (server, log) = start(
-        &[],
-        &[
-            ("RESOUND_MAX_CONNECTION_RATE", "1"),
-            ("REVERB_APP_RATE_LIMITING_ENABLED", "true"),
-            ("REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS", "2"),
-            ("REVERB_APP_RATE_LIMIT_TERMINATE", "true"),
-        ],
-    );
-    let app = format!("app=\"{APP_ID}\"");
-    let mut client = Client::connect(&server);
-    Client::open(&server, &format!("/app/{KEY}"), &[]).next_text();
-    let cause = "too many new connections from one address (4100)";
-    log.wait_for(&[cause, &app, "peer=", "RESOUND_MAX_CONNECTION_RATE"]);
-    (0..3).for_each(|_| client.unsubscribe("a"));
-    let cause = "connection closed: rate limit exceeded (4100)";
-    log.wait_for(&[cause, &app, "peer=", "REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS"]);
-    assert_eq!(log.lines().len(), 3, "{:#?}", log.lines());
-}
-
-#[test]
-fn a_check_of_the_port_is_no_line() {
-    let dir = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let tls = [
-        ("RESOUND_TLS_CERT", cert.to_str().unwrap()),
-        ("RESOUND_TLS_KEY", key.to_str().unwrap()),
-    ];
-    for (settings, last) in [(&[][..], "not HTTP (400)"), (&tls, "no TLS on a TLS port")] {
-        let (server, log) = start(&[], settings);
-        log.clear();
-        for _ in 0..5 {
-            drop(TcpStream::connect(server.address).unwrap());
-        }
-        let mut plain = TcpStream::connect(server.address).unwrap();
-        plain.write_all(b"garbage\r\n\r\n").unwrap();
-        log.wait_for(&[last, "peer=127.0.0.1:"]);
-        assert_eq!(log.lines().len(), 1, "{:#?}", log.lines());
-    }
-}
-
-#[test]
-fn debug_shows_every_connection_message_and_error() {
-    let (server, log) = start(&["--debug"], &[]);
-    let page = format!("/app/{KEY}");
-    let mut client = Client::open(&server, &page, &[("origin", "https://shop.example")]);
-    client.established();
-    let app = format!("app=\"{APP_ID}\"");
-    let id = format!("socket_id={}", client.id);
-    log.wait_for(&[
-        "connecting",
-        &app,
-        &format!("key=\"{KEY}\""),
-        "origin=\"https://shop.example\"",
-        "peer=127.0.0.1:",
-    ]);
-    log.wait_for(&["connected", &app, &id, "peer=127.0.0.1:"]);
-    client.subscribe("private-a");
-    log.wait_for(&["message", &id, "kind=\"pusher:subscribe\""]);
-    log.wait_for(&["subscribed", &id, "channel=\"private-a\""]);
-    client.send(r#"{"event":"client-a","channel":"private-a","data":{"secret":1}}"#);
-    log.wait_for(&["client event", "channel=private-a", "event=\"client-a\""]);
-    client.expect_alive();
-    log.wait_for(&["message", &id, "kind=\"pusher:ping\""]);
-    client.unsubscribe("private-a");
-    log.wait_for(&["unsubscribed", &id, "channel=\"private-a\""]);
-    client.send("{");
-    log.wait_for(&["error sent", &id, "code=4200", "Invalid message format"]);
-    let mut http = Http::connect(&server);
-    http.publish(&["b"], "ev", "payload");
-    log.wait_for(&["published", &app, "channel=b", "event=\"ev\""]);
-    log.wait_for(&[
-        "request",
-        "method=POST",
-        "path=\"/apps/my-app-id/events\"",
-        "peer=",
-    ]);
-    log.wait_for(&["answered", "status=200", "peer="]);
-    drop(client);
-    log.wait_for(&["disconnected", &id, "reason=Gone", "peer="]);
-    for line in log.lines() {
-        assert!(
-            !line.contains("payload") && !line.contains(SECRET),
-            "{line}"
-        );
-        assert!(!line.contains("secret\\\":1"), "{line}");
-    }
 }

@@ -24,6 +24,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod moves;
+mod operate;
 mod overload;
 mod presence;
 mod process;

@@ -46,6 +46,7 @@ fn an_idle_connection_is_moved() {
     let workers = Workers::start(&[]);
     published(&workers, &["a", "b", "private-c"], |listener| {
         let before = workers.home(listener.address());
+        let mut age = Duration::ZERO;
         for _ in 0..20 * WORKERS {
             let state = workers.move_on(listener);
             assert_eq!(state.phase, PhaseState::Open);
@@ -53,6 +54,10 @@ fn an_idle_connection_is_moved() {
             assert_eq!(state.origin.as_deref(), Some("https://example.com"));
             assert_eq!(state.session.peer, listener.address());
             assert_eq!(state.input, Default::default());
+            assert_eq!(state.session.received, 3);
+            assert!(state.session.received_bytes > 100);
+            assert!(state.session.age >= age);
+            age = state.session.age;
             let mut names: Vec<&str> = state.subscriptions.iter().map(|s| &*s.channel).collect();
             names.sort();
             assert_eq!(names, ["a", "b", "private-c"]);

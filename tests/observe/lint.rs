@@ -55,7 +55,10 @@ fn the_metrics_are_as_prometheus_wants_them_but_for_names_of_others() {
     let own = ["ready", "version", "uptime", "connections", "lifecycle"];
     let ready = node.ready();
     let keys = ready.as_object().unwrap().keys();
-    assert_eq!(said, keys.filter(|key| !own.contains(&key.as_str())).count());
+    assert_eq!(
+        said,
+        keys.filter(|key| !own.contains(&key.as_str())).count()
+    );
     let output = promtool(&["check", "metrics"], &text);
     let said = String::from_utf8(output.stderr).unwrap();
     let mut said: Vec<&str> = said.lines().collect();

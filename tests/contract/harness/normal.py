@@ -1,6 +1,6 @@
 """Both sides of a comparison in one form, so that only what matters can differ.
 
-Not compared: dates, lengths, the case and padding of header names, the HTTP version and
+Not compared: dates, ids of requests, lengths, the case and padding of header names, the HTTP version and
 the reason phrase of a status line, and the order of JSON keys. Socket ids and signatures
 are replaced by what they stand for.
 """
@@ -12,7 +12,7 @@ import re
 
 LONG = 400
 # What says nothing about the server's behaviour. `connection` is compared by looking at it.
-IGNORED_HEADERS = {"date", "content-length", "connection", "server", "keep-alive"}
+IGNORED_HEADERS = {"date", "content-length", "connection", "server", "keep-alive", "x-request-id"}
 
 
 def shorten(text):
