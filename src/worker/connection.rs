@@ -32,11 +32,17 @@ use super::state::Guards;
 use super::unfinished::Unfinished;
 use super::{Running, UserId, Worker};
 use crate::apps::{AppHandle, Counter};
-use crate::hub::{Answers, ConnectionRef, Full, JoinError, Removed, Slot};
+use crate::hub::{Answers, Channel, ConnectionRef, Full, JoinError, Removed, Slot};
 use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId};
 
 /// How long a client's messages are handled before others have their turn.
 const TURN: Duration = Duration::from_millis(1);
+
+/// Messages between two looks at the clock, each of which costs as much as a small message.
+const MESSAGES_PER_LOOK: usize = 4;
+
+/// Channels among which one is found sooner than in the hub.
+const FEW: usize = 8;
 
 /// Bytes of answers that may wait for a client before more of what it says is handled.
 /// A subscription can be answered with a thousand times its own bytes.
@@ -267,7 +273,7 @@ impl Connection {
         max: usize,
     ) -> Result<Subscribed, SubscribeError> {
         let hub = &self.worker.hub;
-        if let Some(channel) = hub.find(app, name.as_str()) {
+        if let Some(channel) = self.find(app, name.as_str()) {
             let request = || hub.answer_again(&channel, self.address());
             let fanout = &self.worker.fanout;
             if fanout.answer_again(channel.id(), &self.socket, request) {
@@ -288,7 +294,7 @@ impl Connection {
 
     /// Leaves a channel. False if it had not joined.
     pub fn unsubscribe(&self, app: &AppHandle, name: &str) -> bool {
-        let Some(channel) = self.worker.hub.find(app, name) else {
+        let Some(channel) = self.find(app, name) else {
             return false;
         };
         let mut subscriptions = self.socket.subscriptions.borrow_mut();
@@ -305,8 +311,19 @@ impl Connection {
 
     /// Whether it has joined a channel: `Some`, with who it is there.
     pub fn membership(&self, app: &AppHandle, name: &str) -> Option<Option<Rc<UserId>>> {
-        let channel = self.worker.hub.find(app, name)?;
+        let channel = self.find(app, name)?;
         self.worker.fanout.find(channel.id(), &self.socket)
+    }
+
+    /// A channel of this name that it may have joined: of its own, if those are few, and
+    /// else the hub's, for which a lock has to be taken.
+    fn find(&self, app: &AppHandle, name: &str) -> Option<Arc<Channel>> {
+        let own = self.socket.subscriptions.borrow();
+        if own.len() > FEW {
+            return self.worker.hub.find(app, name);
+        }
+        let is_it = |channel: &&Arc<Channel>| channel.name().as_str() == name;
+        own.iter().find(is_it).cloned()
     }
 
     /// The worker that it lives on.
@@ -515,7 +532,8 @@ impl Connection {
                 break;
             }
             previous = Some(read);
-            if began.elapsed() >= TURN || self.has_to_read() {
+            let is_over = messages % MESSAGES_PER_LOOK == 0 && began.elapsed() >= TURN;
+            if is_over || self.has_to_read() {
                 self.leave_unhandled(None, input);
                 break;
             }
