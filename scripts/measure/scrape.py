@@ -1,8 +1,8 @@
 """Scrapes the server that is measured every second, as Prometheus does."""
 
+import http.client
 import threading
 import time
-import urllib.error
 import urllib.request
 
 ADDRESS = "http://127.0.0.1:9601/metrics"
@@ -22,6 +22,6 @@ class Scraper:
                 with urllib.request.urlopen(ADDRESS, timeout=5) as answer:
                     self.bytes += len(answer.read())
                     self.scrapes += 1
-            except (OSError, urllib.error.URLError):
+            except (OSError, http.client.HTTPException):
                 pass  # Between two servers, and of one that has no metrics.
             time.sleep(1)

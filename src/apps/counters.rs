@@ -1,7 +1,7 @@
 //! What is counted of an application, by each thread for itself.
 //!
 //! Each thread adds to a part of its own, so that counting takes no lock and shares no
-//! cache line between workers. Whoever reads adds the parts up. Nothing is ever taken back:
+//! cache line between workers, of which there are mostly fewer than [`PARTS`]. Whoever reads adds the parts up. Nothing is ever taken back:
 //! what goes up and down is the difference of two counts.
 
 use std::array;
@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::protocol::{ChannelKind, CloseReason, ErrorCode};
+use crate::protocol::{ChannelKind, CloseReason};
 
 /// Threads with a part of their own; more of them share.
 const PARTS: usize = 64;
@@ -75,6 +75,14 @@ labels! {
         OverCapacity = "over_capacity",
         /// Its address has too many connections.
         TooManyConnections = "too_many_connections",
+        /// It is not HTTP/1, as when TLS is spoken to a plain port.
+        NotHttp = "not_http",
+        /// Its head is too large.
+        HeadTooLarge = "head_too_large",
+        /// Its head, or the TLS handshake before it, did not come in time.
+        HeadTimeout = "head_timeout",
+        /// Its connection was idle when places for connections were short.
+        Evicted = "evicted",
     }
 }
 
@@ -93,6 +101,32 @@ labels! {
         Key = "key",
         /// The TLS handshake has failed.
         Tls = "tls",
+    }
+}
+
+labels! {
+    /// Why a subscription was refused.
+    SubscriptionRefusal {
+        /// The name is none.
+        Channel = "invalid_channel",
+        /// It is the channel of another signed-in user.
+        OtherUser = "other_user",
+        /// There is no `auth`.
+        NoAuth = "auth_missing",
+        /// `auth` is not of the form key:signature.
+        AuthForm = "auth_malformed",
+        /// The key is that of another application.
+        Key = "auth_key",
+        /// The signature is wrong.
+        Signature = "auth_signature",
+        /// `channel_data` is no member.
+        Member = "invalid_member",
+        /// A presence channel, and neither `channel_data` nor a signed-in user.
+        NoMember = "member_missing",
+        /// The presence channel has all the members that it may have.
+        Full = "presence_full",
+        /// The connection has all the subscriptions that it may have.
+        TooMany = "too_many_subscriptions",
     }
 }
 
@@ -152,7 +186,7 @@ pub enum Counter {
     /// Those whose last one has left.
     UsersLeft,
     /// Subscriptions that were refused.
-    SubscriptionsRefused(ErrorCode),
+    SubscriptionsRefused(SubscriptionRefusal),
     /// Subscribers of a cache channel that were sent its last event.
     CacheHits,
     /// Those for whom there was none.
@@ -167,6 +201,8 @@ pub enum Counter {
     SurveyAnswers,
     /// Questions of other nodes.
     SurveysReceived,
+    /// Times that a limit was looked at.
+    RateChecked(RateLimit),
     /// Times that a limit was hit.
     RateLimited(RateLimit),
 }
@@ -179,8 +215,9 @@ impl Counter {
     const REQUESTS: usize = Self::SINGLE + 16;
     const KINDS: usize = Self::REQUESTS + RequestRefusal::ALL.len();
     const SUBSCRIPTIONS: usize = Self::KINDS + 6 * ChannelKind::ALL.len();
-    const RATES: usize = Self::SUBSCRIPTIONS + ErrorCode::ALL.len();
-    const COUNT: usize = Self::RATES + RateLimit::ALL.len();
+    const RATES: usize = Self::SUBSCRIPTIONS + SubscriptionRefusal::ALL.len();
+    const CHECKS: usize = Self::RATES + RateLimit::ALL.len();
+    const COUNT: usize = Self::CHECKS + RateLimit::ALL.len();
 
     fn index(self) -> usize {
         let of_kind = |row: usize, kind: ChannelKind| {
@@ -214,7 +251,8 @@ impl Counter {
             Self::ChannelsVacated(kind) => of_kind(3, kind),
             Self::Subscribed(kind) => of_kind(4, kind),
             Self::Unsubscribed(kind) => of_kind(5, kind),
-            Self::SubscriptionsRefused(code) => Self::SUBSCRIPTIONS + code.index(),
+            Self::SubscriptionsRefused(kind) => Self::SUBSCRIPTIONS + kind as usize,
+            Self::RateChecked(limit) => Self::CHECKS + limit as usize,
             Self::RateLimited(limit) => Self::RATES + limit as usize,
         }
     }
@@ -225,8 +263,9 @@ impl Counter {
 pub enum Timing {
     /// From a publish request's head to its answer.
     Publish,
-    /// From when an event was given its place in its channel to when it was written to a
-    /// socket. Of each worker's events, one at a time is followed.
+    /// From when an event was given its place in its channel on this node to when it was
+    /// written to the last of a worker's sockets, if that takes it. Of each worker's events,
+    /// one at a time is followed.
     Delivery,
     /// From a question to other nodes to their answers.
     Survey,
@@ -383,7 +422,13 @@ mod tests {
                 .map(C::HandshakesRefused),
         );
         all.extend(RequestRefusal::ALL.iter().copied().map(C::RequestsRefused));
-        all.extend(ErrorCode::ALL.iter().copied().map(C::SubscriptionsRefused));
+        all.extend(
+            SubscriptionRefusal::ALL
+                .iter()
+                .copied()
+                .map(C::SubscriptionsRefused),
+        );
+        all.extend(RateLimit::ALL.iter().copied().map(C::RateChecked));
         all.extend(RateLimit::ALL.iter().copied().map(C::RateLimited));
         for of_kind in [
             C::EventsPublished,

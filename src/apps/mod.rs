@@ -15,7 +15,8 @@ mod registry;
 mod settings;
 
 pub use counters::{
-    Counter, Counters, Distribution, HandshakeRefusal, RateLimit, RequestRefusal, Timing,
+    Counter, Counters, Distribution, HandshakeRefusal, RateLimit, RequestRefusal,
+    SubscriptionRefusal, Timing,
 };
 pub use handle::{AppHandle, AppPermit};
 pub use origins::Origins;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::topic::NodeId;
-use crate::apps::AppHandle;
-use crate::protocol::{ChannelName, CloseReason, ErrorCode, Member, SocketId};
+use crate::apps::{AppHandle, SubscriptionRefusal};
+use crate::protocol::{ChannelName, CloseReason, Member, SocketId};
 
 /// Something that has happened. What concerns a channel with subscribers here is emitted
 /// while the channel's lock is held: all sinks see it in the channel's order. Connections,
@@ -93,8 +93,8 @@ pub enum HubEventKind<'a> {
         socket: SocketId,
         /// The channel as the client named it.
         channel: &'a str,
-        /// The kind of reason, as the client is told.
-        code: ErrorCode,
+        /// The kind of reason.
+        kind: SubscriptionRefusal,
         /// Why, as the client is told.
         reason: &'a str,
     },

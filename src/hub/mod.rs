@@ -38,8 +38,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::apps::{AppHandle, AppPermit};
-use crate::protocol::{ChannelName, CloseReason, ErrorCode, Frame, Member, SocketId, User};
+use crate::apps::{AppHandle, AppPermit, SubscriptionRefusal};
+use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId, User};
 use channel::Settings;
 use lock::{Lock, Rank};
 use outputs::Outputs;
@@ -460,15 +460,21 @@ impl Hub {
         app: &AppHandle,
         socket: SocketId,
         channel: &str,
-        (code, reason): (ErrorCode, &str),
+        (kind, reason): (SubscriptionRefusal, &str),
     ) {
         let kind = || HubEventKind::SubscriptionRefused {
             socket,
             channel,
-            code,
+            kind,
             reason,
         };
         self.outputs.sinks.emit(app, kind);
+    }
+
+    /// Connections that were let in, and how many there may be.
+    pub fn sockets(&self) -> (usize, usize) {
+        let open = self.sockets.load(Ordering::Relaxed);
+        (open, self.capacity.sockets)
     }
 
     /// Why connections ended.

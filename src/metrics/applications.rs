@@ -2,9 +2,10 @@
 
 use super::family::{Family, Kind};
 use crate::apps::{
-    AppHandle, Counter, Counters, HandshakeRefusal, RateLimit, RequestRefusal, Timing,
+    AppHandle, Counter, Counters, HandshakeRefusal, RateLimit, RequestRefusal, SubscriptionRefusal,
+    Timing,
 };
-use crate::protocol::{ChannelKind, CloseReason, ErrorCode};
+use crate::protocol::{ChannelKind, CloseReason};
 
 /// An application's counts, and its label.
 pub(super) struct Application<'a> {
@@ -46,18 +47,37 @@ impl<'a> Application<'a> {
         self.of(came).saturating_sub(gone)
     }
 
+    /// Whether a value of a label that was counted so often has a series.
+    pub(super) fn shows(&self, counted: u64) -> bool {
+        counted > 0 || self.is_whole
+    }
+
     /// Adds a series for each value of a label.
-    pub(super) fn each<T: Copy>(
+    fn each<T: Copy>(
         &self,
         family: &mut Family,
-        values: &[T],
-        label: impl Fn(T) -> String,
-        count: impl Fn(T) -> u64,
+        (values, label): (&[T], impl Fn(T) -> &'static str),
+        counter: impl Fn(T) -> Counter,
     ) {
         for value in values {
-            let count = count(*value);
-            if count > 0 || self.is_whole {
-                family.count(&[self.id, &label(*value)], count);
+            let count = self.of(counter(*value));
+            if self.shows(count) {
+                family.count(&[self.id, label(*value)], count);
+            }
+        }
+    }
+
+    /// Adds a series for each kind of channel: how many have come and not gone.
+    fn present(
+        &self,
+        family: &mut Family,
+        came: impl Fn(ChannelKind) -> Counter,
+        gone: impl Fn(ChannelKind) -> Counter,
+    ) {
+        for kind in ChannelKind::ALL {
+            if self.shows(self.of(came(*kind))) {
+                let present = self.difference(came(*kind), gone(*kind));
+                family.count(&[self.id, kind.label()], present);
             }
         }
     }
@@ -67,7 +87,7 @@ impl<'a> Application<'a> {
 pub(super) fn families(apps: &[Application<'_>], others: &Application<'_>) -> Vec<Family> {
     let mut families = refusals(apps, others);
     families.extend(channels(apps));
-    families.extend(traffic(apps));
+    families.extend(traffic(apps, others));
     families.extend(times(apps));
     families
 }
@@ -92,7 +112,7 @@ fn refusals(apps: &[Application<'_>], others: &Application<'_>) -> Vec<Family> {
     );
     let mut subscriptions = family(
         "subscriptions_refused_total",
-        "Subscriptions that were refused, by Pusher's error code.",
+        "Subscriptions that were refused.",
     );
     let mut limited = Family::new(
         Kind::Counter,
@@ -100,27 +120,20 @@ fn refusals(apps: &[Application<'_>], others: &Application<'_>) -> Vec<Family> {
         &["app_id", "limit"],
         "Times that a client was over a limit of so many a second.",
     );
+    let closes = (CloseReason::ALL, CloseReason::label);
+    for app in apps {
+        app.each(&mut closed, closes, Counter::ConnectionsClosed);
+        let reasons = (SubscriptionRefusal::ALL, SubscriptionRefusal::label);
+        app.each(&mut subscriptions, reasons, Counter::SubscriptionsRefused);
+    }
     for app in apps.iter().chain([others]) {
-        let reasons = CloseReason::ALL;
-        let text = |reason: CloseReason| reason.label().to_owned();
-        if !app.id.is_empty() {
-            let count = |reason| app.of(Counter::ConnectionsClosed(reason));
-            app.each(&mut closed, reasons, text, count);
-            let count = |code| app.of(Counter::SubscriptionsRefused(code));
-            let number = |code: ErrorCode| code.number().to_string();
-            app.each(&mut subscriptions, ErrorCode::ALL, number, count);
-        }
-        let count = |reason| app.of(Counter::ConnectionsRefused(reason));
-        app.each(&mut refused, reasons, text, count);
-        let count = |reason| app.of(Counter::HandshakesRefused(reason));
-        let text = |reason: HandshakeRefusal| reason.label().to_owned();
-        app.each(&mut handshakes, HandshakeRefusal::ALL, text, count);
-        let count = |reason| app.of(Counter::RequestsRefused(reason));
-        let text = |reason: RequestRefusal| reason.label().to_owned();
-        app.each(&mut requests, RequestRefusal::ALL, text, count);
-        let count = |limit| app.of(Counter::RateLimited(limit));
-        let text = |limit: RateLimit| limit.label().to_owned();
-        app.each(&mut limited, RateLimit::ALL, text, count);
+        app.each(&mut refused, closes, Counter::ConnectionsRefused);
+        let reasons = (HandshakeRefusal::ALL, HandshakeRefusal::label);
+        app.each(&mut handshakes, reasons, Counter::HandshakesRefused);
+        let reasons = (RequestRefusal::ALL, RequestRefusal::label);
+        app.each(&mut requests, reasons, Counter::RequestsRefused);
+        let limits = (RateLimit::ALL, RateLimit::label);
+        app.each(&mut limited, limits, Counter::RateLimited);
     }
     vec![
         closed,
@@ -160,23 +173,14 @@ fn channels(apps: &[Application<'_>]) -> Vec<Family> {
         &["app_id"],
         "Users of presence channels on this node, once for each channel.",
     );
+    let kinds = (ChannelKind::ALL, ChannelKind::label);
     for app in apps {
-        let kinds = ChannelKind::ALL;
-        let text = |kind: ChannelKind| kind.label().to_owned();
-        let count = |kind| {
-            let (came, gone) = (
-                Counter::ChannelsOccupied(kind),
-                Counter::ChannelsVacated(kind),
-            );
-            app.difference(came, gone)
-        };
-        app.each(&mut channels, kinds, text, count);
-        let count = |kind| app.difference(Counter::Subscribed(kind), Counter::Unsubscribed(kind));
-        app.each(&mut subscriptions, kinds, text, count);
-        let count = |kind| app.of(Counter::EventsPublished(kind));
-        app.each(&mut published, kinds, text, count);
-        let count = |kind| app.of(Counter::ClientEvents(kind));
-        app.each(&mut client_events, kinds, text, count);
+        let (came, gone) = (Counter::ChannelsOccupied, Counter::ChannelsVacated);
+        app.present(&mut channels, came, gone);
+        let (came, gone) = (Counter::Subscribed, Counter::Unsubscribed);
+        app.present(&mut subscriptions, came, gone);
+        app.each(&mut published, kinds, Counter::EventsPublished);
+        app.each(&mut client_events, kinds, Counter::ClientEvents);
         let present = app.difference(Counter::UsersJoined, Counter::UsersLeft);
         members.count(&[app.id], present);
     }
@@ -237,10 +241,12 @@ const TRAFFIC: [(&str, Counter, &str); 10] = [
     ),
 ];
 
-fn traffic(apps: &[Application<'_>]) -> Vec<Family> {
+fn traffic(apps: &[Application<'_>], others: &Application<'_>) -> Vec<Family> {
     let families = TRAFFIC.map(|(name, counter, help)| {
         let mut family = Family::new(Kind::Counter, name, &["app_id"], help);
-        for app in apps {
+        // Only HTTP requests can name no application.
+        let others = name.starts_with("http_").then_some(others);
+        for app in apps.iter().chain(others) {
             family.count(&[app.id], app.of(counter));
         }
         family
@@ -258,7 +264,7 @@ fn times(apps: &[Application<'_>]) -> Vec<Family> {
         (
             "delivery_delay_seconds",
             Timing::Delivery,
-            "From an event's place in its channel to its last socket of a worker; of each worker's events one at a time is followed.",
+            "From an event's place in its channel on this node to the last socket of a worker; of each worker's events one at a time is followed.",
         ),
         (
             "survey_duration_seconds",

@@ -115,67 +115,86 @@ pub(super) fn families(
         }
         family
     }));
-    families.extend(of_sockudo(apps, others, port));
+    // Of Sockudo.
+    families.extend(channels(apps, port));
+    families.extend(refusals(apps, others, port));
     families
 }
 
-fn of_sockudo(apps: &[Application<'_>], others: &Application<'_>, port: &str) -> Vec<Family> {
-    let family = |kind, name, labels, help| Family::new(kind, name, labels, help);
+fn channels(apps: &[Application<'_>], port: &str) -> Vec<Family> {
     let channel = &["app_id", "port", "channel_type"];
-    let mut active = family(
+    let mut active = Family::new(
         Kind::Gauge,
         "active_channels",
         channel,
         "As resound_channels.",
     );
-    let mut subscribed = family(
+    let mut subscribed = Family::new(
         Kind::Counter,
         "channel_subscriptions_total",
         channel,
         "Subscriptions that have begun.",
     );
-    let mut unsubscribed = family(
+    let mut unsubscribed = Family::new(
         Kind::Counter,
         "channel_unsubscriptions_total",
         channel,
         "Subscriptions that have ended.",
     );
-    let mut errors = family(
+    for app in apps {
+        for kind in ChannelKind::ALL.iter().copied() {
+            let began = app.of(Counter::Subscribed(kind));
+            if !app.shows(began) {
+                continue;
+            }
+            let labels = [app.id, port, kind.label()];
+            let (came, left) = (
+                Counter::ChannelsOccupied(kind),
+                Counter::ChannelsVacated(kind),
+            );
+            active.count(&labels, app.difference(came, left));
+            subscribed.count(&labels, began);
+            unsubscribed.count(&labels, app.of(Counter::Unsubscribed(kind)));
+        }
+    }
+    vec![active, subscribed, unsubscribed]
+}
+
+fn refusals(apps: &[Application<'_>], others: &Application<'_>, port: &str) -> Vec<Family> {
+    let limiter = &["app_id", "port", "limiter_type"];
+    let mut checked = Family::new(
+        Kind::Counter,
+        "rate_limit_checks_total",
+        limiter,
+        "Times that a limit was looked at.",
+    );
+    let mut limited = Family::new(
+        Kind::Counter,
+        "rate_limit_triggered_total",
+        limiter,
+        "As resound_rate_limited_total.",
+    );
+    let mut refused = Family::new(
         Kind::Counter,
         "connection_errors_total",
         &["app_id", "port", "error_type"],
         "As resound_connections_refused_total.",
     );
-    let mut limited = family(
-        Kind::Counter,
-        "rate_limit_triggered_total",
-        &["app_id", "port", "limiter_type"],
-        "As resound_rate_limited_total.",
-    );
     for app in apps.iter().chain([others]) {
-        let add = |family: &mut Family, label: &str, count: u64| {
-            if count > 0 {
+        let add = |family: &mut Family, label: &str, counter: Counter| {
+            let count = app.of(counter);
+            if app.shows(count) {
                 family.count(&[app.id, port, label], count);
             }
         };
-        for kind in ChannelKind::ALL.iter().copied() {
-            let (began, ended) = (Counter::Subscribed(kind), Counter::Unsubscribed(kind));
-            let (came, left) = (
-                Counter::ChannelsOccupied(kind),
-                Counter::ChannelsVacated(kind),
-            );
-            add(&mut active, kind.label(), app.difference(came, left));
-            add(&mut subscribed, kind.label(), app.of(began));
-            add(&mut unsubscribed, kind.label(), app.of(ended));
-        }
         for reason in CloseReason::ALL.iter().copied() {
-            let refused = app.of(Counter::ConnectionsRefused(reason));
-            add(&mut errors, reason.label(), refused);
+            let counter = Counter::ConnectionsRefused(reason);
+            add(&mut refused, reason.label(), counter);
         }
         for limit in RateLimit::ALL.iter().copied() {
-            let hit = app.of(Counter::RateLimited(limit));
-            add(&mut limited, limit.label(), hit);
+            add(&mut checked, limit.label(), Counter::RateChecked(limit));
+            add(&mut limited, limit.label(), Counter::RateLimited(limit));
         }
     }
-    vec![active, subscribed, unsubscribed, errors, limited]
+    vec![refused, checked, limited]
 }

@@ -25,6 +25,7 @@ use prometheus::process_collector::ProcessCollector;
 
 use crate::apps::AppRegistry;
 use crate::broker::Broker;
+use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
 use crate::worker::{BacklogTotal, ConnectionPermits};
 use applications::Application;
@@ -41,7 +42,9 @@ const MAX_WHOLE: usize = 100;
 pub struct Metrics {
     /// The applications.
     pub apps: Arc<AppRegistry>,
-    /// The channels, and the link to other nodes.
+    /// The channels.
+    pub hub: Arc<Hub>,
+    /// The link to other nodes.
     pub broker: Broker,
     /// What waits to be written.
     pub backlog: Arc<BacklogTotal>,

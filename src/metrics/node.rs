@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::Metrics;
 use super::family::{Family, Kind};
 use crate::lifecycle::State;
+use crate::protocol::CloseReason;
 use crate::telemetry;
 
 /// What `/ready` says of the link to other nodes: its key, our name, and what it is.
@@ -122,6 +123,20 @@ pub(super) fn families(metrics: &Metrics) -> Vec<Family> {
         "1, with the release as a label.",
     );
     build.count(&[env!("CARGO_PKG_VERSION")], 1);
+    let mut unserved = Family::new(
+        Kind::Counter,
+        "connections_dropped_total",
+        &[],
+        "Connections that were closed before they were served: their address has far too many, or workers have stalled.",
+    );
+    unserved.count(&[], metrics.permits.dropped());
+    let mut slow = Family::new(
+        Kind::Counter,
+        "slow_clients_total",
+        &[],
+        "Clients that were closed since they read too slowly.",
+    );
+    slow.count(&[], metrics.hub.closes().of(CloseReason::TooSlow));
     let mut dropped = Family::new(
         Kind::Counter,
         "log_lines_dropped_total",
@@ -140,7 +155,7 @@ pub(super) fn families(metrics: &Metrics) -> Vec<Family> {
         ),
         gauge(
             "draining",
-            is(matches!(state, State::Draining { .. })),
+            is(state != State::Running),
             "Whether it is about to stop.",
         ),
         gauge(
@@ -148,6 +163,8 @@ pub(super) fn families(metrics: &Metrics) -> Vec<Family> {
             started,
             "When it was started, since 1970.",
         ),
+        unserved,
+        slow,
         dropped,
     ];
     families.extend(sizes(metrics));
@@ -157,6 +174,7 @@ pub(super) fn families(metrics: &Metrics) -> Vec<Family> {
 
 fn sizes(metrics: &Metrics) -> Vec<Family> {
     let (connections, max_connections) = metrics.permits.usage();
+    let (websockets, max_websockets) = metrics.hub.sockets();
     let mut sizes = Vec::new();
     for (name, value, help) in [
         ("workers", metrics.workers, "Threads that own connections."),
@@ -168,6 +186,12 @@ fn sizes(metrics: &Metrics) -> Vec<Family> {
         (
             "max_open_connections",
             max_connections,
+            "How many there may be, by the limit of open files.",
+        ),
+        ("websockets", websockets, "Open WebSockets."),
+        (
+            "max_websockets",
+            max_websockets,
             "How many there may be, by the limit of open files.",
         ),
         (

@@ -35,8 +35,8 @@ impl Sink for CountingSink {
                 counters.count(Counter::Unsubscribed(channel.kind()));
                 count_if(is_last_of_user, counters, Counter::UsersLeft);
             }
-            HubEventKind::SubscriptionRefused { code, .. } => {
-                counters.count(Counter::SubscriptionsRefused(code));
+            HubEventKind::SubscriptionRefused { kind, .. } => {
+                counters.count(Counter::SubscriptionsRefused(kind));
             }
             HubEventKind::EventPublished { channel, .. } => {
                 counters.count(Counter::EventsPublished(channel.kind()));

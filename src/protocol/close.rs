@@ -29,32 +29,6 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// All of them.
-    pub const ALL: &'static [Self] = &[
-        Self::ApplicationDoesNotExist,
-        Self::OverConnectionQuota,
-        Self::Unauthorized,
-        Self::OverCapacity,
-        Self::InvalidMessage,
-        Self::PongNotReceived,
-        Self::ClientEventRejected,
-        Self::WatchlistLimit,
-    ];
-
-    /// Its place in [`Self::ALL`].
-    pub fn index(self) -> usize {
-        match self {
-            Self::ApplicationDoesNotExist => 0,
-            Self::OverConnectionQuota => 1,
-            Self::Unauthorized => 2,
-            Self::OverCapacity => 3,
-            Self::InvalidMessage => 4,
-            Self::PongNotReceived => 5,
-            Self::ClientEventRejected => 6,
-            Self::WatchlistLimit => 7,
-        }
-    }
-
     /// The number on the wire.
     pub fn number(self) -> u16 {
         self as u16

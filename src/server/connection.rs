@@ -20,7 +20,7 @@ use super::route::{self, Exchange};
 use super::stream::{Deadline, HEAD_BYTES, Stream};
 use super::timer::HeadTimer;
 use super::{Shared, log};
-use crate::apps::{Counter, HandshakeRefusal};
+use crate::apps::{AppHandle, Counter, HandshakeRefusal, RequestRefusal};
 use crate::protocol::CloseReason;
 use crate::worker::{Admission, Connection, Incoming, Upgraded, Worker};
 use crate::ws::handshake::Handshake;
@@ -59,16 +59,18 @@ pub(super) fn spawn(worker: Rc<Worker>, incoming: Incoming, shared: Arc<Shared>)
 /// Serves a connection until it ends, is upgraded, or takes a permit for nothing.
 async fn serve_unless_idle(worker: Rc<Worker>, incoming: Incoming, shared: Arc<Shared>) {
     let activity = Rc::new(Activity::new(&worker));
-    let peer = incoming.peer;
+    let (peer, apps) = (incoming.peer, Arc::clone(&shared.apps));
     let time = shared.request_head_timeout;
     tokio::select! {
         // First what has come, then whether it is too late for it.
         biased;
         () = serve(worker, incoming, shared, Rc::clone(&activity)) => {}
         () = activity.evicted() => {
+            apps.unattributed().count(Counter::RequestsRefused(RequestRefusal::Evicted));
             tracing::debug!(%peer, "closed an idle connection: places for connections are short");
         }
         () = activity.is_overdue(time) => {
+            apps.unattributed().count(Counter::RequestsRefused(RequestRefusal::HeadTimeout));
             tracing::debug!(%peer, "closed a connection whose first request did not come in time");
         }
     }
@@ -81,8 +83,10 @@ async fn secure(tcp: TcpStream, peer: SocketAddr, shared: &Shared) -> Option<Str
     match tls.accept(tcp).await {
         Ok(stream) => Some(Stream::Tls(Box::new(stream))),
         Err(error) => {
-            let failed = Counter::HandshakesRefused(HandshakeRefusal::Tls);
-            shared.apps.unattributed().count(failed);
+            if !log::has_gone(&error) {
+                let failed = Counter::HandshakesRefused(HandshakeRefusal::Tls);
+                shared.apps.unattributed().count(failed);
+            }
             log::tls_failed(&error, peer);
             None
         }
@@ -134,6 +138,9 @@ async fn serve(
     };
     let parts = http.into_parts();
     if let Err(error) = &ended {
+        if let Some(why) = log::refusal(error) {
+            exchange.shared.count_refusal(why);
+        }
         log::http_ended(error, &parts.read_buf, peer);
     }
     let (stream, answer) = parts.io.into_inner().into_parts();
@@ -186,9 +193,14 @@ fn start_session(
 ) {
     // A handshake that was under way when the server began to go down, or when its
     // application was removed; from here on it is among the worker's sockets.
+    let late = |app: &AppHandle, reason| {
+        let refused = Counter::ConnectionsRefused(reason);
+        app.counters().count(refused);
+        Err(reason)
+    };
     let outcome = match handshake.outcome {
-        Ok(_) if worker.lifecycle().is_stopping() => Err(CloseReason::ShuttingDown),
-        Ok((app, _)) if app.is_removed() => Err(CloseReason::ApplicationDoesNotExist),
+        Ok((app, _)) if worker.lifecycle().is_stopping() => late(&app, CloseReason::ShuttingDown),
+        Ok((app, _)) if app.is_removed() => late(&app, CloseReason::ApplicationDoesNotExist),
         outcome => outcome,
     };
     match outcome {

@@ -12,8 +12,9 @@ const RESERVED: u64 = 128;
 /// Open files that a worker's event loop takes.
 const PER_WORKER: u64 = 5;
 
-/// Open files that are no connections: the terminal, the port, the links to Redis.
-const OWN: u64 = 32;
+/// Open files that are no connections of clients: the terminal, the ports, the links to
+/// Redis, and scrapers of metrics.
+const OWN: u64 = 32 + super::observe::MAX_CONNECTIONS as u64 + PER_WORKER;
 
 /// How many connections there may be.
 pub(super) struct Descriptors {

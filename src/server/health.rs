@@ -1,7 +1,7 @@
 //! Whether the server lives, is ready, and is up.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -23,6 +23,8 @@ pub(super) struct Health {
     pub(super) lifecycle: Lifecycle,
     pub(super) liveness: Arc<Liveness>,
     pub(super) started: Instant,
+    /// The same, for others.
+    pub(super) started_at: SystemTime,
 }
 
 impl Health {

@@ -5,18 +5,23 @@ use std::net::SocketAddr;
 
 use rustls::InvalidMessage;
 
+use crate::apps::RequestRefusal;
 use crate::telemetry::limit::limited;
 
 /// First bytes of a TLS connection: a handshake record of version 3.
 const TLS_HELLO: &[u8] = &[0x16, 3];
 
-/// A client that only goes, as one does that checks whether the port is open, is not
-/// worth a line.
-pub(super) fn tls_failed(error: &io::Error, peer: SocketAddr) {
-    if matches!(
+/// Whether the client has only gone, as one does that checks whether the port is open.
+pub(super) fn has_gone(error: &io::Error) -> bool {
+    matches!(
         error.kind(),
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-    ) {
+    )
+}
+
+/// A client that has gone is not worth a line.
+pub(super) fn tls_failed(error: &io::Error, peer: SocketAddr) {
+    if has_gone(error) {
         tracing::debug!(%peer, %error, "the client went during the TLS handshake");
         return;
     }
@@ -36,6 +41,15 @@ pub(super) fn tls_failed(error: &io::Error, peer: SocketAddr) {
         ),
     };
     limited!(info, text, None, { %peer, %error, help, }, text);
+}
+
+/// Why a request was refused that could not be read, for metrics.
+pub(super) fn refusal(error: &hyper::Error) -> Option<RequestRefusal> {
+    if error.is_parse_too_large() {
+        Some(RequestRefusal::HeadTooLarge)
+    } else {
+        error.is_parse().then_some(RequestRefusal::NotHttp)
+    }
 }
 
 /// An HTTP connection has ended with an error; `unread` is what it could not read.

@@ -163,6 +163,7 @@ impl Server {
             lifecycle: lifecycle.clone(),
             liveness: Arc::new(Liveness::new(workers)),
             started: Instant::now(),
+            started_at: SystemTime::now(),
         };
         let shared = Shared {
             apps,
@@ -299,12 +300,13 @@ impl Server {
         let pool = Pool::start(self.workers, self.listener, &setup)?;
         let metrics = Metrics {
             apps: Arc::clone(&self.shared.apps),
+            hub: setup.hub,
             broker: self.shared.broker.clone(),
             backlog: pool.backlog(),
             permits: setup.permits,
             workers: self.workers,
             lifecycle: setup.lifecycle,
-            started: SystemTime::now(),
+            started: self.shared.health.started_at,
             port,
         };
         let health = self.shared.health.clone();

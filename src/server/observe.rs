@@ -2,7 +2,7 @@
 //!
 //! It has a thread of its own: neither a scrape nor whoever reads one slowly takes time
 //! from a worker or from the link to other nodes. A connection is for one request and has
-//! [`MAX_TIME`] for it; there are [`MAX_CONNECTIONS`] at a time, and others wait in the
+//! [`MAX_HEAD_TIME`] for it and [`MAX_TIME`] in all; there are [`MAX_CONNECTIONS`] at a time, and others wait in the
 //! kernel.
 
 use std::io;
@@ -16,7 +16,8 @@ use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
@@ -27,12 +28,19 @@ use super::listener::{self, METRICS};
 use crate::api::{ApiError, Reply, text};
 use crate::config;
 use crate::metrics::Metrics;
+use crate::telemetry::limit::limited;
 
-/// How long a connection may take for its request and to read the answer.
+/// How long a connection may take for its request.
+const MAX_HEAD_TIME: Duration = Duration::from_secs(1);
+
+/// How long it may take in all, until the answer is read.
 const MAX_TIME: Duration = Duration::from_secs(10);
 
+/// Bytes that the kernel holds for one that does not read; by itself it takes megabytes.
+const SEND_BUFFER: usize = 64 * 1024;
+
 /// Connections at a time.
-const MAX_CONNECTIONS: usize = 32;
+pub(super) const MAX_CONNECTIONS: usize = 32;
 
 /// How long accepting rests after an error: mostly, too many files are open.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -96,10 +104,9 @@ impl Observer {
 impl Drop for Observer {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread for metrics ended with a panic");
+        if let Some(thread) = self.thread.take() {
+            // It has panicked, and said so.
+            let _ = thread.join();
         }
     }
 }
@@ -119,7 +126,8 @@ async fn accept(listener: TcpListener, observed: Arc<Observed>) {
                 });
             }
             Err(error) => {
-                tracing::debug!(%error, "a scraper was not accepted");
+                let text = "cannot accept a scraper; trying again in 100 ms";
+                limited!(warn, text, None, { %error, }, text);
                 sleep(PAUSE).await;
             }
         }
@@ -127,11 +135,15 @@ async fn accept(listener: TcpListener, observed: Arc<Observed>) {
 }
 
 async fn serve(tcp: TcpStream, peer: SocketAddr, observed: Arc<Observed>) {
+    // If it cannot be set, slow scrapers only take more memory.
+    let _ = SockRef::from(&tcp).set_send_buffer_size(SEND_BUFFER);
     let service = service_fn(|request| {
         let observed = Arc::clone(&observed);
         async move { Ok::<_, std::convert::Infallible>(answer(&request, &observed).await) }
     });
     let http = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(MAX_HEAD_TIME)
         .keep_alive(false)
         .serve_connection(TokioIo::new(tcp), service);
     match timeout(MAX_TIME, http).await {

@@ -185,6 +185,9 @@ async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
     let allowed = shared.arrivals.allow(exchange.peer.ip(), Instant::now());
     match handshake::check(request, app.as_ref(), exchange.worker.hub()) {
         Ok(mut handshake) => {
+            if shared.arrivals.is_limited() {
+                counters.count(Counter::RateChecked(RateLimit::Connections));
+            }
             if !allowed {
                 counters.count(Counter::RateLimited(RateLimit::Connections));
             }

@@ -115,6 +115,7 @@ impl Acceptor {
                         self.hand_on(tcp, peer, permit);
                     }
                     None => {
+                        self.permits.count_dropped();
                         let text = "closed a connection whose address has all that it may have \
                                     (RESOUND_MAX_CONNECTIONS_PER_ADDRESS)";
                         limited!(warn, text, None, { %peer, }, text);
@@ -167,6 +168,7 @@ impl Acceptor {
                 Err(Full(back) | Closed(back)) => accepted = back,
             }
         }
+        self.permits.count_dropped();
         let text = "no worker can take another connection; it is closed";
         limited!(warn, text, None, { %peer, }, text);
     }

@@ -247,15 +247,11 @@ impl FanOut {
                 }
                 (None, _) => {}
             }
-            if let Some(to) = to {
+            let too_slow = to.and_then(|to| late(to, queues.get(true)));
+            if let (Some(to), None) = (to, &too_slow) {
                 to.socket.count(Counter::MessagesSent, 1);
             }
-            return (
-                1,
-                to.and_then(|to| late(to, queues.get(true)))
-                    .into_iter()
-                    .collect(),
-            );
+            return (1, too_slow.into_iter().collect());
         }
         let queue = queues.for_recipients_of(subscribers.len());
         let (mut recipients, mut last) = (0, None);
@@ -334,7 +330,8 @@ impl FanOut {
             return;
         };
         self.timed.set(None);
-        if let Some(app) = &socket.app {
+        // One that does not read says nothing of how far behind this worker is.
+        if let Some(app) = socket.app.as_ref().filter(|_| !socket.is_blocked()) {
             app.counters()
                 .observe(Timing::Delivery, timed.since.elapsed());
         }

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ const MAX_REFUSED: usize = 16;
 #[derive(Debug)]
 pub struct ConnectionPermits {
     taken: AtomicUsize,
+    /// Connections that were closed before anybody served them.
+    dropped: AtomicU64,
     max: usize,
     /// From how many on they are short.
     short: usize,
@@ -50,6 +52,7 @@ impl ConnectionPermits {
     pub fn new(max: usize, sockets: usize, max_per_address: Option<usize>) -> Self {
         Self {
             taken: AtomicUsize::new(0),
+            dropped: AtomicU64::new(0),
             max,
             short: max
                 .saturating_sub(SPARE)
@@ -58,6 +61,16 @@ impl ConnectionPermits {
             max_per_address,
             by_address: Mutex::default(),
         }
+    }
+
+    /// A connection was closed before anybody served it.
+    pub(super) fn count_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were, since the start.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// How many are taken, and how many there are.

@@ -32,6 +32,11 @@ impl Arrivals {
         }
     }
 
+    /// Whether there is a limit.
+    pub fn is_limited(&self) -> bool {
+        self.rate.is_some()
+    }
+
     /// Counts a new connection; false if there were too many.
     pub fn allow(&self, address: IpAddr, now: Instant) -> bool {
         let Some(rate) = self.rate else { return true };

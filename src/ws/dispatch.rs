@@ -94,6 +94,8 @@ impl Session {
         let Some(bucket) = &self.messages else {
             return true;
         };
+        let checked = Counter::RateChecked(RateLimit::Messages);
+        self.app.counters().count(checked);
         if bucket.borrow_mut().take(Instant::now()) {
             return true;
         }
@@ -188,11 +190,12 @@ impl Session {
         }
         within_limits(&settings, event, data)
             .map_err(|text| refusal(ErrorCode::ClientEventRejected, text))?;
-        if self
-            .client_events
-            .as_ref()
-            .is_some_and(|bucket| !bucket.borrow_mut().take(Instant::now()))
-        {
+        let is_allowed = self.client_events.as_ref().is_none_or(|bucket| {
+            let checked = Counter::RateChecked(RateLimit::ClientEvents);
+            self.app.counters().count(checked);
+            bucket.borrow_mut().take(Instant::now())
+        });
+        if !is_allowed {
             let limited = Counter::RateLimited(RateLimit::ClientEvents);
             self.app.counters().count(limited);
             return Err(refusal(

@@ -174,7 +174,7 @@ impl Session {
             app = self.app.id(),
             socket_id = %self.connection.id(),
             peer = %self.peer,
-            ?reason,
+            reason = reason.label(),
             seconds = self.opened.elapsed().as_secs_f64(),
             messages = self.received.get(),
             bytes = self.received_bytes.get(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use super::traffic::Opened;
-use crate::apps::{AppHandle, Rate};
+use crate::apps::{AppHandle, Rate, SubscriptionRefusal};
 use crate::broker::Broker;
 use crate::hub::{Hub, SignedIn};
 use crate::protocol::{CloseReason, ErrorCode, message};
@@ -140,7 +140,7 @@ pub async fn refuse(connection: Connection, peer: SocketAddr, reason: CloseReaso
     }
     worker.idle().leave(&waiter);
     connection.worker().hub().closes().count(reason);
-    tracing::debug!(socket_id = %connection.id(), %peer, ?reason, "refused");
+    tracing::debug!(socket_id = %connection.id(), %peer, reason = reason.label(), "refused");
 }
 
 async fn receive_all(connection: &Connection) {
@@ -200,7 +200,11 @@ impl Session {
     }
 
     /// A subscription was refused, for whoever counts that.
-    pub(super) fn emit_refused_subscription(&self, channel: &str, why: (ErrorCode, &str)) {
+    pub(super) fn emit_refused_subscription(
+        &self,
+        channel: &str,
+        why: (SubscriptionRefusal, &str),
+    ) {
         let socket = self.connection.id();
         self.hub
             .emit_subscription_refused(&self.app, socket, channel, why);

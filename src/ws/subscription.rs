@@ -1,7 +1,9 @@
 //! Who may join a channel, and as whom.
 
+use std::borrow::Cow;
+
 use super::session::{Refusal, Session, UNAUTHORIZED, refusal};
-use crate::apps::App;
+use crate::apps::{App, SubscriptionRefusal};
 use crate::protocol::signature::split_auth;
 use crate::protocol::{ChannelName, CloseReason, ErrorCode, Member, message};
 use crate::worker::{SubscribeError, Subscribed};
@@ -26,7 +28,14 @@ pub(super) fn subscribe(
             // Its other connections are being closed, too.
             return connection.close(CloseReason::ApplicationDoesNotExist);
         }
-        Ok(Err(full)) => Err(refusal(ErrorCode::OverCapacity, full.to_string())),
+        Ok(Err(full)) => {
+            let kind = match full {
+                SubscribeError::TooMany(_) => SubscriptionRefusal::TooMany,
+                SubscribeError::Full(_) | SubscribeError::Removed(_) => SubscriptionRefusal::Full,
+            };
+            let why = refusal(ErrorCode::OverCapacity, full.to_string());
+            Err(Refused { kind, why })
+        }
         Ok(Ok(answers)) => Ok(answers),
         Err(why) => Err(why),
     };
@@ -39,10 +48,10 @@ pub(super) fn subscribe(
                 .for_each(|frame| connection.send(frame));
             tracing::debug!(app = app.id(), socket_id = %connection.id(), channel, "subscribed");
         }
-        Err(why) => {
+        Err(Refused { kind, why }) => {
             session.log_refusal("subscription refused", Some(channel), &why);
             let (code, text) = why;
-            session.emit_refused_subscription(channel, (code, &text));
+            session.emit_refused_subscription(channel, (kind, &text));
             connection.send(&message::subscription_error(channel, code, &text));
             let text = if code == ErrorCode::Unauthorized {
                 UNAUTHORIZED
@@ -54,18 +63,31 @@ pub(super) fn subscribe(
     }
 }
 
+/// Why a subscription is refused.
+struct Refused {
+    kind: SubscriptionRefusal,
+    why: Refusal,
+}
+
+fn invalid(kind: SubscriptionRefusal, error: &dyn std::fmt::Display) -> Refused {
+    let why = refusal(ErrorCode::InvalidMessage, error.to_string());
+    Refused { kind, why }
+}
+
+fn unauthorized(kind: SubscriptionRefusal, text: &'static str) -> Refused {
+    let why = (ErrorCode::Unauthorized, Cow::Borrowed(text));
+    Refused { kind, why }
+}
+
 /// The name, and who it is in a presence channel.
 fn may_join(
     session: &Session,
     settings: &App,
     channel: &str,
     (auth, channel_data): (Option<&str>, Option<&str>),
-) -> Result<(ChannelName, Option<Member>), Refusal> {
-    let invalid =
-        |error: &dyn std::fmt::Display| refusal(ErrorCode::InvalidMessage, error.to_string());
-    let refused = |text: &'static str| refusal(ErrorCode::Unauthorized, text);
-    let name =
-        ChannelName::parse(channel, settings.events.channel).map_err(|error| invalid(&error))?;
+) -> Result<(ChannelName, Option<Member>), Refused> {
+    let name = ChannelName::parse(channel, settings.events.channel)
+        .map_err(|error| invalid(SubscriptionRefusal::Channel, &error))?;
     let user = session.user.get().map(|signed_in| signed_in.user());
     if name.is_reserved() {
         let own = name
@@ -74,7 +96,8 @@ fn may_join(
         return if own {
             Ok((name, None))
         } else {
-            Err(refused("The channel belongs to another user"))
+            let text = "The channel belongs to another user";
+            Err(unauthorized(SubscriptionRefusal::OtherUser, text))
         };
     }
     if !name.kind().needs_signature() {
@@ -87,12 +110,11 @@ fn may_join(
     }
     let member = match (channel_data, user) {
         (Some(data), _) => Member::parse(data, settings.presence.max_member_size)
-            .map_err(|error| invalid(&error))?,
+            .map_err(|error| invalid(SubscriptionRefusal::Member, &error))?,
         (None, Some(user)) => user.member.clone(),
         (None, None) => {
-            return Err(refused(
-                "A presence channel needs channel_data or a signed-in user",
-            ));
+            let text = "A presence channel needs channel_data or a signed-in user";
+            return Err(unauthorized(SubscriptionRefusal::NoMember, text));
         }
     };
     Ok((name, Some(member)))
@@ -103,13 +125,23 @@ fn verify(
     settings: &App,
     channel: &str,
     (auth, channel_data): (Option<&str>, Option<&str>),
-) -> Result<(), Refusal> {
-    let refused = |text: &'static str| refusal(ErrorCode::Unauthorized, text);
-    let auth = auth.ok_or(refused("The subscription carries no auth"))?;
-    let (key, signature) =
-        split_auth(auth).ok_or(refused("auth is not of the form key:signature"))?;
+) -> Result<(), Refused> {
+    let refused = unauthorized;
+    let auth = auth.ok_or_else(|| {
+        refused(
+            SubscriptionRefusal::NoAuth,
+            "The subscription carries no auth",
+        )
+    })?;
+    let (key, signature) = split_auth(auth).ok_or_else(|| {
+        refused(
+            SubscriptionRefusal::AuthForm,
+            "auth is not of the form key:signature",
+        )
+    })?;
     if key != settings.key {
-        return Err(refused("auth was made with the key of another application"));
+        let text = "auth was made with the key of another application";
+        return Err(refused(SubscriptionRefusal::Key, text));
     }
     let socket_id = session.connection.id().to_string();
     if settings
@@ -119,6 +151,7 @@ fn verify(
         Ok(())
     } else {
         Err(refused(
+            SubscriptionRefusal::Signature,
             "The signature in auth is not valid for this socket, channel and secret",
         ))
     }

@@ -43,9 +43,9 @@ impl Sink for Recorder {
             HubEventKind::SubscriptionRefused {
                 socket,
                 channel,
-                code,
+                kind,
                 reason,
-            } => format!("refused {socket} {channel}: {} {reason}", code.number()),
+            } => format!("refused {socket} {channel}: {} {reason}", kind.label()),
             HubEventKind::EventPublished {
                 channel,
                 bytes,
@@ -158,7 +158,7 @@ fn events_counts_misses_and_refusals_are_emitted() {
         "count cache-c 1".to_owned(),
         "cache miss cache-c".to_owned(),
         format!("client event client-e Some(\"{{\\\"a\\\":1}}\") of None {id} in cache-c"),
-        format!("refused {id} private-p: 4009 "),
+        format!("refused {id} private-p: auth_key "),
         "published ".to_owned(),
         "published ".to_owned(),
     ];

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use resound::apps::{Counter, HandshakeRefusal};
+
 use crate::support::client::tcp;
 use crate::support::{Client, Http, KEY, TestServer};
 use serde_json::json;
@@ -131,4 +133,25 @@ fn a_handshake_that_does_not_come_is_given_up_as_any_first_request_is() {
         silent.write_all(hello).unwrap();
         assert_eq!(silent.read(&mut [0; 100]).unwrap(), 0, "{hello:?}");
     }
+}
+
+#[test]
+fn a_check_of_the_port_is_no_refused_handshake_and_plain_http_is() {
+    let authority = authority();
+    let server = server(&authority);
+    let refused = || {
+        let counters = server.control.apps().unattributed();
+        counters.of(Counter::HandshakesRefused(HandshakeRefusal::Tls))
+    };
+    for _ in 0..20 {
+        drop(tcp(&server));
+    }
+    let mut plain = tcp(&server);
+    plain
+        .write_all(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    // It is closed, with an alert or without.
+    let _ = plain.read_to_end(&mut Vec::new());
+    connect(&server, &authority).expect_alive();
+    assert_eq!(refused(), 1);
 }

@@ -25,6 +25,7 @@ fn redis_that_goes_a_node_that_goes_and_one_that_comes_back() {
         "ResoundDown",
         "ResoundRestarted",
     ];
+    prometheus.settle();
     assert!(all.iter().all(|name| prometheus.is_quiet(name)));
     redis.kill();
     let lost = prometheus.await_alert("ResoundLinkLost");
@@ -57,9 +58,11 @@ fn clients_that_are_refused_are_too_slow_and_go() {
     let all = [
         "ResoundConnectionsRefused",
         "ResoundPublishesRefused",
+        "ResoundUnknownApplication",
         "ResoundSlowClients",
         "ResoundNobodyConnected",
     ];
+    prometheus.settle();
     assert!(all.iter().all(|name| prometheus.is_quiet(name)));
     // One that does not read.
     for _ in 0..400 {
@@ -86,8 +89,14 @@ fn clients_that_are_refused_are_too_slow_and_go() {
     }
     let refused = prometheus.await_alert("ResoundConnectionsRefused");
     assert!(refused.ends_with("application_does_not_exist"), "{refused}");
+    let unknown = prometheus.await_alert("ResoundUnknownApplication");
+    assert!(unknown.contains(&at.to_string()), "{unknown}");
+    assert!(prometheus.is_quiet("ResoundPublishesRefused"), "nobody's");
+    for _ in 0..20 {
+        assert_eq!(http.post("events", "{}").status, 422);
+    }
     let refused = prometheus.await_alert("ResoundPublishesRefused");
-    assert!(refused.ends_with("unknown_app"), "{refused}");
+    assert!(refused.ends_with("invalid_fields"), "{refused}");
 }
 
 fn is_connected(node: &crate::node::Node) -> bool {
@@ -103,6 +112,7 @@ fn files_near_their_limit_and_lines_that_nobody_takes() {
     let prometheus = Prometheus::start(&[few, unread]);
     prometheus.await_value("count(resound_max_open_connections) == 2");
     let all = ["ResoundFilesNearLimit", "ResoundLogLinesDropped"];
+    prometheus.settle();
     assert!(all.iter().all(|name| prometheus.is_quiet(name)));
     let clients: Vec<Client> = (0..49).map(|_| Client::connect(&limited.at)).collect();
     let files = prometheus.await_alert("ResoundFilesNearLimit");

@@ -1,7 +1,8 @@
 //! A real Prometheus, which scrapes every half second.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,7 +11,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::port;
-use crate::support::http::parsed;
 use crate::support::{At, Http};
 use crate::wait::soon;
 
@@ -74,7 +74,7 @@ impl Prometheus {
             _dir: dir,
         };
         let is_up = || {
-            std::net::TcpStream::connect(address).is_ok()
+            TcpStream::connect(address).is_ok()
                 && Http::connect(&prometheus)
                     .request("GET", "/-/ready", "")
                     .status
@@ -85,8 +85,14 @@ impl Prometheus {
     }
 
     fn get(&self, target: &str) -> Option<Value> {
-        let answer = Http::connect(self).request("GET", target, "");
-        (answer.status == 200).then(|| parsed(&answer)["data"].clone())
+        // To HTTP/1.0 it answers without chunks.
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        write!(stream, "GET {target} HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let is_good = head.split(' ').nth(1) == Some("200");
+        is_good.then(|| serde_json::from_str::<Value>(body).unwrap()["data"].clone())
     }
 
     /// The series that an expression gives now.
@@ -110,14 +116,44 @@ impl Prometheus {
 
     /// The alert of this name if it fires.
     fn firing(&self, name: &str) -> Option<Value> {
-        let alerts = self.get("/api/v1/alerts")?["alerts"].clone();
+        let alerts = self.get("/api/v1/alerts").expect("it answers");
         let is_it =
             |alert: &&Value| alert["labels"]["alertname"] == name && alert["state"] == "firing";
-        alerts.as_array()?.iter().find(is_it).cloned()
+        let alerts = alerts["alerts"].as_array().unwrap();
+        alerts.iter().find(is_it).cloned()
     }
 
+    /// Whether the alert of this name does not fire, and would if it had a reason.
     pub(crate) fn is_quiet(&self, name: &str) -> bool {
         self.firing(name).is_none()
+    }
+
+    /// Waits until the rules were evaluated so often that an alert with a reason fires.
+    pub(crate) fn settle(&self) {
+        for _ in 0..6 {
+            let before = self.evaluated();
+            let again = soon(PATIENCE, || self.evaluated() != before);
+            assert!(again, "the rules are not evaluated");
+        }
+    }
+
+    /// When the rules were evaluated last.
+    fn evaluated(&self) -> Value {
+        let rules = self.get("/api/v1/rules").expect("it answers");
+        rules["groups"][0]["lastEvaluation"].clone()
+    }
+
+    /// Waits until all that an expression gives are numbers, of which there are some.
+    pub(crate) fn await_numbers(&self, expression: &str) {
+        let is_number = |series: &Value| {
+            let value = series["value"][1].as_str().unwrap();
+            value.parse::<f64>().unwrap().is_finite()
+        };
+        let are_there = || {
+            let found = self.query(expression);
+            !found.is_empty() && found.iter().all(is_number)
+        };
+        assert!(soon(PATIENCE, are_there), "no numbers: {expression}");
     }
 
     /// Waits until an alert fires, and returns its summary.

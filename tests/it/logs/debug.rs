@@ -41,7 +41,7 @@ fn debug_shows_every_connection_message_and_error() {
     ]);
     log.wait_for(&["answered", "status=200", "peer="]);
     drop(client);
-    let line = log.wait_for(&["disconnected", &id, "reason=Gone", "peer="]);
+    let line = log.wait_for(&["disconnected", &id, "reason=gone", "peer="]);
     assert_eq!(fields_of(&line)["messages"], "5");
 }
 
@@ -67,7 +67,7 @@ fn the_end_of_a_connection_says_how_long_it_was_and_what_came() {
     let bytes: usize = sent.iter().map(|text| text.len()).sum();
     assert_eq!(fields["messages"], "3", "{line}");
     assert_eq!(fields["bytes"], bytes.to_string(), "{line}");
-    assert_eq!(fields["reason"], "ByClient", "{line}");
+    assert_eq!(fields["reason"], "by_client", "{line}");
 }
 
 #[test]
