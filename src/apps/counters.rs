@@ -273,9 +273,9 @@ pub enum Timing {
 
 impl Timing {
     /// Upper bounds of the buckets, but the last, in seconds.
-    pub const BOUNDS: [f64; 15] = [
-        0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-        5.0,
+    pub const BOUNDS: [f64; 18] = [
+        0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
+        0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
     ];
 }
 
@@ -470,7 +470,7 @@ mod tests {
         }
         let times = counters.distribution(Timing::Delivery);
         assert_eq!(
-            times.counts[3], threads,
+            times.counts[6], threads,
             "a bound is part of what is below it"
         );
         assert_eq!(times.sum, Duration::from_millis(threads));
@@ -486,6 +486,6 @@ mod tests {
         counters.observe(Timing::Publish, Duration::from_secs(6));
         counters.observe(Timing::Publish, Duration::ZERO);
         let times = counters.distribution(Timing::Publish);
-        assert_eq!((times.counts[0], times.counts[15]), (1, 1));
+        assert_eq!((times.counts[0], times.counts[18]), (1, 1));
     }
 }
