@@ -12,6 +12,7 @@ use super::auth::AuthError;
 use super::request_id::RequestIds;
 use crate::apps::AppHandle;
 use crate::protocol::publish::PublishError;
+use crate::protocol::signature::Secret;
 use crate::telemetry::limit::limited;
 
 /// Why, in words of ours; and what to do about it.
@@ -88,6 +89,12 @@ pub(super) fn refused(
 ) {
     let (cause, help) = cause_and_help(error);
     let key = match error {
+        // Somebody has exchanged the two.
+        ApiError::Auth(AuthError::Key { key, .. })
+            if app.is_some_and(|app| app.settings().secret == Secret::new(key)) =>
+        {
+            Some("(the secret)")
+        }
         ApiError::Auth(AuthError::Key { key, .. }) => Some(key.as_str()),
         _ => None,
     };

@@ -30,6 +30,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, ConfigError> {
         reader.problems.push(advice::no_application(&layers));
     }
     reader.refuse_duplicates(&apps);
+    reader.refuse_one_port_for_both(&server, metrics.as_ref());
     if !reader.problems.is_empty() {
         return Err(ConfigError {
             problems: reader.problems,
@@ -196,6 +197,21 @@ impl Reader {
             port,
             is_required,
         })
+    }
+
+    /// Metrics that were asked for cannot be where clients connect to.
+    fn refuse_one_port_for_both(&mut self, server: &Server, metrics: Option<&Metrics>) {
+        let Some(metrics) = metrics.filter(|metrics| metrics.is_required) else {
+            return;
+        };
+        let is_any = |host: &str| ["0.0.0.0", "::", "[::]"].contains(&host);
+        let meet = metrics.host == server.host || is_any(&metrics.host) || is_any(&server.host);
+        if server.port != 0 && server.port == metrics.port && meet {
+            self.problems.push(format!(
+                "metrics.port = {} (RESOUND_METRICS_PORT) is server.port, too: expected another one, or off",
+                metrics.port
+            ));
+        }
     }
 
     fn server(&mut self, values: &Values) -> Server {

@@ -191,7 +191,9 @@ impl Setting {
 
     /// Whether a value may be printed.
     pub fn shown<'a>(&self, value: &'a str) -> &'a str {
-        if self.secret && !value.is_empty() {
+        // What should be an address may be a URL with a password.
+        let has_password = self.section == Section::Scaling && value.contains('@');
+        if (self.secret && !value.is_empty()) || has_password {
             "(hidden)"
         } else {
             value

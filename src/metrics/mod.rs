@@ -5,7 +5,7 @@
 //! the hub comes in as a [`Sink`](crate::hub::Sink) of its events ([`sink`]).
 //!
 //! Labels are bounded: applications, and values of enums; never a channel, a user or an
-//! address. With more than [`MAX_WHOLE`] applications, a value of an enum has a series only
+//! address. With more than a hundred applications, a value of an enum has a series only
 //! once it was counted.
 //!
 //! Some names are those of soketi and Sockudo below our prefix, so that their boards

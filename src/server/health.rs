@@ -59,7 +59,12 @@ impl Health {
 
     /// Whether every worker's event loop turns; if not, which ones do not.
     pub(super) async fn live(&self) -> Reply {
-        let silent = self.liveness.silent(MAX_TURN).await;
+        // Those that have nothing left to close end before the others.
+        let silent = if self.lifecycle.is_stopping() {
+            Vec::new()
+        } else {
+            self.liveness.silent(MAX_TURN).await
+        };
         let body = if silent.is_empty() {
             json!({ "live": true })
         } else {

@@ -15,18 +15,21 @@ const BACKLOG: i32 = 4096;
 pub(super) struct Hints {
     taken: &'static str,
     foreign: &'static str,
+    other: &'static str,
 }
 
 /// Of the port for clients and publishes.
 pub(super) const MAIN: Hints = Hints {
     taken: "; is Reverb or another Resound still running? Another port: --port or REVERB_SERVER_PORT",
     foreign: "; this machine does not have that address (--host, REVERB_SERVER_HOST)",
+    other: "",
 };
 
 /// Of the port for metrics.
 pub(super) const METRICS: Hints = Hints {
     taken: " (for metrics); another port, or off: --metrics-port or RESOUND_METRICS_PORT",
     foreign: " (for metrics); this machine does not have that address (RESOUND_METRICS_HOST)",
+    other: " (for metrics: --metrics-host, RESOUND_METRICS_HOST)",
 };
 
 /// Takes a port, on the first address of `host` that it can be had on.
@@ -36,7 +39,7 @@ pub(super) fn bind(host: &str, port: u16, hints: &Hints) -> Result<TcpListener, 
             io::ErrorKind::AddrInUse => hints.taken,
             io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
             io::ErrorKind::AddrNotAvailable => hints.foreign,
-            _ => "",
+            _ => hints.other,
         };
         StartError::Listen {
             address: format!("{host}:{port}"),

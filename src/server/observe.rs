@@ -2,9 +2,10 @@
 //!
 //! It has a thread of its own: neither a scrape nor whoever reads one slowly takes time
 //! from a worker or from the link to other nodes. A connection is for one request and has
-//! [`MAX_HEAD_TIME`] for it and [`MAX_TIME`] in all; there are [`MAX_CONNECTIONS`] at a time, and others wait in the
-//! kernel.
+//! [`MAX_HEAD_TIME`] for it and [`MAX_TIME`] in all; there are [`MAX_CONNECTIONS`] at a time,
+//! of which the oldest goes for one more: whoever says nothing keeps no probe waiting.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::StartError;
@@ -112,18 +114,18 @@ impl Drop for Observer {
 }
 
 async fn accept(listener: TcpListener, observed: Arc<Observed>) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((tcp, peer)) => {
-                let observed = Arc::clone(&observed);
-                tokio::spawn(async move {
-                    let _permit = permit;
-                    serve(tcp, peer, observed).await;
-                });
+                open.retain(|connection| !connection.is_finished());
+                if open.len() >= MAX_CONNECTIONS
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
+                let served = tokio::spawn(serve(tcp, peer, Arc::clone(&observed)));
+                open.push_back(served.abort_handle());
             }
             Err(error) => {
                 let text = "cannot accept a scraper; trying again in 100 ms";

@@ -344,13 +344,15 @@ fn a_worker_that_does_not_turn_is_named() {
     assert_eq!(ask(&at, "/live").status, 200);
 }
 
-/// Whoever comes after them has to wait until they are cut off, and no client does.
+/// There are more of them than are served at a time: the oldest go.
 #[test]
 fn scrapers_that_say_nothing_hold_up_nobody_for_long() {
     let (server, at) = observed(&[]);
     let mut client = Client::connect(&server);
     client.subscribe("a");
-    let silent: Vec<TcpStream> = (0..32).map(|_| TcpStream::connect(at.0).unwrap()).collect();
+    let silent: Vec<TcpStream> = (0..200)
+        .map(|_| TcpStream::connect(at.0).unwrap())
+        .collect();
     let mut late = TcpStream::connect(at.0).unwrap();
     late.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         .unwrap();
@@ -437,6 +439,13 @@ fn a_port_that_is_taken_matters_if_somebody_asked_for_it() {
         assert!(!error.is_configuration());
         assert!(Server::bind(&config, true).is_ok(), "a demo has none");
     }
+    let both = server::sources(&[
+        ("REVERB_SERVER_PORT", "8080"),
+        ("REVERB_SERVER_HOST", "0.0.0.0"),
+        ("RESOUND_METRICS_PORT", "8080"),
+    ]);
+    let error = Config::load(&both).unwrap_err().to_string();
+    assert!(error.contains("is server.port, too"), "{error}");
     for wrong in ["x", "65536", "-1", "on"] {
         let error = Config::load(&server::sources(&[("RESOUND_METRICS_PORT", wrong)]));
         let error = error.unwrap_err().to_string();
