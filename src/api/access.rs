@@ -4,13 +4,12 @@
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
-use hyper::Method;
 use hyper::http::request::Parts;
 use serde_json::Number;
 use tracing::Level;
 
+use super::Reply;
 use super::request_id::RequestIds;
-use super::{Call, Reply};
 use crate::apps::AppHandle;
 use crate::protocol::ChannelName;
 use crate::telemetry::{self, JsonLine};
@@ -33,22 +32,15 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// For a request that publishes something, if it is let.
-    pub(super) fn begin(head: &Parts, path: &str) -> Option<Box<Self>> {
-        let is_publish = head.method == Method::POST
-            && matches!(
-                Call::parse(path),
-                Some((Call::Events | Call::BatchEvents | Call::ChannelEvents(_), _))
-            );
-        is_publish.then(|| {
-            Box::new(Self {
-                began: Instant::now(),
-                bytes: Cell::default(),
-                events: Cell::default(),
-                channels: Cell::default(),
-                names: RefCell::default(),
-                subscribers: Cell::default(),
-            })
+    /// For a request that has begun then.
+    pub(super) fn new(began: Instant) -> Box<Self> {
+        Box::new(Self {
+            began,
+            bytes: Cell::default(),
+            events: Cell::default(),
+            channels: Cell::default(),
+            names: RefCell::default(),
+            subscribers: Cell::default(),
         })
     }
 

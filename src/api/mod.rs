@@ -119,15 +119,16 @@ impl Api {
         let counters = app.as_ref().map(AppHandle::counters);
         let counters = counters.unwrap_or(self.apps.unattributed());
         counters.count(Counter::HttpCalls);
+        let call = Call::parse(path);
+        let is_publish = call
+            .as_ref()
+            .is_some_and(|(call, method)| call.is_publish() && head.method == *method);
         let logged = RequestLog {
             ids: RequestIds::of(&head.headers),
-            access: self
-                .access_log
-                .then(|| Access::begin(&head, path))
-                .flatten(),
+            access: (self.access_log && is_publish).then(|| Access::new(began)),
         };
         let answer = async {
-            let (call, signed) = match self.check(&head, (app.as_ref(), id), path) {
+            let (call, signed) = match self.check(&head, (app.as_ref(), id), call) {
                 Ok(checked) => checked,
                 Err(error) => {
                     on_refusal();
@@ -144,7 +145,6 @@ impl Api {
             if request.app().is_removed() {
                 return Err(ApiError::UnknownApp(id.to_owned()));
             }
-            let is_publish = call.is_publish();
             let reply = self.run(call, &request, &logged).await?;
             if is_publish {
                 counters.observe(Timing::Publish, began.elapsed());
@@ -170,9 +170,9 @@ impl Api {
         &self,
         head: &'q Parts,
         (app, id): (Option<&AppHandle>, &str),
-        path: &str,
+        call: Option<(Call, Method)>,
     ) -> Result<(Call, Signed<'q>), ApiError> {
-        let (call, method) = Call::parse(path).ok_or(ApiError::NotFound)?;
+        let (call, method) = call.ok_or(ApiError::NotFound)?;
         if head.method != method {
             return Err(ApiError::Method(if method == Method::GET {
                 "GET"

@@ -1,8 +1,8 @@
 //! What is counted of an application, by each thread for itself.
 //!
 //! Each thread adds to a part of its own, so that counting takes no lock and shares no
-//! cache line between workers, of which there are mostly fewer than [`PARTS`]. Whoever reads adds the parts up. Nothing is ever taken back:
-//! what goes up and down is the difference of two counts.
+//! cache line between workers, up to [`PARTS`] of them. Whoever reads adds the parts up.
+//! Nothing is ever taken back: what goes up and down is the difference of two counts.
 
 use std::array;
 use std::fmt;

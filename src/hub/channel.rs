@@ -490,9 +490,8 @@ impl Channel {
         outputs: &Outputs,
     ) -> usize {
         state.seq += 1;
-        let now = Instant::now();
-        let reached = (state.local(), to.except());
-        log_broadcast(&self.app, &self.name, reached, frame);
+        let (now, subscribers) = (Instant::now(), state.local());
+        log_broadcast(&self.app, &self.name, (subscribers, to.except()), frame);
         for (inbox, _) in outputs
             .inboxes
             .iter()
@@ -507,7 +506,7 @@ impl Channel {
                 since: now,
             }));
         }
-        state.local()
+        subscribers
     }
 
     /// An event was published here or came from another node, and is the last one.

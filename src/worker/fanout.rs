@@ -65,7 +65,7 @@ pub(super) struct FanOut {
 }
 
 /// An event that is followed from the hub to a socket. There is one at a time: to follow
-/// all would cost as much as to deliver them.
+/// all, each socket would have to keep a time.
 #[derive(Clone, Copy)]
 struct Timed {
     since: Instant,

@@ -75,7 +75,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
 ];
 
-fn sources() -> Vec<(PathBuf, String)> {
+/// All files of the program, with their texts.
+pub(crate) fn sources() -> Vec<(PathBuf, String)> {
     let mut files = Vec::new();
     let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     while let Some(dir) = open.pop() {

@@ -344,7 +344,8 @@ fn a_worker_that_does_not_turn_is_named() {
     assert_eq!(ask(&at, "/live").status, 200);
 }
 
-/// There are more of them than are served at a time: the oldest go.
+/// There are more of them than can time out, 32 a second, while the last one waits: the
+/// oldest go.
 #[test]
 fn scrapers_that_say_nothing_hold_up_nobody_for_long() {
     let (server, at) = observed(&[]);

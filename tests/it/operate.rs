@@ -1,11 +1,13 @@
 //! `docs/operate.md` is true: what it says of the log is in the source.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use proc_macro2::{TokenStream, TokenTree};
 use resound::config::DEFAULT_FILE;
 use syn::visit::Visit;
+
+use crate::layers::sources;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -13,21 +15,6 @@ fn root() -> &'static Path {
 
 fn page() -> String {
     fs::read_to_string(root().join("docs/operate.md")).unwrap()
-}
-
-fn sources() -> Vec<(PathBuf, String)> {
-    let (mut files, mut open) = (Vec::new(), vec![root().join("src")]);
-    while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                open.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push((path.clone(), fs::read_to_string(path).unwrap()));
-            }
-        }
-    }
-    files
 }
 
 /// Texts that go on in the next line are one.
