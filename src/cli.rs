@@ -6,19 +6,24 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Sources;
 
-const AFTER_HELP: &str = "\
+/// With the commit and its day, if the build knows them: `0.1.0 (ceb19b5ab 2026-11-26)`.
+const VERSION: &str = env!("VERSION_WITH_COMMIT");
+
+/// Where settings come from.
+pub(crate) const SETTINGS: &str = "\
 Settings, weakest first: built-in defaults, the file of --config, a Laravel .env
 (--env-file, or .env in this directory), the environment, flags. The REVERB_*
-names of a Reverb project are understood; `resound check` shows what was set.
+names of a Reverb project are understood; `resound check` shows what was set.";
 
-Examples:
-  resound demo                              look around: http://127.0.0.1:8080/demo
+/// Commands to begin with.
+pub(crate) const EXAMPLES: &str = "  \
+  resound demo                                look around: http://127.0.0.1:8080/demo
   resound start --env-file /var/www/app/.env  instead of php artisan reverb:start
   resound check --env-file /var/www/app/.env  show the settings, start nothing";
 
 /// A drop-in replacement for Laravel Reverb: the Pusher protocol, served fast.
 #[derive(Debug, Parser)]
-#[command(name = "resound", version, about, after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
+#[command(name = "resound", version = VERSION, about, after_help = format!("{SETTINGS}\n\nExamples:\n{EXAMPLES}"), args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// What to do; without one, start.
     #[command(subcommand)]
@@ -35,10 +40,16 @@ pub enum Command {
     Start(Settings),
     /// Print what was set and where, and whether it can be used, without starting
     Check(Check),
+    /// Have the running server read its settings anew (exit code 0, or 64 if it refuses them)
+    Reload(Settings),
+    /// Ask the running server how it stands
+    Status(Status),
     /// Ask the server that these settings describe whether it is up (exit code 0 or 1)
     Health(Settings),
     /// Try it in a browser: a chat at /demo, on 127.0.0.1 only, with public credentials
     Demo(Demo),
+    /// Write man pages and completions for bash, zsh and fish
+    Generate(Generate),
 }
 
 /// Flags of `start`, `check` and `health`.
@@ -46,18 +57,27 @@ pub enum Command {
 /// Values are texts: the configuration checks them, whatever source they are from.
 #[derive(Args, Debug, Default)]
 pub struct Settings {
-    /// Address to listen on [default: 0.0.0.0] [env: REVERB_SERVER_HOST]
+    /// Address to listen on, several with commas, or off [default: 0.0.0.0] [env: REVERB_SERVER_HOST]
     #[arg(long, value_name = "ADDRESS")]
     pub host: Option<String>,
     /// Port to listen on [default: 8080] [env: REVERB_SERVER_PORT]
     #[arg(long, value_name = "PORT")]
     pub port: Option<String>,
+    /// Unix socket to listen on as well [env: RESOUND_SOCKET]
+    #[arg(long, value_name = "FILE")]
+    pub socket: Option<String>,
     /// Prefix of every route, such as /ws [env: REVERB_SERVER_PATH]
     #[arg(long, value_name = "PATH")]
     pub path: Option<String>,
     /// Public host name, shown at the start [env: REVERB_HOST]
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
+    /// Socket for `reload` and `status` [env: RESOUND_CONTROL_SOCKET]
+    #[arg(long, value_name = "FILE")]
+    pub control_socket: Option<String>,
+    /// File for the process's number [env: RESOUND_PID_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<String>,
     /// Log every connection and message, with all that is sent
     #[arg(long)]
     pub debug: bool,
@@ -73,12 +93,15 @@ pub struct Settings {
     /// The application's secret; other users of the machine can see flags, so prefer [env: REVERB_APP_SECRET]
     #[arg(long, value_name = "SECRET")]
     pub app_secret: Option<String>,
-    /// Certificate chain, PEM; with --tls-key the port speaks TLS [env: RESOUND_TLS_CERT]
-    #[arg(long, value_name = "FILE")]
+    /// Certificate chain, PEM, or several, with commas; with --tls-key the port speaks TLS [env: RESOUND_TLS_CERT]
+    #[arg(long, value_name = "FILES")]
     pub tls_cert: Option<String>,
-    /// Private key of the certificate, PEM [env: RESOUND_TLS_KEY]
-    #[arg(long, value_name = "FILE")]
+    /// Private key of each certificate, PEM [env: RESOUND_TLS_KEY]
+    #[arg(long, value_name = "FILES")]
     pub tls_key: Option<String>,
+    /// Port for TLS, beside a plain --port [env: RESOUND_TLS_PORT]
+    #[arg(long, value_name = "PORT")]
+    pub tls_port: Option<String>,
     /// Threads that own connections [default: one per CPU] [env: RESOUND_WORKERS]
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
@@ -113,6 +136,17 @@ pub struct Check {
     pub settings: Settings,
 }
 
+/// Flags of `status`.
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Those of the server that is asked.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
 /// Flags of `demo`.
 #[derive(Args, Debug)]
 pub struct Demo {
@@ -121,14 +155,25 @@ pub struct Demo {
     pub port: String,
 }
 
+/// Arguments of `generate`.
+#[derive(Args, Debug)]
+pub struct Generate {
+    /// Where to, such as /usr/local/share
+    #[arg(value_name = "DIRECTORY", value_hint = clap::ValueHint::DirPath)]
+    pub share: PathBuf,
+}
+
 impl Settings {
     /// Where the configuration is to be read from.
     pub fn into_sources(self) -> Sources {
         let flags = [
             ("--host", self.host),
             ("--port", self.port),
+            ("--socket", self.socket),
             ("--path", self.path),
             ("--hostname", self.hostname),
+            ("--control-socket", self.control_socket),
+            ("--pid-file", self.pid_file),
             ("--debug", self.debug.then(|| "true".to_owned())),
             ("--log-format", self.log_format),
             ("--app-id", self.app_id),
@@ -136,6 +181,7 @@ impl Settings {
             ("--app-secret", self.app_secret),
             ("--tls-cert", self.tls_cert),
             ("--tls-key", self.tls_key),
+            ("--tls-port", self.tls_port),
             ("--workers", self.workers),
             ("--metrics-host", self.metrics_host),
             ("--metrics-port", self.metrics_port),

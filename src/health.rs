@@ -2,9 +2,12 @@
 //! supervisors. It reads the same settings as the server, so it asks the right
 //! port and path.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpStream, ToSocketAddrs};
+use std::path::Path;
 use std::time::Duration;
+
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::config::Server;
 
@@ -32,28 +35,62 @@ pub enum HealthError {
     },
 }
 
-/// Asks `/up`. Of a server that speaks TLS only that it accepts connections is
-/// looked at: its certificate is for others to judge.
+/// Asks `/up`, on the port if it speaks no TLS, or else on the Unix socket. Of a server that
+/// speaks only TLS merely that it accepts connections is looked at: its certificate is for
+/// others to judge. All hosts were had when it started, so the first is asked.
 pub fn check(server: &Server) -> Result<(), HealthError> {
-    let host = match server.host.trim_matches(['[', ']']) {
+    match (server.hosts.first(), &server.socket) {
+        (Some(host), None) => check_port(server, host),
+        (Some(host), Some(_)) if !server.is_port_secure() => check_port(server, host),
+        (_, Some(socket)) => {
+            let address = socket.path.display().to_string();
+            let connect = || connect_unix(&socket.path);
+            // As the server takes it.
+            let own = |_: &Socket| Ok(Ipv4Addr::LOCALHOST.into());
+            check_up(address, server, connect, own)
+        }
+        // The configuration does not let it come to this.
+        (None, None) => Err(HealthError::Unreachable {
+            address: "off".to_owned(),
+            error: io::ErrorKind::AddrNotAvailable.into(),
+        }),
+    }
+}
+
+fn check_port(server: &Server, host: &str) -> Result<(), HealthError> {
+    let host = match host.trim_matches(['[', ']']) {
         "0.0.0.0" => "127.0.0.1",
         "::" => "::1",
         other => other,
     };
     let address = format!("{host}:{}", server.port);
-    let fail = |error| HealthError::Unreachable {
-        address: address.clone(),
-        error,
-    };
-    let stream = connect(host, server.port).map_err(fail)?;
-    if server.tls.is_some() {
-        return Ok(());
+    let connect = || connect(host, server.port);
+    if server.is_port_secure() {
+        let connected = connect().map(drop);
+        return connected.map_err(|error| HealthError::Unreachable { address, error });
     }
-    let status = ask(stream, &server.path).map_err(fail)?;
-    if status.split(' ').nth(1) == Some("200") {
-        Ok(())
-    } else {
-        Err(HealthError::NotUp { address, status })
+    let own = |stream: &TcpStream| stream.local_addr().map(|own| own.ip());
+    check_up(address, server, connect, own)
+}
+
+/// `own` tells from which address the server is asked.
+fn check_up<S: Read + Write>(
+    address: String,
+    server: &Server,
+    connect: impl FnOnce() -> io::Result<S>,
+    own: impl FnOnce(&S) -> io::Result<IpAddr>,
+) -> Result<(), HealthError> {
+    let asked = connect().and_then(|stream| {
+        // One that trusts this machine wants to be told by it for whom it asks.
+        let proxies = &server.proxies;
+        let is_trusted = proxies.proxy_protocol && proxies.trusted.contains(own(&stream)?);
+        let before = if is_trusted { "PROXY UNKNOWN\r\n" } else { "" };
+        ask(stream, before, &server.path)
+    });
+    match asked {
+        Ok(status) if status.split(' ').nth(1) == Some("200") => Ok(()),
+        Ok(status) => Err(HealthError::NotUp { address, status }),
+        Err(error) => Err(HealthError::Unreachable { address, error }),
     }
 }
 
@@ -61,19 +98,33 @@ fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     for address in (host, port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, PATIENCE) {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                limit(SockRef::from(&stream))?;
+                return Ok(stream);
+            }
             Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-fn ask(mut stream: TcpStream, prefix: &str) -> io::Result<String> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn connect_unix(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Connecting counts as writing: it waits while too many others do.
+    limit(SockRef::from(&socket))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket)
+}
+
+fn limit(socket: SockRef<'_>) -> io::Result<()> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))
+}
+
+fn ask(mut stream: impl Read + Write, before: &str, prefix: &str) -> io::Result<String> {
     write!(
         stream,
-        "GET {prefix}/up HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        "{before}GET {prefix}/up HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     )?;
     let mut status = String::new();
     BufReader::new(stream).read_line(&mut status)?;

@@ -14,8 +14,10 @@
 //! Downwards only, and no two modules each other; neighbours on one row never:
 //!
 //! ```text
-//! main → cli, health, config, telemetry, shutdown, server
+//! main → cli, generate, health, control, config, telemetry, shutdown, systemd, server
 //! cli, health → config
+//! generate → cli
+//! control → config, server
 //! server → metrics, api, ws, worker, broker, cluster, hub
 //! metrics
 //! api | ws
@@ -24,7 +26,7 @@
 //! hub
 //! config
 //! apps
-//! protocol, lifecycle, shutdown
+//! protocol, lifecycle, shutdown, systemd, proxies, tls
 //! telemetry
 //! ```
 //!
@@ -90,7 +92,7 @@
 //!   broadcasts, tungstenite's pongs and close frames, and cuts meet only at frame
 //!   boundaries.
 //! - A frame of 8 KiB or more is shared by the out-buffers that hold it.
-//! - An idle connection holds no buffer of ours (a TLS session has its own).
+//! - An idle connection holds no buffer, encrypted or not.
 //! - An application is known by its [`apps::AppHandle`], never by an index; what is kept
 //!   for one that was removed goes with its last socket.
 //! - A connection can be written down at any byte ([`worker::state`]). One that goes on in
@@ -103,6 +105,8 @@
 //!   write is slow.
 
 pub mod cli;
+pub mod control;
+pub mod generate;
 pub mod health;
 pub mod server;
 
@@ -122,5 +126,8 @@ pub mod apps;
 pub mod config;
 pub mod lifecycle;
 pub mod protocol;
+pub mod proxies;
 pub mod shutdown;
+pub mod systemd;
 pub mod telemetry;
+pub mod tls;

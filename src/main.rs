@@ -2,12 +2,15 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
-use resound::cli::{Check, Cli, Command};
+use resound::cli::{Check, Cli, Command, Generate, Status};
 use resound::config::{Config, ConfigError, Sources, report};
-use resound::server::{Server, StartError};
-use resound::{health, shutdown, telemetry};
+use resound::server::{Answer, ControlSocket, PidFile, Reloader, Server, StartError};
+use resound::shutdown::{Signals, Stop};
+use resound::{control, generate, health, systemd, telemetry};
+use tokio::signal::unix::Signal;
 
 /// It gives memory back to the system after a burst, which glibc's does not: that
 /// kept three times the memory of before, and takes a tenth more for idle connections.
@@ -31,10 +34,13 @@ fn main() -> ExitCode {
         }
     };
     match cli.command.unwrap_or(Command::Start(cli.start)) {
-        Command::Start(settings) => start(&settings.into_sources(), false),
+        Command::Start(settings) => start(settings.into_sources(), false),
         Command::Check(arguments) => check(arguments),
         Command::Health(settings) => ask_health(&settings.into_sources()),
-        Command::Demo(demo) => start(&demo.into_sources(), true),
+        Command::Reload(settings) => reload(&settings.into_sources()),
+        Command::Status(arguments) => status(arguments),
+        Command::Demo(demo) => start(demo.into_sources(), true),
+        Command::Generate(arguments) => write_manual(&arguments),
     }
 }
 
@@ -69,13 +75,21 @@ fn check(
     write(&report::text(&config, all), 0)
 }
 
-/// The configuration with what loading its certificates warns of.
+/// The configuration with what loading its certificates has found.
 fn load_and_check(sources: &Sources) -> Result<Config, ConfigError> {
     let mut config = Config::load(sources)?;
-    let warnings = Server::check(&config).map_err(|error| ConfigError {
+    let checked = Server::check(&config).map_err(|error| ConfigError {
         problems: vec![error.to_string()],
     })?;
-    config.warnings.extend(warnings);
+    config.warnings.extend(checked.warnings);
+    let certificates = checked.certificates.into_iter();
+    config.certificates = certificates
+        .map(|it| report::Certificate {
+            path: it.path.display().to_string(),
+            names: it.names,
+            not_after: it.not_after.to_string(),
+        })
+        .collect();
     Ok(config)
 }
 
@@ -98,8 +112,45 @@ fn ask_health(sources: &Sources) -> ExitCode {
     }
 }
 
-fn start(sources: &Sources, demo: bool) -> ExitCode {
-    let config = match Config::load(sources) {
+fn reload(sources: &Sources) -> ExitCode {
+    let answer = match Config::control_paths(sources) {
+        Ok(server) => control::reload(&server),
+        Err(error) => return fail(&format_args!("{error}\nnot reloaded"), BAD_CONFIGURATION),
+    };
+    match answer {
+        Ok(Answer { ok: true, text, .. }) => write(&(text + "\n"), 0),
+        Ok(Answer { text, .. }) => fail(&text, BAD_CONFIGURATION),
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn status(Status { json, settings }: Status) -> ExitCode {
+    let answer = match Config::control_paths(&settings.into_sources()) {
+        Ok(server) => control::status(&server),
+        Err(error) => return fail(&error, BAD_CONFIGURATION),
+    };
+    match answer {
+        Ok(Answer {
+            ok: true, status, ..
+        }) if json => write(&format!("{status:#}\n"), 0),
+        Ok(Answer { ok: true, text, .. }) => write(&text, 0),
+        Ok(Answer { text, .. }) => fail(&text, 1),
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn write_manual(Generate { share }: &Generate) -> ExitCode {
+    match generate::generate(share) {
+        Ok(files) => {
+            let lines = files.iter().map(|file| format!("{}\n", file.display()));
+            write(&lines.collect::<String>(), 0)
+        }
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn start(sources: Sources, demo: bool) -> ExitCode {
+    let config = match Config::load(&sources) {
         Ok(config) => config,
         Err(error) => return fail(&error, BAD_CONFIGURATION),
     };
@@ -111,7 +162,7 @@ fn start(sources: &Sources, demo: bool) -> ExitCode {
     if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {
         tracing::warn!(%error, "memory will be given back late");
     }
-    match run(&config, demo) {
+    match run(&config, sources, demo) {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Start(error)) if error.is_configuration() => fail(&error, BAD_CONFIGURATION),
         Err(error) => fail(&error, 1),
@@ -126,13 +177,51 @@ enum RunError {
     Io(#[from] io::Error),
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn run(config: &Config, demo: bool) -> Result<(), RunError> {
+fn run(config: &Config, sources: Sources, demo: bool) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(serve(config, sources, demo));
+    // A reload may wait for a file, for ever; nobody waits for it.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(config: &Config, sources: Sources, demo: bool) -> Result<(), RunError> {
     telemetry::survive_size_limit()?;
-    let shutdown = shutdown::on_signal()?;
+    let (stop, hangup) = Signals::take_over()?.split();
     let server = Server::bind(config, demo)?;
+    let control = server.control();
+    let socket = config.server.control_socket.as_deref();
+    let socket = socket.map(ControlSocket::bind).transpose()?;
+    let pid_file = config.server.pid_file.as_deref();
+    let pid_file = pid_file.map(PidFile::write).transpose()?;
+    let reloader = Reloader::new(control.clone(), sources, config, pid_file);
+    let reloader = Arc::new(reloader);
+    if let Some(socket) = socket {
+        tokio::spawn(socket.serve(Arc::clone(&reloader))?);
+    }
     server.announce(config);
-    Ok(server.run(shutdown).await?)
+    tokio::spawn(reload_on(hangup, reloader));
+    let stop = async move {
+        let stop = stop.await;
+        systemd::stopping("closing connections");
+        if stop == Stop::Gracefully && !control.end().is_zero() {
+            // It stops by itself.
+            std::future::pending().await
+        }
+    };
+    Ok(server.run(stop).await?)
+}
+
+/// Reloads at each SIGHUP.
+async fn reload_on(mut hangup: Signal, reloader: Arc<Reloader>) {
+    while hangup.recv().await.is_some() {
+        let reloader = Arc::clone(&reloader);
+        let reloaded = tokio::task::spawn_blocking(move || reloader.reload());
+        // It has logged what came of it.
+        let _ = reloaded.await;
+    }
 }
 
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {

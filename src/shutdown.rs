@@ -15,31 +15,62 @@ const FORCED: i32 = 1;
 /// `composer run dev`) passes on the signal it got itself.
 const REPEAT_WINDOW: Duration = Duration::from_secs(1);
 
-/// Takes over all signals that would end the process, to be called before the port is bound.
-///
-/// The returned future is done at the first SIGINT, SIGTERM or SIGQUIT. Another one more than
-/// a second later ends the process at once. SIGHUP, SIGUSR1 and SIGUSR2 are only logged.
-pub fn on_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut stop = StopSignals::new()?;
-    tokio::spawn(log_others(
-        signal(SignalKind::hangup())?,
-        signal(SignalKind::user_defined1())?,
-        signal(SignalKind::user_defined2())?,
-    ));
-    Ok(async move {
-        let name = stop.next().await;
-        let first = Instant::now();
-        tracing::info!(
-            signal = name,
-            "closing connections; a signal more than a second later ends at once"
-        );
-        tokio::spawn(async move {
-            let second = stop.after(first + REPEAT_WINDOW).await;
-            tracing::warn!(signal = second, "second signal: ending at once");
-            telemetry::flush();
-            std::process::exit(FORCED);
-        });
-    })
+/// The signals that a server acts on.
+pub struct Signals {
+    stop: StopSignals,
+    hangup: Signal,
+}
+
+/// How a server is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// As soon as it can: somebody at a terminal waits for it.
+    AtOnce,
+    /// As its settings say.
+    Gracefully,
+}
+
+impl Signals {
+    /// Takes over all signals that would end the process, to be called before the port is
+    /// bound. SIGUSR1 and SIGUSR2 are only logged.
+    ///
+    /// # Errors
+    /// When a signal cannot be handled.
+    pub fn take_over() -> io::Result<Self> {
+        tokio::spawn(log_others(
+            signal(SignalKind::user_defined1())?,
+            signal(SignalKind::user_defined2())?,
+        ));
+        Ok(Self {
+            stop: StopSignals::new()?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The first SIGINT, SIGTERM or SIGQUIT, and each SIGHUP. Another one of the former more
+    /// than a second later ends the process at once.
+    pub fn split(self) -> (impl Future<Output = Stop>, Signal) {
+        let mut stop = self.stop;
+        let first = async move {
+            let name = stop.next().await;
+            let first = Instant::now();
+            tracing::info!(
+                signal = name,
+                "closing connections; a signal more than a second later ends at once"
+            );
+            tokio::spawn(async move {
+                let second = stop.after(first + REPEAT_WINDOW).await;
+                tracing::warn!(signal = second, "second signal: ending at once");
+                telemetry::flush();
+                std::process::exit(FORCED);
+            });
+            match name {
+                "SIGINT" => Stop::AtOnce,
+                _ => Stop::Gracefully,
+            }
+        };
+        (first, self.hangup)
+    }
 }
 
 /// The signals that stop the server.
@@ -82,15 +113,12 @@ impl StopSignals {
 
 /// Takes the signals that ask for what a server may do and this one does not: their default
 /// would end the process without a close frame.
-async fn log_others(mut hangup: Signal, mut user1: Signal, mut user2: Signal) {
+async fn log_others(mut user1: Signal, mut user2: Signal) {
     loop {
-        tokio::select! {
-            _ = hangup.recv() => tracing::info!(
-                signal = "SIGHUP",
-                "ignored: settings are read at the start only; restart to change them"
-            ),
-            _ = user1.recv() => tracing::info!(signal = "SIGUSR1", "ignored: it has no meaning here"),
-            _ = user2.recv() => tracing::info!(signal = "SIGUSR2", "ignored: it has no meaning here"),
-        }
+        let signal = tokio::select! {
+            _ = user1.recv() => "SIGUSR1",
+            _ = user2.recv() => "SIGUSR2",
+        };
+        tracing::info!(signal, "ignored: it has no meaning here");
     }
 }

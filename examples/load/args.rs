@@ -43,6 +43,9 @@ pub(crate) enum Command {
     /// Closes thousands of connections at once and measures the answers to
     /// another one's pings meanwhile.
     Disconnect(Disconnect),
+    /// Ends a server that drains, connects anew whenever it closes a connection, and
+    /// measures how long publishes take meanwhile.
+    Drain(Drain),
     /// Holds idle connections and measures the server's memory.
     Idle(Idle),
     /// Sends a burst of messages to connections that are idle before and after,
@@ -320,6 +323,31 @@ pub(crate) struct Disconnect {
     /// Seconds to measure before the connections are closed, and after.
     #[arg(long, default_value_t = 1, value_parser = between(1, 60))]
     pub(crate) seconds: usize,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Drain {
+    /// Where a load balancer listens; the process is the server that it sends everything to.
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// How many connections to hold.
+    #[arg(long, default_value_t = 15_000, value_parser = between(1, 200_000))]
+    pub(crate) sockets: usize,
+    /// The channel they are subscribed to; its number is added if there are several.
+    #[arg(long, default_value = "private-drained")]
+    pub(crate) channel: String,
+    /// Over how many channels they are spread.
+    #[arg(long, default_value_t = 1500, value_parser = between(1, 200_000))]
+    pub(crate) channels: usize,
+    /// Publishes per second, one after the other, all to the first channel.
+    #[arg(long, default_value_t = 100, value_parser = between(1, 1000))]
+    pub(crate) rate: usize,
+    /// Seconds to measure before the server is ended.
+    #[arg(long, default_value_t = 10, value_parser = between(1, 600))]
+    pub(crate) seconds: usize,
+    /// Seconds to keep the connections after it.
+    #[arg(long, default_value_t = 2, value_parser = between(0, 60))]
+    pub(crate) after: usize,
 }
 
 /// What the runs that publish have in common.

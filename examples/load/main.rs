@@ -6,9 +6,9 @@
 //! are taken (`publish`) and client events passed on (`whisper`), what it costs
 //! when connections, subscriptions and members of a presence channel come and go
 //! (`churn`, `resubscribe`, `presence`), what others feel when thousands of
-//! connections end at once (`disconnect`) or while others keep the server busy
-//! (`fairness`, `greedy`, `floods`), and what idle connections cost the server in memory,
-//! before and after a burst (`idle`, `burst`). It accounts for every single
+//! connections end at once (`disconnect`), while they move to another node (`drain`) or
+//! while others keep the server busy (`fairness`, `greedy`, `floods`), and what idle
+//! connections cost the server in memory, before and after a burst (`idle`, `burst`). It accounts for every single
 //! delivery, and it ends with a failure if one was lost, repeated or out of order.
 //!
 //! With several addresses it speaks to several nodes of one server, and it may publish
@@ -28,12 +28,14 @@ mod churn;
 mod clock;
 mod crowd;
 mod disconnect;
+mod drain;
 mod entry;
 mod fairness;
 mod floods;
 mod gather;
 mod greedy;
 mod idle;
+mod latency;
 mod ledger;
 mod message;
 mod pinger;
@@ -41,6 +43,7 @@ mod presence;
 mod probe;
 mod process;
 mod publisher;
+mod reconnect;
 mod redis;
 mod report;
 mod resubscribe;
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Command::Gather(options) => gather::run(&options),
         Command::Redis(options) => redis::run(&options),
         Command::Disconnect(options) => disconnect::run(&options),
+        Command::Drain(options) => drain::run(&options),
         Command::Idle(options) => idle::run(&options),
         Command::Burst(options) => burst::run(&options),
         Command::Fairness(options) => fairness::run(&options),

@@ -68,6 +68,11 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_ADD, target, token, libc::EPOLLIN)
     }
 
+    /// Ends the watch of a descriptor that stays open.
+    pub(crate) fn remove(&self, target: &impl AsFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, target, 0, 0)
+    }
+
     /// Watches this instance from inside another one.
     pub(crate) fn nest_in(&self, outer: &Self, token: u64) -> io::Result<()> {
         outer.add(&self.fd, token)

@@ -9,7 +9,7 @@ use crate::Outcome;
 
 pub(crate) const TEXT: u8 = 0x1;
 pub(crate) const PONG: u8 = 0xA;
-const CLOSE: u8 = 0x8;
+pub(crate) const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 
 /// A message longer than this is a broken header and not a message.

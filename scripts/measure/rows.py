@@ -233,7 +233,7 @@ MEASUREMENTS = [
     idle("idle5k", 5_000, IDLE),
     idle("idle10k", 10_000, IDLE, quick=True),
     idle("idle19k", 19_000, Goal(most=2560, most_times_row=("idle5k", 1.05))),
-    idle("idletls", 5_000, Goal(), own=Side("resound", tls=True)),
+    idle("idletls", 5_000, Goal(most=4096), own=Side("resound", tls=True)),
     Measurement(
         (Row("burst", "resident memory after a burst to 10 000 connections, to before",
              "x", of("resident_ratio"), Goal(most=1.10)),),

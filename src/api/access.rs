@@ -12,6 +12,7 @@ use super::Reply;
 use super::request_id::RequestIds;
 use crate::apps::AppHandle;
 use crate::protocol::ChannelName;
+use crate::proxies::Client;
 use crate::telemetry::{self, JsonLine};
 
 /// Channels that a line names.
@@ -68,9 +69,9 @@ impl Access {
     /// It is answered.
     pub(super) fn end(
         &self,
-        ids: &RequestIds<'_>,
-        head: &Parts,
+        (head, ids): (&Parts, &RequestIds<'_>),
         app: Option<&AppHandle>,
+        client: Client,
         reply: &Reply,
     ) {
         let mut line = JsonLine::new(Level::INFO, "access");
@@ -81,6 +82,10 @@ impl Access {
         if let Some(trace) = ids.trace {
             line.text("trace_id", &trace.trace_id);
             line.text("span_id", &trace.span_id);
+        }
+        line.text("peer", &client);
+        if let Some(proxy) = client.proxy {
+            line.text("proxy", &proxy);
         }
         line.text("method", &head.method);
         line.text("path", &head.uri.path());

@@ -10,7 +10,7 @@ use hyper::http::request::Parts;
 use md5::{Digest, Md5};
 use percent_encoding::percent_decode_str;
 
-use crate::apps::{App, AppHandle};
+use crate::apps::{App, AppHandle, Credential};
 use crate::protocol::signature::{
     Pair, canonical_query, canonical_query_as_sent, decode_hex, joined_lists,
 };
@@ -111,12 +111,10 @@ impl<'q> Signed<'q> {
                 .ok_or(AuthError::Missing(name))
         };
         let key = need("auth_key")?;
-        if key != settings.key {
-            return Err(AuthError::Key {
-                key: key.to_owned(),
-                app: settings.id.clone(),
-            });
-        }
+        let known = settings.find_key(key).ok_or_else(|| AuthError::Key {
+            key: key.to_owned(),
+            app: settings.id.clone(),
+        })?;
         let version = need("auth_version")?;
         if version != "1.0" {
             return Err(AuthError::Version(version.to_owned()));
@@ -128,11 +126,15 @@ impl<'q> Signed<'q> {
         }
         let signature = need("auth_signature")?;
         let query = canonical_query(&pairs);
-        let matches = |query: &str| is_signed(head, query, signature, &settings, rules.prefix);
+        let matches = |query: &str| signed_by(head, query, signature, &settings, rules.prefix);
         let mut joined = None;
-        if !matches(&query) && !matches(&canonical_query_as_sent(&pairs)) {
-            joined = joined_lists(&pairs).filter(|pairs| matches(&canonical_query_as_sent(pairs)));
-            if joined.is_none() {
+        let mut secret = matches(&query).or_else(|| matches(&canonical_query_as_sent(&pairs)));
+        if secret.is_none() {
+            joined = joined_lists(&pairs);
+            secret = joined
+                .as_deref()
+                .and_then(|pairs| matches(&canonical_query_as_sent(pairs)));
+            if secret.is_none() {
                 let path = head.uri.path();
                 // An event may be in the query.
                 tracing::debug!(
@@ -148,6 +150,9 @@ impl<'q> Signed<'q> {
                     path: path.to_owned(),
                 });
             }
+        }
+        if let Some(secret) = secret {
+            app.count_credentials(known, secret);
         }
         Ok(Self {
             app,
@@ -219,23 +224,26 @@ fn find<'a>(pairs: &'a [Pair<'_>], name: &str) -> Option<&'a str> {
     found.map(|(_, value)| &**value)
 }
 
-/// Whether the path was signed in one of its forms: pusher-http-php signs without
+/// By which secret the path was signed, in one of its forms: pusher-http-php signs without
 /// the prefix, other libraries with it; and a proxy may have taken it off, or put
 /// it on.
-fn is_signed(head: &Parts, query: &str, signature: &str, settings: &App, prefix: &str) -> bool {
+fn signed_by(
+    head: &Parts,
+    query: &str,
+    signature: &str,
+    settings: &App,
+    prefix: &str,
+) -> Option<Credential> {
     let signed = |path: &str| {
         let parts = [head.method.as_str(), "\n", path, "\n", query];
-        settings.secret.verify(&parts.map(str::as_bytes), signature)
+        settings.verify(&parts.map(str::as_bytes), signature)
     };
     let path = head.uri.path();
-    if signed(path) {
-        return true;
-    }
-    match path.strip_prefix(prefix) {
-        _ if prefix.is_empty() => false,
+    signed(path).or_else(|| match path.strip_prefix(prefix) {
+        _ if prefix.is_empty() => None,
         Some(bare) => signed(bare),
         None => signed(&format!("{prefix}{path}")),
-    }
+    })
 }
 
 fn announces_body(head: &Parts) -> bool {

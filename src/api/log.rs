@@ -2,7 +2,6 @@
 //! what to do. Never what a body says, nor a signature.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
@@ -13,6 +12,7 @@ use super::request_id::RequestIds;
 use crate::apps::AppHandle;
 use crate::protocol::publish::PublishError;
 use crate::protocol::signature::Secret;
+use crate::proxies::Client;
 use crate::telemetry::limit::limited;
 
 /// Why, in words of ours; and what to do about it.
@@ -85,7 +85,7 @@ pub(super) fn refused(
     error: &ApiError,
     app: Option<&AppHandle>,
     (head, ids): (&Parts, &RequestIds<'_>),
-    peer: SocketAddr,
+    client: Client,
 ) {
     let (cause, help) = cause_and_help(error);
     let key = match error {
@@ -122,7 +122,9 @@ pub(super) fn refused(
         _ => None,
     };
     let headers = &head.headers;
-    let forwarded_for = headers.get("x-forwarded-for").map(text_of);
+    // Somebody's whose word is not taken.
+    let forwarded_for = headers.get("x-forwarded-for");
+    let forwarded_for = forwarded_for.filter(|_| !client.is_forwarded).map(text_of);
     let length = headers.get(header::CONTENT_LENGTH).map(text_of);
     limited!(info, cause, app.map(AppHandle::id), {
         method = %head.method,
@@ -131,7 +133,8 @@ pub(super) fn refused(
         error = reason.map(display),
         fields,
         content_length = length.and_then(|text| text.parse::<u64>().ok()),
-        peer = %peer,
+        peer = %client,
+        proxy = client.proxy.map(display),
         forwarded_for = forwarded_for.as_deref(),
         request_id = ids.id(),
         trace_id = ids.trace_id(),

@@ -12,7 +12,6 @@ mod queries;
 mod reply;
 mod request_id;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,13 +22,14 @@ use percent_encoding::percent_decode_str;
 
 use crate::apps::{AppHandle, AppRegistry, Counter, Timing};
 use crate::broker::Broker;
+use crate::proxies::Client;
 use crate::telemetry::limit::limited;
 use access::Access;
 use auth::{Authorized, Signed};
 pub use reply::{ApiError, Reply, json, json_with, text};
 pub use request_id::RequestIds;
 
-/// What the API needs to know of the configuration.
+/// The applications, where their events go, and what requests are held to.
 #[derive(Clone)]
 pub struct Api {
     /// The applications.
@@ -110,7 +110,7 @@ impl Api {
         &self,
         request: Request<Incoming>,
         (id, path): (&str, &str),
-        peer: SocketAddr,
+        client: Client,
         on_refusal: impl FnOnce(),
     ) -> Reply {
         let began = Instant::now();
@@ -153,12 +153,12 @@ impl Api {
         };
         let mut reply = answer.await.unwrap_or_else(|error: ApiError| {
             counters.count(Counter::RequestsRefused(error.label()));
-            log::refused(&error, app.as_ref(), (&head, &logged.ids), peer);
+            log::refused(&error, app.as_ref(), (&head, &logged.ids), client);
             error.into_reply()
         });
         logged.ids.add_to(reply.headers_mut());
         if let Some(access) = &logged.access {
-            access.end(&logged.ids, &head, app.as_ref(), &reply);
+            access.end((&head, &logged.ids), app.as_ref(), client, &reply);
         }
         let size = reply.body().size_hint().lower();
         counters.add(Counter::HttpBytesSent, size);

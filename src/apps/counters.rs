@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use crate::protocol::{ChannelKind, CloseReason};
 
-/// Threads with a part of their own; more of them share.
+/// Parts of the counts. All but the last belong to a thread each; those that come later
+/// share the last.
 const PARTS: usize = 64;
 
 /// Names the values of a label.
@@ -83,6 +84,8 @@ labels! {
         HeadTimeout = "head_timeout",
         /// Its connection was idle when places for connections were short.
         Evicted = "evicted",
+        /// Its connection is a trusted proxy's and did not begin with a PROXY header.
+        ProxyHeader = "proxy_header",
     }
 }
 
@@ -127,6 +130,28 @@ labels! {
         Full = "presence_full",
         /// The connection has all the subscriptions that it may have.
         TooMany = "too_many_subscriptions",
+    }
+}
+
+labels! {
+    /// What of an application's credentials is being replaced.
+    PreviousCredential {
+        /// Its key.
+        Key = "key",
+        /// Its secret.
+        Secret = "secret",
+    }
+}
+
+labels! {
+    /// Where somebody who is no trusted proxy has said that it is there for somebody else.
+    ProxyClaim {
+        /// In a header of the PROXY protocol.
+        ProxyProtocol = "proxy_protocol",
+        /// In `X-Forwarded-For`.
+        XForwardedFor = "x_forwarded_for",
+        /// In `Forwarded`.
+        Forwarded = "forwarded",
     }
 }
 
@@ -201,6 +226,11 @@ pub enum Counter {
     SurveyAnswers,
     /// Questions of other nodes.
     SurveysReceived,
+    /// Requests, connections, subscriptions and sign-ins that were let in with what is
+    /// being replaced.
+    PreviousUsed(PreviousCredential),
+    /// Times that somebody said to be a proxy whom nobody trusts.
+    ProxyClaimsIgnored(ProxyClaim),
     /// Times that a limit was looked at.
     RateChecked(RateLimit),
     /// Times that a limit was hit.
@@ -217,7 +247,9 @@ impl Counter {
     const SUBSCRIPTIONS: usize = Self::KINDS + 6 * ChannelKind::ALL.len();
     const RATES: usize = Self::SUBSCRIPTIONS + SubscriptionRefusal::ALL.len();
     const CHECKS: usize = Self::RATES + RateLimit::ALL.len();
-    const COUNT: usize = Self::CHECKS + RateLimit::ALL.len();
+    const PREVIOUS: usize = Self::CHECKS + RateLimit::ALL.len();
+    const CLAIMS: usize = Self::PREVIOUS + PreviousCredential::ALL.len();
+    const COUNT: usize = Self::CLAIMS + ProxyClaim::ALL.len();
 
     fn index(self) -> usize {
         let of_kind = |row: usize, kind: ChannelKind| {
@@ -252,6 +284,8 @@ impl Counter {
             Self::Subscribed(kind) => of_kind(4, kind),
             Self::Unsubscribed(kind) => of_kind(5, kind),
             Self::SubscriptionsRefused(kind) => Self::SUBSCRIPTIONS + kind as usize,
+            Self::PreviousUsed(credential) => Self::PREVIOUS + credential as usize,
+            Self::ProxyClaimsIgnored(claim) => Self::CLAIMS + claim as usize,
             Self::RateChecked(limit) => Self::CHECKS + limit as usize,
             Self::RateLimited(limit) => Self::RATES + limit as usize,
         }
@@ -291,7 +325,7 @@ pub struct Distribution {
 /// The counts of an application.
 pub struct Counters([OnceLock<Box<Part>>; PARTS]);
 
-/// A thread's. Its own cache lines: nobody else writes there.
+/// Its own cache lines: mostly, one thread alone writes there.
 #[repr(align(128))]
 struct Part {
     counts: [AtomicU64; Counter::COUNT],
@@ -304,11 +338,14 @@ struct Times {
     nanoseconds: AtomicU64,
 }
 
+/// The part that threads share.
+const SHARED: usize = PARTS - 1;
+
 /// The number of the next thread that counts.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    static PART: usize = NEXT.fetch_add(1, Ordering::Relaxed) % PARTS;
+    static PART: usize = NEXT.fetch_add(1, Ordering::Relaxed).min(SHARED);
 }
 
 impl Default for Counters {
@@ -327,8 +364,9 @@ impl Default for Part {
 }
 
 impl Counters {
-    fn own(&self) -> &Part {
-        PART.with(|part| self.0[*part].get_or_init(Box::default))
+    /// The thread's part, and whether it shares it.
+    fn own(&self) -> (&Part, bool) {
+        PART.with(|part| (&**self.0[*part].get_or_init(Box::default), *part == SHARED))
     }
 
     fn parts(&self) -> impl Iterator<Item = &Part> {
@@ -339,7 +377,8 @@ impl Counters {
 
     /// Adds to a count.
     pub fn add(&self, counter: Counter, more: u64) {
-        self.own().counts[counter.index()].fetch_add(more, Ordering::Relaxed);
+        let (part, is_shared) = self.own();
+        add(&part.counts[counter.index()], more, is_shared);
     }
 
     /// Adds one to a count.
@@ -356,12 +395,13 @@ impl Counters {
 
     /// A time was measured.
     pub fn observe(&self, timing: Timing, time: Duration) {
-        let times = &self.own().timings[timing as usize];
+        let (part, is_shared) = self.own();
+        let times = &part.timings[timing as usize];
         let seconds = time.as_secs_f64();
         let bucket = Timing::BOUNDS.partition_point(|bound| *bound < seconds);
-        times.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        add(&times.counts[bucket], 1, is_shared);
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        times.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        add(&times.nanoseconds, nanoseconds, is_shared);
     }
 
     /// All times that were measured.
@@ -375,6 +415,16 @@ impl Counters {
             all.sum += Duration::from_nanos(times.nanoseconds.load(Ordering::Relaxed));
         }
         all
+    }
+}
+
+/// Adds without a locked instruction if nobody else does.
+fn add(to: &AtomicU64, more: u64, is_shared: bool) {
+    if is_shared {
+        to.fetch_add(more, Ordering::Relaxed);
+    } else {
+        let sum = to.load(Ordering::Relaxed).wrapping_add(more);
+        to.store(sum, Ordering::Relaxed);
     }
 }
 
@@ -428,6 +478,8 @@ mod tests {
                 .copied()
                 .map(C::SubscriptionsRefused),
         );
+        all.extend(PreviousCredential::ALL.iter().copied().map(C::PreviousUsed));
+        all.extend(ProxyClaim::ALL.iter().copied().map(C::ProxyClaimsIgnored));
         all.extend(RateLimit::ALL.iter().copied().map(C::RateChecked));
         all.extend(RateLimit::ALL.iter().copied().map(C::RateLimited));
         for of_kind in [

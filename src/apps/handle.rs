@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{App, Counters};
+use super::{App, Counter, Counters, Credential, PreviousCredential};
 
 /// An application that is served, from when it is added until it is removed.
 ///
@@ -82,6 +82,19 @@ impl AppHandle {
     /// What is counted of it, for metrics.
     pub fn counters(&self) -> &Counters {
         &self.0.counters
+    }
+
+    /// Counts something that was let in by these credentials, if one of them is to be
+    /// replaced.
+    pub fn count_credentials(&self, key: Credential, secret: Credential) {
+        for (credential, used) in [
+            (PreviousCredential::Key, key),
+            (PreviousCredential::Secret, secret),
+        ] {
+            if used == Credential::Previous {
+                self.counters().count(Counter::PreviousUsed(credential));
+            }
+        }
     }
 
     /// Counts one more connection; `None` if there are [`App::max_connections`].

@@ -15,13 +15,13 @@ mod registry;
 mod settings;
 
 pub use counters::{
-    Counter, Counters, Distribution, HandshakeRefusal, RateLimit, RequestRefusal,
-    SubscriptionRefusal, Timing,
+    Counter, Counters, Distribution, HandshakeRefusal, PreviousCredential, ProxyClaim, RateLimit,
+    RequestRefusal, SubscriptionRefusal, Timing,
 };
 pub use handle::{AppHandle, AppPermit};
 pub use origins::Origins;
 pub use registry::{AppRegistry, Changes, DuplicateApp};
-pub use settings::{App, CacheLimits, ClientEvents, PresenceLimits, Rate};
+pub use settings::{App, CacheLimits, ClientEvents, Credential, PresenceLimits, Rate};
 
 #[cfg(test)]
 pub(crate) mod tests {

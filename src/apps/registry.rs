@@ -40,8 +40,8 @@ pub enum DuplicateApp {
     /// By their id.
     #[error("two applications have the id {0:?}")]
     Id(String),
-    /// By their key.
-    #[error("two applications have the key {0:?}")]
+    /// By a key, whether it is one's previous one or not.
+    #[error("two applications have the key {0:?}, or one has it twice")]
     Key(String),
 }
 
@@ -130,12 +130,17 @@ impl AppRegistry {
 impl Index {
     fn new(all: Arc<[AppHandle]>) -> Self {
         let by_id = all.iter().map(|app| (app.id().into(), app.clone()));
-        let by_key = all
-            .iter()
-            .map(|app| (app.settings().key.as_str().into(), app.clone()));
+        let mut by_key = HashMap::new();
+        for app in all.iter() {
+            let settings = app.settings();
+            let keys = [Some(&settings.key), settings.previous_key.as_ref()];
+            for key in keys.into_iter().flatten() {
+                by_key.insert(key.as_str().into(), app.clone());
+            }
+        }
         Self {
             by_id: by_id.collect(),
-            by_key: by_key.collect(),
+            by_key,
             all,
         }
     }
@@ -147,8 +152,11 @@ fn refuse_duplicates(apps: &[App]) -> Result<(), DuplicateApp> {
         if !ids.insert(&app.id) {
             return Err(DuplicateApp::Id(app.id.clone()));
         }
-        if !keys.insert(&app.key) {
-            return Err(DuplicateApp::Key(app.key.clone()));
+        let own = [Some(&app.key), app.previous_key.as_ref()];
+        for key in own.into_iter().flatten() {
+            if !keys.insert(key) {
+                return Err(DuplicateApp::Key(key.clone()));
+            }
         }
     }
     Ok(())

@@ -30,6 +30,10 @@ pub struct App {
     pub key: String,
     /// The secret that signs.
     pub secret: Secret,
+    /// A key that is taken for [`Self::key`] while not everybody has the new one.
+    pub previous_key: Option<String>,
+    /// A secret that verifies as [`Self::secret`] does while not everybody has the new one.
+    pub previous_secret: Option<Secret>,
     /// Silence after which the server pings a connection.
     pub ping_interval: Duration,
     /// Seconds of silence after which the client pings; sent to it when it connects.
@@ -62,6 +66,40 @@ pub struct App {
     pub subscription_count: bool,
     /// How long a connection may neither sign in nor join a private or presence channel.
     pub authorization_timeout: Option<Duration>,
+}
+
+/// Which of an application's credentials something was made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// Its own.
+    Current,
+    /// The one before, which is taken until it is not set any more.
+    Previous,
+}
+
+impl App {
+    /// Which of the application's keys this is; `None` for another one.
+    pub fn find_key(&self, key: &str) -> Option<Credential> {
+        if self.key == key {
+            Some(Credential::Current)
+        } else if self.previous_key.as_deref() == Some(key) {
+            Some(Credential::Previous)
+        } else {
+            None
+        }
+    }
+
+    /// Which of the application's secrets has made this signature of all `parts`, in
+    /// hexadecimal digits; `None` if neither has.
+    pub fn verify(&self, parts: &[&[u8]], signature: &str) -> Option<Credential> {
+        if self.secret.verify(parts, signature) {
+            return Some(Credential::Current);
+        }
+        let previous = self.previous_secret.as_ref()?;
+        previous
+            .verify(parts, signature)
+            .then_some(Credential::Previous)
+    }
 }
 
 /// So many in so much time, on average and at once.
@@ -123,6 +161,8 @@ pub(crate) mod tests {
             id: id.to_owned(),
             key: id.to_owned(),
             secret: Secret::new("s"),
+            previous_key: None,
+            previous_secret: None,
             ping_interval: Duration::from_secs(60),
             activity_timeout: 30,
             max_connections: None,

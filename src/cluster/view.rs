@@ -122,10 +122,20 @@ pub(super) struct View {
     pub(super) last: Option<Last>,
     version: u64,
     epoch: String,
-    /// Changes that came while facts were read.
-    early: Vec<(u64, NodeId, Option<Fact>)>,
-    /// Nodes whose facts Redis has lost and which have not entered them again.
-    unverified: HashSet<NodeId>,
+    /// What came while facts were read: the answer may have been made before it.
+    early: Vec<Early>,
+    /// Nodes whose facts Redis has lost and which have not entered them again, and since
+    /// when that is known.
+    unverified: HashMap<NodeId, Instant>,
+}
+
+/// What came while facts were read.
+enum Early {
+    /// [`Message::Change`](super::codec::Message::Change) or, without a fact,
+    /// [`Message::Reread`](super::codec::Message::Reread).
+    Change(u64, NodeId, Option<Fact>),
+    /// A node has entered all its facts.
+    AllTold(NodeId),
 }
 
 /// What has to be done about a change.
@@ -170,7 +180,7 @@ impl View {
             version: 0,
             epoch: String::new(),
             early: Vec::new(),
-            unverified: HashSet::new(),
+            unverified: HashMap::new(),
         }
     }
 
@@ -224,7 +234,7 @@ impl View {
         own: NodeId,
     ) -> Action {
         if self.is_reading {
-            self.early.push((version, node, fact));
+            self.early.push(Early::Change(version, node, fact));
             return Action::Nothing;
         }
         if self.must_enter {
@@ -266,7 +276,12 @@ impl View {
     }
 
     /// The answer is complete.
-    pub(super) fn finish_reading(&mut self, own: NodeId, nodes: &Membership) -> ReadView {
+    pub(super) fn finish_reading(
+        &mut self,
+        own: NodeId,
+        nodes: &Membership,
+        now: Instant,
+    ) -> ReadView {
         self.is_reading = false;
         let Some(snapshot) = self.snapshot.take() else {
             self.early.clear();
@@ -278,43 +293,79 @@ impl View {
         };
         let entered = snapshot.entered();
         if !self.epoch.is_empty() && self.epoch != snapshot.epoch {
-            self.unverified.extend(nodes.iter());
+            for node in nodes.iter() {
+                self.unverified.entry(node).or_insert(now);
+            }
         }
         self.unverified
-            .retain(|node| !entered.contains(node) && nodes.contains(*node));
+            .retain(|node, _| !entered.contains(node) && nodes.contains(*node));
+        let unverified = self.unverified.keys().copied().collect();
         self.epoch.clone_from(&snapshot.epoch);
-        let answered = snapshot.version;
-        self.version = answered;
+        self.version = snapshot.version;
         let is_other = |facts: &NodeFacts| facts.node != own;
         let (alive, unknown): (Vec<NodeFacts>, Vec<NodeFacts>) = snapshot
             .nodes
             .into_iter()
             .filter(is_other)
             .partition(|facts| nodes.contains(facts.node));
-        let mut actions = Vec::new();
-        for (version, node, fact) in std::mem::take(&mut self.early) {
-            if version <= answered {
-                continue;
-            }
-            actions.push(self.change(version, node, fact, own));
-            if actions.last() == Some(&Action::Reread) {
-                break;
-            }
-        }
         ReadView {
             state: RemoteState {
                 nodes: alive,
-                unverified: self.unverified.clone(),
+                unverified,
             },
-            actions,
+            actions: self.take_early(own),
             unknown_nodes: unknown.into_iter().map(|facts| facts.node).collect(),
         }
     }
 
-    /// A node has entered all its facts, or is gone: what Redis does not have of it is
-    /// not so any more. True if that may be otherwise than was thought.
+    /// What is to be done about what came while facts were read.
+    fn take_early(&mut self, own: NodeId) -> Vec<Action> {
+        let answered = self.version;
+        let mut actions = Vec::new();
+        for early in std::mem::take(&mut self.early) {
+            let action = match early {
+                Early::Change(version, ..) if version <= answered => continue,
+                Early::Change(version, node, fact) => self.change(version, node, fact, own),
+                Early::AllTold(node) if self.verify_node(node) => self.reread(),
+                Early::AllTold(_) => continue,
+            };
+            if action != Action::Nothing {
+                actions.push(action);
+            }
+        }
+        actions
+    }
+
+    /// A node has entered all its facts: what Redis does not have of it is not so any
+    /// more. True if that may be otherwise than was thought, and has to be read.
     pub(super) fn verify_node(&mut self, node: NodeId) -> bool {
-        self.unverified.remove(&node)
+        if self.is_reading {
+            self.early.push(Early::AllTold(node));
+            return false;
+        }
+        self.unverified.remove(&node).is_some()
+    }
+
+    /// A node is gone.
+    pub(super) fn forget_node(&mut self, node: NodeId) {
+        self.unverified.remove(&node);
+    }
+
+    /// Nodes that have not entered their facts for so long. It takes them as long again
+    /// until they are returned once more.
+    pub(super) fn take_unverified(
+        &mut self,
+        now: Instant,
+        time: Duration,
+    ) -> impl Iterator<Item = NodeId> {
+        let unverified = self.unverified.iter_mut();
+        unverified.filter_map(move |(node, since)| {
+            let is_due = now.duration_since(*since) >= time;
+            is_due.then(|| {
+                *since = now;
+                *node
+            })
+        })
     }
 }
 
@@ -373,7 +424,7 @@ mod tests {
 
     fn read(view: &mut View, snapshot: Snapshot) -> ReadView {
         view.snapshot = Some(snapshot);
-        view.finish_reading(OWN, &nodes())
+        view.finish_reading(OWN, &nodes(), Instant::now())
     }
 
     #[test]
@@ -461,5 +512,42 @@ mod tests {
         assert_eq!(entered, HashSet::from([B]));
         assert!(view.verify_node(B) && !view.verify_node(A));
         assert!(unverified(&mut view, snapshot("f", 2, &[OWN, A])).is_empty());
+    }
+
+    /// The answer was made before the node entered its facts.
+    #[test]
+    fn who_enters_everything_while_facts_are_read_is_not_taken_for_gone() {
+        let mut view = view();
+        read(&mut view, snapshot("e", 5, &[A, B]));
+        view.lose_link();
+        view.enter(&local(1, &[]));
+        assert!(!view.verify_node(A));
+        let early = read(&mut view, snapshot("f", 1, &[OWN]));
+        assert_eq!(early.state.unverified, HashSet::from([A, B]));
+        assert_eq!(early.actions, [Action::Reread]);
+        assert_eq!(view.known_generation(), None, "it is read again");
+        view.enter(&local(1, &[]));
+        let later = read(&mut view, snapshot("f", 1, &[OWN]));
+        assert_eq!(later.state.unverified, HashSet::from([B]));
+        assert_eq!(later.actions, [], "A has no facts any more");
+    }
+
+    #[test]
+    fn who_is_unverified_for_long_is_asked_again_each_time() {
+        let mut view = view();
+        read(&mut view, snapshot("e", 5, &[A, B]));
+        read(&mut view, snapshot("f", 1, &[A]));
+        let (start, wait) = (Instant::now(), Duration::from_secs(5));
+        let mut at = |seconds| {
+            let now = start + Duration::from_secs(seconds);
+            view.take_unverified(now, wait).collect::<Vec<_>>()
+        };
+        assert_eq!(at(4), []);
+        assert_eq!(at(6), [B]);
+        assert_eq!(at(10), []);
+        assert_eq!(at(11), [B]);
+        view.forget_node(B);
+        assert!(!view.verify_node(B));
+        assert_eq!(view.take_unverified(start + 60 * wait, wait).count(), 0);
     }
 }

@@ -2,7 +2,6 @@
 //! run, and what is risky or surprising although it can.
 
 use std::fmt::Write;
-use std::net::IpAddr;
 
 use super::Server;
 use super::setting::{OF_PUSHER, Section};
@@ -74,7 +73,7 @@ pub(super) fn looked(layers: &Layers) -> String {
 
 /// Warns of secrets that everybody can know, on an address that others can reach.
 pub(super) fn known_secrets(layers: &Layers, server: &Server) -> Vec<String> {
-    if is_loopback(&server.host) {
+    if server.is_local() {
         return Vec::new();
     }
     let warn = |(index, app): (usize, &super::source::Values)| {
@@ -95,19 +94,11 @@ pub(super) fn known_secrets(layers: &Layers, server: &Server) -> Vec<String> {
         Some(format!(
             "apps[{index}].secret ({}) {what}, and {} is not for this machine alone: whoever knows the secret can publish \
              to every channel and listen to every private one. Make one with `openssl rand -hex 32`, and set it for Laravel, too",
-            secret.source, server.host
+            secret.source,
+            server.hosts.join(", ")
         ))
     };
     layers.apps.iter().enumerate().filter_map(warn).collect()
-}
-
-/// Whether only this machine can reach an address.
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_matches(['[', ']']);
-    match bare.parse::<IpAddr>() {
-        Ok(address) => address.to_canonical().is_loopback(),
-        Err(_) => bare.eq_ignore_ascii_case("localhost"),
-    }
 }
 
 /// Tells when Laravel, by the variables it shares with this server, dials something else
@@ -126,17 +117,15 @@ pub(super) fn broadcaster_mismatch(layers: &Layers, server: &Server) -> Option<S
     let (port, scheme) = (port.unwrap_or("443"), scheme.unwrap_or("https"));
     let port: u16 = port.parse().ok()?;
     let is_secure = scheme.eq_ignore_ascii_case("https");
-    let same_port = port == server.port;
-    if server.port == 0 || (same_port && is_secure == server.tls.is_some()) {
+    let is_own = server.ports().any(|it| it == (port, is_secure));
+    if server.hosts.is_empty() || server.port == 0 || is_own {
         return None;
     }
-    let (own_scheme, own_tls) = match server.tls {
-        Some(_) => ("https", "with TLS"),
-        None => ("http", "without TLS"),
-    };
-    let advice = if same_port {
+    let same_port = server.ports().find(|(own, _)| *own == port);
+    let advice = if let Some((_, own_tls)) = same_port {
         format!(
-            "set REVERB_SCHEME={own_scheme}, unless a proxy on another machine stands in between"
+            "set REVERB_SCHEME={}, unless a proxy on another machine stands in between",
+            if own_tls { "https" } else { "http" }
         )
     } else if is_secure && port == 443 {
         "right if a proxy stands in between; if not, set REVERB_PORT and REVERB_SCHEME to what listens"
@@ -149,10 +138,15 @@ pub(super) fn broadcaster_mismatch(layers: &Layers, server: &Server) -> Option<S
         )
     };
     let host = host.map_or("(no REVERB_HOST)", |value| value.text.as_str());
+    let places = server.ports().map(|(port, is_secure)| {
+        let how = if is_secure { "with" } else { "without" };
+        format!("{} {how} TLS", server.places(port))
+    });
+    let places: Vec<String> = places.collect();
     Some(format!(
         "Laravel dials {scheme}://{host}:{port} (REVERB_HOST, REVERB_PORT, REVERB_SCHEME) and this server listens on \
-         {}:{} {own_tls}: {advice}",
-        server.host, server.port
+         {}: {advice}",
+        places.join(" and ")
     ))
 }
 
@@ -193,6 +187,12 @@ mod tests {
             ("::1", "my-app-secret", None),
             ("[::1]", "my-app-secret", None),
             ("localhost", "my-app-secret", None),
+            ("127.0.0.1,::1,localhost", "my-app-secret", None),
+            (
+                "127.0.0.1,10.0.0.5",
+                "my-app-secret",
+                Some("stands in published examples"),
+            ),
         ] {
             let config = load(&[("REVERB_SERVER_HOST", host), ("REVERB_APP_SECRET", secret)]);
             match expected {
@@ -245,6 +245,28 @@ mod tests {
             (
                 &[("REVERB_PORT", "8081"), ("REVERB_SERVER_PORT", "0")],
                 None,
+            ),
+            // Either port of two.
+            (
+                &[
+                    ("REVERB_PORT", "8443"),
+                    ("RESOUND_TLS_PORT", "8443"),
+                    ("RESOUND_TLS_CERT", "c"),
+                    ("RESOUND_TLS_KEY", "k"),
+                ],
+                None,
+            ),
+            (
+                &[
+                    ("REVERB_PORT", "8443"),
+                    ("REVERB_SCHEME", "http"),
+                    ("RESOUND_TLS_PORT", "8443"),
+                    ("RESOUND_TLS_CERT", "c"),
+                    ("RESOUND_TLS_KEY", "k"),
+                ],
+                Some(
+                    "listens on 0.0.0.0:8080 without TLS and 0.0.0.0:8443 with TLS: set REVERB_SCHEME=https",
+                ),
             ),
         ] {
             let config = load(settings);

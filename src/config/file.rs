@@ -78,7 +78,7 @@ fn file_name(path: &Path) -> String {
         .into_owned()
 }
 
-fn read(path: &Path, what: &str) -> Result<String, ConfigError> {
+pub(super) fn read(path: &Path, what: &str) -> Result<String, ConfigError> {
     let fail = |error: &dyn std::fmt::Display| {
         let whole = absolute(path);
         let place = if whole == path {

@@ -5,14 +5,18 @@
 //! value, where it was said and what is accepted; all of them are reported at once.
 
 mod advice;
+pub mod diff;
 pub mod dotenv;
 mod file;
+mod listen;
 mod read;
 pub mod report;
 mod reverb_php;
 pub mod scaling;
+mod secrets;
 pub mod setting;
 pub mod source;
+mod tls;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,9 +25,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::apps::App;
+use crate::proxies::Proxies;
 use crate::telemetry;
+pub use listen::UnixSocket;
 pub use report::Effective;
 pub use scaling::Scaling;
+pub use tls::{Tls, TlsFiles, TlsVersion};
 
 /// The file that ships in `config/`, every setting of it commented out.
 pub const DEFAULT_FILE: &str = include_str!("../../config/resound.toml");
@@ -41,6 +48,15 @@ pub struct Sources {
     pub environment: HashMap<String, String>,
     /// Flags that were given, by name, dashes included.
     pub flags: Vec<(&'static str, String)>,
+}
+
+/// Where a running server is asked.
+#[derive(Debug)]
+pub struct ControlPaths {
+    /// Its control socket.
+    pub control_socket: Option<PathBuf>,
+    /// The file with the number of its process.
+    pub pid_file: Option<PathBuf>,
 }
 
 /// A configuration that can be run.
@@ -62,15 +78,21 @@ pub struct Config {
     pub notes: Vec<String>,
     /// The files that settings were read from, with their whole paths.
     pub files: Vec<PathBuf>,
+    /// What TLS would be served with, for whoever has loaded it.
+    pub certificates: Vec<report::Certificate>,
 }
 
 /// Where and how to listen, and the limits of the whole process.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// Address or host name to bind.
-    pub host: String,
-    /// Port to bind; 0 takes a free one.
+    /// Addresses and host names to bind, all of them; none for no port at all.
+    pub hosts: Vec<String>,
+    /// Port to bind on each; 0 takes a free one.
     pub port: u16,
+    /// Whether another process of this user may listen on the same ports.
+    pub reuse_port: bool,
+    /// A Unix socket to listen on as well.
+    pub socket: Option<UnixSocket>,
     /// Prefix of every route: empty, or with a leading and no trailing slash.
     pub path: String,
     /// Public host name, for the start banner only.
@@ -81,8 +103,10 @@ pub struct Server {
     pub log: telemetry::Options,
     /// Whether each publish request is a line of the log.
     pub access_log: bool,
-    /// Certificate chain and private key, PEM.
-    pub tls: Option<TlsFiles>,
+    /// How TLS is served, if it is.
+    pub tls: Option<Tls>,
+    /// What is believed of proxies in front of it.
+    pub proxies: Proxies,
     /// Bytes of an HTTP request's body.
     pub max_request_size: usize,
     /// How far `auth_timestamp` may be from the clock, and so how long a signed request can be
@@ -104,10 +128,41 @@ pub struct Server {
     pub max_total_backlog: usize,
     /// New WebSockets a second from one address, `None` for no limit.
     pub max_connection_rate: Option<u32>,
-    /// Connections at a time from one address, loopback excepted; `None` for no limit.
+    /// Connections at a time from one address, loopback and trusted proxies excepted; `None` for no limit.
     pub max_connections_per_address: Option<usize>,
     /// How long connections get to end when the server stops.
     pub shutdown_grace: Duration,
+    /// How connections are closed before it stops.
+    pub drain: Drain,
+    /// Where whoever looks after it can give it commands.
+    pub control_socket: Option<PathBuf>,
+    /// Where it writes its process's number.
+    pub pid_file: Option<PathBuf>,
+}
+
+impl Server {
+    /// Whether `port` itself speaks TLS.
+    pub fn is_port_secure(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.port.is_none())
+    }
+
+    /// The ports that clients connect to, each with whether it speaks TLS.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = (u16, bool)> {
+        let beside = self.tls.as_ref().and_then(|tls| tls.port);
+        let beside = beside.map(|port| (port, true));
+        [(self.port, self.is_port_secure())]
+            .into_iter()
+            .chain(beside)
+    }
+}
+
+/// How connections are closed before a server stops, if they are not closed all at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Over how long they are closed; `None` for what suits the set-up, zero for at once.
+    pub spread: Option<Duration>,
+    /// How long before that load balancers get to look away.
+    pub pause: Duration,
 }
 
 /// Where metrics are served.
@@ -119,15 +174,6 @@ pub struct Metrics {
     pub port: u16,
     /// Whether somebody has said so: then the server does not start without them.
     pub is_required: bool,
-}
-
-/// Paths of PEM files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificate and those it is signed with.
-    pub cert: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
 }
 
 /// Everything that is wrong with a configuration.
@@ -164,13 +210,44 @@ impl std::error::Error for ConfigError {}
 impl Config {
     /// Reads all sources and checks everything, without binding a port.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        read::config(source::Layers::read(sources)?)
+        read::config(secrets::read_layers(sources)?)
     }
 
     /// Reads where and how a server listens, for somebody who only wants to ask it: that needs
     /// no application.
     pub fn load_server(sources: &Sources) -> Result<Server, ConfigError> {
-        read::server(&source::Layers::read(sources)?)
+        read::server(&secrets::read_layers(sources)?)
+    }
+
+    /// Reads where a running server is asked how it stands. Whether its other settings can be
+    /// used is for the server to say: they may be what somebody asks about.
+    ///
+    /// # Errors
+    /// If a file cannot be read, and neither flags nor environment say where.
+    pub fn control_paths(sources: &Sources) -> Result<ControlPaths, ConfigError> {
+        let read = |sources: &Sources| {
+            let layers = source::Layers::read(sources, source::Values::new())?;
+            let path = |key| {
+                let said = layers.shared.get(&(setting::Section::Server, key));
+                let said = said.map(|value| PathBuf::from(&value.text));
+                said.filter(|path| !path.as_os_str().is_empty())
+            };
+            Ok(ControlPaths {
+                control_socket: path("control_socket"),
+                pid_file: path("pid_file"),
+            })
+        };
+        let without_files = Sources {
+            environment: sources.environment.clone(),
+            flags: sources.flags.clone(),
+            ..Sources::default()
+        };
+        read(sources).or_else(|error: ConfigError| {
+            let paths = read(&without_files).ok();
+            paths
+                .filter(|it| it.control_socket.is_some() || it.pid_file.is_some())
+                .ok_or(error)
+        })
     }
 
     /// The files that settings were read from, for a person.
@@ -243,7 +320,7 @@ mod tests {
             .insert("REVERB_SERVER_PORT".to_owned(), "3".to_owned());
         let config = Config::load(&sources).unwrap();
         assert_eq!(config.server.path, "/toml");
-        assert_eq!(config.server.host, "2.2.2.2");
+        assert_eq!(config.server.hosts, ["2.2.2.2"]);
         assert_eq!(config.server.port, 3);
         assert_eq!(config.apps[0].ping_interval, Duration::from_secs(7));
         sources.flags.push(("--port", "4".to_owned()));
@@ -263,7 +340,7 @@ mod tests {
         assert_eq!(names, ("my-app-id", "my-app-key"));
         assert_eq!(app.max_connections, None);
         assert_eq!(config.server.hostname.as_deref(), Some("localhost"));
-        assert_eq!(config.server.host, "0.0.0.0");
+        assert_eq!(config.server.hosts, ["0.0.0.0"]);
     }
 
     #[test]
@@ -420,7 +497,7 @@ mod tests {
             ("\"\"", None),
         ] {
             let layers =
-                source::Layers::read(&sources(&[("REVERB_APP_SECRET", value)], &[])).unwrap();
+                secrets::read_layers(&sources(&[("REVERB_APP_SECRET", value)], &[])).unwrap();
             let found = layers.apps[0].get(&(setting::Section::App, "secret"));
             assert_eq!(found.map(|value| value.text.as_str()), secret, "{value}");
         }
@@ -465,7 +542,7 @@ mod tests {
             })
             .collect();
         let (_dir, sources) = files(&uncommented, "");
-        let layers = source::Layers::read(&sources).unwrap();
+        let layers = secrets::read_layers(&sources).unwrap();
         for setting in setting::SETTINGS {
             let values = if setting.section == setting::Section::App {
                 &layers.apps[0]
@@ -478,7 +555,7 @@ mod tests {
             assert_eq!(value.text, setting.default, "{}", setting.key);
         }
         let (_dir, sources) = files(DEFAULT_FILE, "");
-        let untouched = source::Layers::read(&sources).unwrap();
+        let untouched = secrets::read_layers(&sources).unwrap();
         assert!(
             untouched.shared.is_empty() && untouched.apps.is_empty(),
             "everything in it is commented out"

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::report::Effective;
-use super::setting::{Section, Setting};
+use super::setting::{self, Section, Setting};
 use super::source::{Layers, Source, Value, Values};
-use super::{Config, ConfigError, Metrics, Server, TlsFiles};
+use super::{Config, ConfigError, Drain, Metrics, Server};
 use super::{advice, reverb_php};
 use crate::apps::{App, CacheLimits, ClientEvents, Origins, PresenceLimits, Rate};
 use crate::protocol::publish::EventLimits;
 use crate::protocol::signature::Secret;
+use crate::proxies::Proxies;
 use crate::telemetry;
 
 pub(super) fn config(mut layers: Layers) -> Result<Config, ConfigError> {
@@ -30,7 +31,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, ConfigError> {
         reader.problems.push(advice::no_application(&layers));
     }
     reader.refuse_duplicates(&apps);
-    reader.refuse_one_port_for_both(&server, metrics.as_ref());
+    reader.refuse_one_port_for_two(&server, metrics.as_ref());
     if !reader.problems.is_empty() {
         return Err(ConfigError {
             problems: reader.problems,
@@ -53,6 +54,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, ConfigError> {
         effective: reader.effective,
         warnings: reader.warnings,
         files: layers.files,
+        certificates: Vec::new(),
     })
 }
 
@@ -117,7 +119,7 @@ impl Reader {
         let value = group.value(setting);
         let shown = setting.shown(&value.text);
         self.effective
-            .push(Effective::new(setting, group.index, shown, &value.source));
+            .push(Effective::new(setting, group.index, &value));
         match parse(&value.text) {
             Ok(parsed) => Some(parsed),
             Err(expected) => {
@@ -147,23 +149,24 @@ impl Reader {
         .unwrap_or(*range.start())
     }
 
+    fn count(&mut self, group: &Group<'_>, key: &'static str) -> u32 {
+        let count = self.number(group, key, 1..=u64::from(u32::MAX));
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn seconds(&mut self, group: &Group<'_>, key: &'static str, least: u64) -> Duration {
         Duration::from_secs(self.number(group, key, least..=u64::from(u32::MAX)))
     }
 
     pub(super) fn flag(&mut self, group: &Group<'_>, key: &'static str) -> bool {
         self.take(group, key, |text| {
-            match text.to_ascii_lowercase().as_str() {
-                "true" | "1" | "on" | "yes" => Ok(true),
-                "false" | "0" | "off" | "no" => Ok(false),
-                _ => Err("true or false".to_owned()),
-            }
+            setting::truth(text).ok_or_else(|| "true or false".to_owned())
         })
         .unwrap_or(false)
     }
 
     /// A value whose type says what is accepted.
-    fn parsed<T>(&mut self, group: &Group<'_>, key: &'static str) -> T
+    pub(super) fn parsed<T>(&mut self, group: &Group<'_>, key: &'static str) -> T
     where
         T: std::str::FromStr<Err: ToString> + Default,
     {
@@ -184,7 +187,7 @@ impl Reader {
         };
         let is_said = |key| group.value(Setting::of(group.section, key)).source != Source::Default;
         let is_required = is_said("host") || is_said("port");
-        let host = self.take(&group, "host", host).unwrap_or_default();
+        let host = self.host(&group);
         let port = self.take(&group, "port", |text| match text {
             "off" => Ok(None),
             _ => text
@@ -199,18 +202,29 @@ impl Reader {
         })
     }
 
-    /// Metrics that were asked for cannot be where clients connect to.
-    fn refuse_one_port_for_both(&mut self, server: &Server, metrics: Option<&Metrics>) {
+    /// TLS has a port of its own, or the only one; and metrics that were asked for cannot be
+    /// where clients connect to.
+    fn refuse_one_port_for_two(&mut self, server: &Server, metrics: Option<&Metrics>) {
+        let tls_port = server.tls.as_ref().and_then(|tls| tls.port);
+        if server.port != 0 && tls_port == Some(server.port) {
+            self.problems.push(format!(
+                "server.tls_port = {} (RESOUND_TLS_PORT) is server.port, too: expected another one, or nothing for TLS \
+                 on server.port",
+                server.port
+            ));
+        }
         let Some(metrics) = metrics.filter(|metrics| metrics.is_required) else {
             return;
         };
-        let is_any = |host: &str| ["0.0.0.0", "::", "[::]"].contains(&host);
-        let meet = metrics.host == server.host || is_any(&metrics.host) || is_any(&server.host);
-        if server.port != 0 && server.port == metrics.port && meet {
-            self.problems.push(format!(
-                "metrics.port = {} (RESOUND_METRICS_PORT) is server.port, too: expected another one, or off",
-                metrics.port
-            ));
+        let meet = server.meets(&metrics.host);
+        let ports = [("port", Some(server.port)), ("tls_port", tls_port)];
+        for (key, _) in ports.iter().filter(|(_, port)| *port == Some(metrics.port)) {
+            if metrics.port != 0 && meet {
+                self.problems.push(format!(
+                    "metrics.port = {} (RESOUND_METRICS_PORT) is server.{key}, too: expected another one, or off",
+                    metrics.port
+                ));
+            }
         }
     }
 
@@ -222,8 +236,10 @@ impl Reader {
         };
         let bytes = 1024..=1 << 30;
         let server = Server {
-            host: self.take(&group, "host", host).unwrap_or_default(),
+            hosts: self.hosts(&group),
             port: u16::try_from(self.number(&group, "port", 0..=65_535)).unwrap_or_default(),
+            reuse_port: self.flag(&group, "reuse_port"),
+            socket: self.unix_socket(&group),
             path: self.take(&group, "path", path).unwrap_or_default(),
             hostname: self.text(&group, "hostname"),
             workers: self
@@ -236,6 +252,7 @@ impl Reader {
             },
             access_log: self.flag(&group, "access_log"),
             tls: self.tls(&group),
+            proxies: self.proxies(&group),
             max_request_size: self.size(&group, "max_request_size", &bytes),
             timestamp_tolerance: Some(self.seconds(&group, "timestamp_tolerance", 0))
                 .filter(|t| !t.is_zero()),
@@ -248,11 +265,51 @@ impl Reader {
             max_connection_rate: self.optional(&group, "max_connection_rate"),
             max_connections_per_address: self.optional(&group, "max_connections_per_address"),
             shutdown_grace: self.seconds(&group, "shutdown_grace", 0),
+            drain: self.drain(&group),
+            control_socket: self.text(&group, "control_socket").map(PathBuf::from),
+            pid_file: self.text(&group, "pid_file").map(PathBuf::from),
         };
         // Known so that a Reverb project's settings are understood; they are about Laravel's own tools.
         self.number(&group, "pulse_ingest_interval", 0..=u64::from(u32::MAX));
         self.number(&group, "telescope_ingest_interval", 0..=u64::from(u32::MAX));
+        self.refuse_nowhere(&server);
+        self.refuse_one_path_for_two(&server);
         server
+    }
+
+    /// `trusted_proxies` and how they say for whom they are there.
+    fn proxies(&mut self, group: &Group<'_>) -> Proxies {
+        let proxies = Proxies {
+            trusted: self.parsed(group, "trusted_proxies"),
+            forwarded_header: self.parsed(group, "forwarded_header"),
+            proxy_protocol: self.flag(group, "proxy_protocol"),
+        };
+        if proxies.proxy_protocol && proxies.trusted.is_empty() {
+            self.warnings.push(
+                "server.proxy_protocol is on, and nobody may use it: name the proxies in \
+                 server.trusted_proxies (RESOUND_TRUSTED_PROXIES)"
+                    .to_owned(),
+            );
+        }
+        proxies
+    }
+
+    /// `drain_seconds` and `drain_pause`.
+    fn drain(&mut self, group: &Group<'_>) -> Drain {
+        let expected = "auto or a whole number from 0 to 86400";
+        let spread = self.take(group, "drain_seconds", |text| match text {
+            "auto" => Ok(None),
+            _ => text
+                .parse()
+                .ok()
+                .filter(|seconds| *seconds <= 86_400)
+                .map(|seconds| Some(Duration::from_secs(seconds)))
+                .ok_or_else(|| expected.to_owned()),
+        });
+        Drain {
+            spread: spread.flatten(),
+            pause: Duration::from_secs(self.number(group, "drain_pause", 0..=3600)),
+        }
     }
 
     pub(super) fn size(
@@ -264,30 +321,6 @@ impl Reader {
         usize::try_from(self.number(group, key, range.clone())).unwrap_or(usize::MAX)
     }
 
-    fn tls(&mut self, group: &Group<'_>) -> Option<TlsFiles> {
-        let (cert, key) = (self.text(group, "tls_cert"), self.text(group, "tls_key"));
-        match (cert, key) {
-            (Some(cert), Some(key)) => Some(TlsFiles {
-                cert: PathBuf::from(cert),
-                key: PathBuf::from(key),
-            }),
-            (None, None) => None,
-            (cert, _) => {
-                let (given, missing) = if cert.is_some() {
-                    ("cert", "key")
-                } else {
-                    ("key", "cert")
-                };
-                self.problems.push(format!(
-                    "server.tls_{missing} is missing: TLS needs both, and server.tls_{given} is set \
-                     (--tls-{missing}, RESOUND_TLS_{})",
-                    missing.to_uppercase()
-                ));
-                None
-            }
-        }
-    }
-
     fn app(&mut self, index: usize, values: &Values) -> App {
         let group = Group {
             section: Section::App,
@@ -297,23 +330,26 @@ impl Reader {
         let id = self.credential(&group, "id");
         let key = self.credential(&group, "key");
         let secret = self.credential(&group, "secret");
+        let previous_key = self.text(&group, "previous_key");
+        let previous_secret = self.text(&group, "previous_secret");
+        // They have become the secrets.
+        for key in ["secret_file", "previous_secret_file"] {
+            self.text(&group, key);
+        }
         let bytes = 1..=1 << 30;
         App {
             id,
             key,
             secret: Secret::new(&secret),
+            previous_key,
+            previous_secret: previous_secret.as_deref().map(Secret::new),
             origins: Origins::new(
                 self.take(&group, "allowed_origins", origins)
                     .unwrap_or_default(),
                 self.flag(&group, "allow_missing_origin"),
             ),
             ping_interval: self.seconds(&group, "ping_interval", 1),
-            activity_timeout: u32::try_from(self.number(
-                &group,
-                "activity_timeout",
-                1..=u64::from(u32::MAX),
-            ))
-            .unwrap_or(u32::MAX),
+            activity_timeout: self.count(&group, "activity_timeout"),
             max_connections: self.optional(&group, "max_connections"),
             max_subscriptions: self.size(&group, "max_subscriptions", &(1..=1 << 30)),
             max_message_size: self.size(&group, "max_message_size", &bytes),
@@ -357,13 +393,9 @@ impl Reader {
     /// `rate_limiting.*`, which does nothing until it is enabled.
     fn message_rate(&mut self, group: &Group<'_>) -> Option<Rate> {
         let enabled = self.flag(group, "rate_limiting.enabled");
-        let max = 1..=u64::from(u32::MAX);
-        let count = self.number(group, "rate_limiting.max_attempts", max);
+        let count = self.count(group, "rate_limiting.max_attempts");
         let per = self.seconds(group, "rate_limiting.decay_seconds", 1);
-        enabled.then(|| Rate {
-            count: u32::try_from(count).unwrap_or(u32::MAX),
-            per,
-        })
+        enabled.then_some(Rate { count, per })
     }
 
     /// A count, or nothing for no limit.
@@ -409,9 +441,19 @@ impl Reader {
                 self.problems
                     .push(format!("two applications have the id {:?}", app.id));
             }
-            if !keys.insert(&app.key) {
-                self.problems
-                    .push(format!("two applications have the key {:?}", app.key));
+            if app.previous_key.as_ref() == Some(&app.key) {
+                self.problems.push(format!(
+                    "previous_key (RESOUND_APP_PREVIOUS_KEY) of application {:?} is its key",
+                    app.id
+                ));
+                continue;
+            }
+            let own = [Some(&app.key), app.previous_key.as_ref()];
+            for key in own.into_iter().flatten() {
+                if !keys.insert(key) {
+                    self.problems
+                        .push(format!("two applications have the key {key:?}"));
+                }
             }
         }
     }
@@ -439,15 +481,6 @@ fn workers(text: &str) -> Result<NonZeroUsize, String> {
         .ok()
         .filter(|n| n.get() <= 1024)
         .ok_or_else(|| "auto or a whole number from 1 to 1024".to_owned())
-}
-
-fn host(text: &str) -> Result<String, String> {
-    let valid = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '/');
-    if valid {
-        Ok(text.to_owned())
-    } else {
-        Err("an address such as 0.0.0.0, :: or localhost".to_owned())
-    }
 }
 
 fn origins(text: &str) -> Result<Vec<String>, String> {

@@ -2,13 +2,14 @@
 //! a program one JSON document. It reads nothing and prints nothing itself.
 
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::setting::{Section, Setting};
-use super::source::Source;
-use super::{Config, ConfigError};
+use super::source::{Source, Value};
+use super::{Config, ConfigError, Server};
 
 /// Characters up to which a column grows with its longest text.
 const MAX_WIDTH: usize = 40;
@@ -25,10 +26,43 @@ pub struct Effective {
     /// Whether it was said nowhere.
     #[serde(rename = "default")]
     pub is_default: bool,
+    /// Whether a change of it holds only for a server that is started after it.
+    pub needs_restart: bool,
+    #[serde(skip)]
+    pub(super) section: Section,
+    /// Of the application; 0 for everything else.
+    #[serde(skip)]
+    pub(super) index: usize,
+    #[serde(skip)]
+    pub(super) key: &'static str,
+    /// Of the value, also of one that is hidden.
+    #[serde(skip)]
+    pub(super) fingerprint: Fingerprint,
+}
+
+/// A certificate that would be served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Certificate {
+    /// Its file.
+    pub path: String,
+    /// The host names and addresses that it is for.
+    pub names: Vec<String>,
+    /// When it ends, as RFC 3339 says.
+    pub not_after: String,
+}
+
+/// Tells a text from others without having it.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Fingerprint([u8; 32]);
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprint")
+    }
 }
 
 impl Effective {
-    pub(super) fn new(setting: &Setting, index: usize, shown: &str, source: &Source) -> Self {
+    pub(super) fn new(setting: &'static Setting, index: usize, value: &Value) -> Self {
         let name = match setting.section {
             Section::App => format!("apps[{index}].{}", setting.key),
             Section::Server | Section::Metrics | Section::Scaling => {
@@ -37,9 +71,14 @@ impl Effective {
         };
         Self {
             name,
-            value: shown.to_owned(),
-            source: source.to_string(),
-            is_default: *source == Source::Default,
+            value: setting.shown(&value.text).to_owned(),
+            source: value.source.to_string(),
+            is_default: value.source == Source::Default,
+            needs_restart: setting.restart,
+            section: setting.section,
+            index,
+            key: setting.key,
+            fingerprint: Fingerprint(Sha256::digest(&value.text).into()),
         }
     }
 
@@ -56,6 +95,17 @@ impl Effective {
     }
 }
 
+impl fmt::Display for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = match &*self.names {
+            [] => "no name".to_owned(),
+            names => names.join(", "),
+        };
+        let (path, end) = (&self.path, &self.not_after);
+        write!(f, "certificate {path} for {names} ends at {end}")
+    }
+}
+
 /// For a person: the settings that were set, or all of them, and a verdict as the last line.
 pub fn text(config: &Config, all: bool) -> String {
     let is_shown = |setting: &&Effective| all || !setting.is_default;
@@ -66,6 +116,9 @@ pub fn text(config: &Config, all: bool) -> String {
         let settings = count(hidden, "setting");
         let rest = format!("left at their defaults: {settings} (--all shows them)");
         line(&mut text, &rest);
+    }
+    for certificate in &config.certificates {
+        line(&mut text, &certificate.to_string());
     }
     line(&mut text, &verdict(config));
     text
@@ -87,6 +140,7 @@ pub fn json(checked: Result<&Config, &ConfigError>) -> String {
                 .map(|path| path.to_string_lossy())
                 .collect(),
             settings: &config.effective,
+            certificates: &config.certificates,
             warnings: &config.warnings,
             notes: &config.notes,
         },
@@ -107,6 +161,7 @@ enum Document<'a> {
         ok: bool,
         files: Vec<Cow<'a, str>>,
         settings: &'a [Effective],
+        certificates: &'a [Certificate],
         warnings: &'a [String],
         notes: &'a [String],
     },
@@ -137,17 +192,8 @@ fn width<'a>(texts: impl Iterator<Item = &'a str>) -> usize {
 /// What would start, in one line.
 fn verdict(config: &Config) -> String {
     let server = &config.server;
-    let mut parts = vec![
-        count(config.apps.len(), "application"),
-        format!("host {}", server.host),
-        format!("port {}", server.port),
-    ];
-    if !server.path.is_empty() {
-        parts.push(format!("path {}", server.path));
-    }
-    if server.tls.is_some() {
-        parts.push("TLS".to_owned());
-    }
+    let mut parts = vec![count(config.apps.len(), "application")];
+    parts.extend(listening(server));
     if config.scaling.is_some() {
         parts.push("scaling through Redis".to_owned());
     }
@@ -156,6 +202,33 @@ fn verdict(config: &Config) -> String {
         parts.push(count(config.notes.len(), "note"));
     }
     format!("ok: {}", parts.join(", "))
+}
+
+/// Where it would listen, and how.
+fn listening(server: &Server) -> Vec<String> {
+    let mut parts = match &*server.hosts {
+        [] => Vec::new(),
+        [host] => vec![format!("host {host}"), format!("port {}", server.port)],
+        hosts => vec![
+            format!("hosts {}", hosts.join(" and ")),
+            format!("port {}", server.port),
+        ],
+    };
+    parts.extend(
+        server
+            .socket
+            .as_ref()
+            .map(|socket| format!("socket {}", socket.path.display())),
+    );
+    if !server.path.is_empty() {
+        parts.push(format!("path {}", server.path));
+    }
+    match server.tls.as_ref().map(|tls| tls.port) {
+        Some(Some(port)) => parts.push(format!("TLS on port {port}")),
+        Some(None) => parts.push("TLS".to_owned()),
+        None => {}
+    }
+    parts
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -107,17 +107,20 @@ const KEYS: &[&str] = &[
     "channel",
     "prefix",
     "url",
+    "url_file",
     "scheme",
     "host",
     "port",
     "username",
     "password",
+    "password_file",
     "database",
     "timeout",
     "cluster",
     "sentinels",
     "sentinel_master",
     "sentinel_password",
+    "sentinel_password_file",
     "tls_ca",
     "tls_cert",
     "tls_key",
@@ -172,6 +175,9 @@ impl Reader {
             })
             .flatten();
         let url = url.unwrap_or_default();
+        for key in ["url_file", "password_file", "sentinel_password_file"] {
+            self.text(group, key);
+        }
         let scheme = self.take(group, "scheme", is_tls).flatten();
         let (host_tls, host) = self
             .take(group, "host", host)

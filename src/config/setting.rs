@@ -33,6 +33,8 @@ pub struct Setting {
     pub secret: bool,
     /// Whether a list is expected: a comma list in variables, an array in TOML.
     pub list: bool,
+    /// Whether a change holds only for a server that is started after it.
+    pub restart: bool,
 }
 
 const fn setting(
@@ -50,6 +52,30 @@ const fn setting(
         default,
         secret: false,
         list: false,
+        // Sockets and links are set up once.
+        restart: matches!(section, Section::Metrics | Section::Scaling),
+    }
+}
+
+/// One that holds only for a server that is started after it.
+const fn fixed(setting: Setting) -> Setting {
+    Setting {
+        restart: true,
+        ..setting
+    }
+}
+
+const fn secret(setting: Setting) -> Setting {
+    Setting {
+        secret: true,
+        ..setting
+    }
+}
+
+const fn list(setting: Setting) -> Setting {
+    Setting {
+        list: true,
+        ..setting
     }
 }
 
@@ -78,17 +104,30 @@ const fn app(
 /// All settings, in the order in which they are printed.
 #[rustfmt::skip] // A table is read by its columns.
 pub const SETTINGS: &[Setting] = &[
-    server("host", "REVERB_SERVER_HOST", "--host", "0.0.0.0"),
-    server("port", "REVERB_SERVER_PORT", "--port", "8080"),
+    list(fixed(server("host", "REVERB_SERVER_HOST", "--host", "0.0.0.0"))),
+    fixed(server("port", "REVERB_SERVER_PORT", "--port", "8080")),
+    fixed(server("reuse_port", "RESOUND_REUSE_PORT", "", "false")),
+    fixed(server("socket", "RESOUND_SOCKET", "--socket", "")),
+    fixed(server("socket_mode", "RESOUND_SOCKET_MODE", "", "0660")),
+    fixed(server("socket_group", "RESOUND_SOCKET_GROUP", "", "")),
     server("path", "REVERB_SERVER_PATH", "--path", ""),
-    server("hostname", "REVERB_HOST", "--hostname", ""),
-    server("workers", "RESOUND_WORKERS", "--workers", "auto"),
+    fixed(server("hostname", "REVERB_HOST", "--hostname", "")),
+    fixed(server("workers", "RESOUND_WORKERS", "--workers", "auto")),
+    fixed(server("control_socket", "RESOUND_CONTROL_SOCKET", "--control-socket", "")),
+    fixed(server("pid_file", "RESOUND_PID_FILE", "--pid-file", "")),
     server("debug", "RESOUND_DEBUG", "--debug", "false"),
-    server("log_format", "RESOUND_LOG_FORMAT", "--log-format", "text"),
+    fixed(server("log_format", "RESOUND_LOG_FORMAT", "--log-format", "text")),
     server("log_levels", "RUST_LOG", "", ""),
     server("access_log", "RESOUND_ACCESS_LOG", "", "false"),
-    server("tls_cert", "RESOUND_TLS_CERT", "--tls-cert", ""),
-    server("tls_key", "RESOUND_TLS_KEY", "--tls-key", ""),
+    list(server("tls_cert", "RESOUND_TLS_CERT", "--tls-cert", "")),
+    list(server("tls_key", "RESOUND_TLS_KEY", "--tls-key", "")),
+    fixed(server("tls_port", "RESOUND_TLS_PORT", "--tls-port", "")),
+    server("tls_min_version", "RESOUND_TLS_MIN_VERSION", "", "1.2"),
+    server("tls_client_ca", "RESOUND_TLS_CLIENT_CA", "", ""),
+    list(server("tls_ticket_keys", "RESOUND_TLS_TICKET_KEYS", "", "")),
+    list(server("trusted_proxies", "RESOUND_TRUSTED_PROXIES", "", "")),
+    server("forwarded_header", "RESOUND_FORWARDED_HEADER", "", "x-forwarded-for"),
+    server("proxy_protocol", "RESOUND_PROXY_PROTOCOL", "", "false"),
     server("max_request_size", "REVERB_MAX_REQUEST_SIZE", "", "1048576"),
     server("timestamp_tolerance", "RESOUND_TIMESTAMP_TOLERANCE", "", "600"),
     server("pong_timeout", "RESOUND_PONG_TIMEOUT", "", "30"),
@@ -100,25 +139,30 @@ pub const SETTINGS: &[Setting] = &[
     server("max_connection_rate", "RESOUND_MAX_CONNECTION_RATE", "", ""),
     server("max_connections_per_address", "RESOUND_MAX_CONNECTIONS_PER_ADDRESS", "", ""),
     server("shutdown_grace", "RESOUND_SHUTDOWN_GRACE", "", "5"),
+    server("drain_seconds", "RESOUND_DRAIN_SECONDS", "", "auto"),
+    server("drain_pause", "RESOUND_DRAIN_PAUSE", "", "2"),
     server("pulse_ingest_interval", "REVERB_PULSE_INGEST_INTERVAL", "", "15"),
     server("telescope_ingest_interval", "REVERB_TELESCOPE_INGEST_INTERVAL", "", "15"),
     setting(Section::Metrics, "host", "RESOUND_METRICS_HOST", "--metrics-host", "127.0.0.1"),
     setting(Section::Metrics, "port", "RESOUND_METRICS_PORT", "--metrics-port", "9601"),
     scaling("enabled", "REVERB_SCALING_ENABLED", "false"),
     scaling("channel", "REVERB_SCALING_CHANNEL", "reverb"),
-    Setting { secret: true, ..scaling("url", "REDIS_URL", "") },
+    secret(scaling("url", "REDIS_URL", "")),
+    scaling("url_file", "REDIS_URL_FILE", ""),
     scaling("scheme", "REDIS_SCHEME", ""),
     scaling("host", "REDIS_HOST", "127.0.0.1"),
     scaling("port", "REDIS_PORT", "6379"),
     scaling("username", "REDIS_USERNAME", ""),
-    Setting { secret: true, ..scaling("password", "REDIS_PASSWORD", "") },
+    secret(scaling("password", "REDIS_PASSWORD", "")),
+    scaling("password_file", "REDIS_PASSWORD_FILE", ""),
     scaling("database", "REDIS_DB", "0"),
     scaling("timeout", "REDIS_TIMEOUT", "60"),
     scaling("prefix", "REDIS_PREFIX", ""),
-    Setting { list: true, ..scaling("cluster", "RESOUND_REDIS_CLUSTER", "") },
-    Setting { list: true, ..scaling("sentinels", "RESOUND_REDIS_SENTINELS", "") },
+    list(scaling("cluster", "RESOUND_REDIS_CLUSTER", "")),
+    list(scaling("sentinels", "RESOUND_REDIS_SENTINELS", "")),
     scaling("sentinel_master", "RESOUND_REDIS_SENTINEL_MASTER", "mymaster"),
-    Setting { secret: true, ..scaling("sentinel_password", "RESOUND_REDIS_SENTINEL_PASSWORD", "") },
+    secret(scaling("sentinel_password", "RESOUND_REDIS_SENTINEL_PASSWORD", "")),
+    scaling("sentinel_password_file", "RESOUND_REDIS_SENTINEL_PASSWORD_FILE", ""),
     scaling("tls_ca", "RESOUND_REDIS_TLS_CA", ""),
     scaling("tls_cert", "RESOUND_REDIS_TLS_CERT", ""),
     scaling("tls_key", "RESOUND_REDIS_TLS_KEY", ""),
@@ -129,8 +173,12 @@ pub const SETTINGS: &[Setting] = &[
     scaling("buffer_seconds", "RESOUND_CLUSTER_BUFFER_SECONDS", "60"),
     app("id", "REVERB_APP_ID", "--app-id", ""),
     app("key", "REVERB_APP_KEY", "--app-key", ""),
-    Setting { secret: true, ..app("secret", "REVERB_APP_SECRET", "--app-secret", "") },
-    Setting { list: true, ..app("allowed_origins", "REVERB_ALLOWED_ORIGINS", "", "*") },
+    secret(app("secret", "REVERB_APP_SECRET", "--app-secret", "")),
+    app("secret_file", "REVERB_APP_SECRET_FILE", "", ""),
+    app("previous_key", "RESOUND_APP_PREVIOUS_KEY", "", ""),
+    secret(app("previous_secret", "RESOUND_APP_PREVIOUS_SECRET", "", "")),
+    app("previous_secret_file", "RESOUND_APP_PREVIOUS_SECRET_FILE", "", ""),
+    list(app("allowed_origins", "REVERB_ALLOWED_ORIGINS", "", "*")),
     app("allow_missing_origin", "RESOUND_ALLOW_MISSING_ORIGIN", "", "false"),
     app("ping_interval", "REVERB_APP_PING_INTERVAL", "", "60"),
     app("activity_timeout", "REVERB_APP_ACTIVITY_TIMEOUT", "", "30"),
@@ -198,6 +246,15 @@ impl Setting {
         } else {
             value
         }
+    }
+}
+
+/// What a text means where true or false is expected.
+pub(super) fn truth(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "on" | "yes" => Some(true),
+        "false" | "0" | "off" | "no" => Some(false),
+        _ => None,
     }
 }
 

@@ -20,10 +20,29 @@ pub enum Source {
     File(Rc<Path>, usize),
     /// A line of a `.env`, from 1, and the variable there.
     Dotenv(Rc<Path>, usize, &'static str),
+    /// A file of systemd's directory of credentials.
+    Credential(Rc<Path>),
     /// An environment variable.
     Environment(&'static str),
     /// A flag of the command line.
     Flag(&'static str),
+    /// The file that a setting names, and that setting's own source.
+    SecretFile(Rc<Path>, Box<Self>),
+}
+
+impl Source {
+    /// The greater, the stronger.
+    pub(super) fn strength(&self) -> u8 {
+        match self {
+            Self::Default => 0,
+            Self::File(..) => 1,
+            Self::Dotenv(..) => 2,
+            Self::Credential(_) => 3,
+            Self::Environment(_) => 4,
+            Self::Flag(_) => 5,
+            Self::SecretFile(_, source) => source.strength(),
+        }
+    }
 }
 
 impl fmt::Display for Source {
@@ -32,11 +51,26 @@ impl fmt::Display for Source {
             Self::Default => f.write_str("default"),
             Self::File(path, line) => write!(f, "{} line {line}", path.display()),
             Self::Dotenv(path, line, name) => write!(f, "{} line {line}, {name}", path.display()),
+            Self::Credential(path) => write!(f, "credential {}", path.display()),
             Self::Environment(name) => write!(f, "environment variable {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
+            Self::SecretFile(path, source) => {
+                write!(f, "file {}, named by {source}", path.display())
+            }
         }
     }
 }
+
+/// What is said of one application, and not of all.
+const IDENTITY: [&str; 7] = [
+    "id",
+    "key",
+    "secret",
+    "secret_file",
+    "previous_key",
+    "previous_secret",
+    "previous_secret_file",
+];
 
 /// A value as it was written, and where. Lists are joined by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +104,8 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Reads all sources and merges them.
-    pub fn read(sources: &Sources) -> Result<Self, ConfigError> {
+    /// Reads all sources and merges them, among them what `credentials` say.
+    pub fn read(sources: &Sources, credentials: Values) -> Result<Self, ConfigError> {
         let mut layers = Self::default();
         if let Some(path) = &sources.config_file {
             let text = file::read_toml(path)?;
@@ -88,6 +122,7 @@ impl Layers {
                 .read_dotenv(&Rc::from(path.as_path()), &text, sources, &mut said)
                 .map_err(|error| file::with_hint_at_toml(error, &path, &text))?;
         }
+        said.extend(credentials);
         layers.read_environment(sources, &mut said)?;
         for (flag, text) in &sources.flags {
             let setting = SETTINGS
@@ -172,12 +207,10 @@ impl Layers {
     }
 
     fn read_toml(&mut self, path: &Rc<Path>, text: &str) -> Result<(), ConfigError> {
+        let lines = Lines::of(text);
         let fail = |at: usize, message: String| {
-            ConfigError::one(format!(
-                "{} line {}: {message}",
-                path.display(),
-                line_of(text, at)
-            ))
+            let line = lines.at(at);
+            ConfigError::one(format!("{} line {line}: {message}", path.display()))
         };
         let table = DeTable::parse(text).map_err(|error| {
             fail(
@@ -190,22 +223,22 @@ impl Layers {
             match (name.get_ref().as_ref(), value.get_ref()) {
                 ("server", DeValue::Table(table)) => {
                     self.shared
-                        .extend(section(Section::Server, table, path, text)?);
+                        .extend(section(Section::Server, table, path, &lines)?);
                 }
                 ("metrics", DeValue::Table(table)) => {
                     self.shared
-                        .extend(section(Section::Metrics, table, path, text)?);
+                        .extend(section(Section::Metrics, table, path, &lines)?);
                 }
                 ("scaling", DeValue::Table(table)) => {
                     self.shared
-                        .extend(section(Section::Scaling, table, path, text)?);
+                        .extend(section(Section::Scaling, table, path, &lines)?);
                 }
                 ("apps", DeValue::Array(apps)) => {
                     for app in apps {
                         let DeValue::Table(table) = app.get_ref() else {
                             return Err(fail(at, "apps holds tables: write [[apps]]".to_owned()));
                         };
-                        self.apps.push(section(Section::App, table, path, text)?);
+                        self.apps.push(section(Section::App, table, path, &lines)?);
                     }
                 }
                 ("apps", _) => {
@@ -221,7 +254,7 @@ impl Layers {
                     ));
                 }
                 (other, _) => {
-                    let known = "expected [server], [scaling] or [[apps]]";
+                    let known = "expected [server], [scaling], [metrics] or [[apps]]";
                     return Err(fail(
                         at,
                         format!("there is no section \"{other}\"; {known}"),
@@ -272,13 +305,13 @@ impl Layers {
 
     /// Puts what variables and flags said over what the file said.
     ///
-    /// Id, key and secret belong to one application: the file's one of that id,
+    /// [`IDENTITY`] belongs to one application: the file's one of that id,
     /// or the file's only one, or a further one. The rest is said for all.
     fn say(&mut self, said: Values) {
         let (mut identity, mut common) = (Values::new(), Values::new());
         for (id, value) in said {
             match id {
-                (Section::App, "id" | "key" | "secret") => identity.insert(id, value),
+                (Section::App, key) if IDENTITY.contains(&key) => identity.insert(id, value),
                 (Section::App, _) => common.insert(id, value),
                 (Section::Server | Section::Metrics | Section::Scaling, _) => {
                     self.shared.insert(id, value)
@@ -332,12 +365,18 @@ fn is_unknown(name: &str) -> bool {
     ours && !known && !SETTINGS.iter().any(|setting| setting.variable == name)
 }
 
-fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes()[..at.min(text.len())]
-        .iter()
-        .filter(|byte| **byte == b'\n')
-        .count()
-        + 1
+/// Where the lines of a text end.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self(text.match_indices('\n').map(|(at, _)| at).collect())
+    }
+
+    /// The number of the line that has this place, from 1 on.
+    fn at(&self, place: usize) -> usize {
+        self.0.partition_point(|end| *end < place) + 1
+    }
 }
 
 /// Reads one table; `rate_limiting.enabled` may be written dotted or as a table.
@@ -345,14 +384,14 @@ fn section(
     section: Section,
     table: &DeTable<'_>,
     path: &Rc<Path>,
-    text: &str,
+    lines: &Lines,
 ) -> Result<Values, ConfigError> {
     let mut values = Values::new();
     let mut open = vec![(String::new(), table)];
     while let Some((prefix, table)) = open.pop() {
         for (name, value) in table {
             let key = format!("{prefix}{}", name.get_ref());
-            let line = line_of(text, name.span().start);
+            let line = lines.at(name.span().start);
             if let DeValue::Table(inner) = value.get_ref() {
                 open.push((format!("{key}."), inner));
                 continue;

@@ -2,8 +2,8 @@
 
 use super::family::{Family, Kind};
 use crate::apps::{
-    AppHandle, Counter, Counters, HandshakeRefusal, RateLimit, RequestRefusal, SubscriptionRefusal,
-    Timing,
+    AppHandle, Counter, Counters, HandshakeRefusal, PreviousCredential, RateLimit, RequestRefusal,
+    SubscriptionRefusal, Timing,
 };
 use crate::protocol::{ChannelKind, CloseReason};
 
@@ -120,8 +120,16 @@ fn refusals(apps: &[Application<'_>], others: &Application<'_>) -> Vec<Family> {
         &["app_id", "limit"],
         "Times that a client was over a limit of so many a second.",
     );
+    let mut previous = Family::new(
+        Kind::Counter,
+        "previous_credentials_used_total",
+        &["app_id", "credential"],
+        "Requests, connections, subscriptions and sign-ins that were let in by previous_key or previous_secret.",
+    );
     let closes = (CloseReason::ALL, CloseReason::label);
     for app in apps {
+        let credentials = (PreviousCredential::ALL, PreviousCredential::label);
+        app.each(&mut previous, credentials, Counter::PreviousUsed);
         app.each(&mut closed, closes, Counter::ConnectionsClosed);
         let reasons = (SubscriptionRefusal::ALL, SubscriptionRefusal::label);
         app.each(&mut subscriptions, reasons, Counter::SubscriptionsRefused);
@@ -142,6 +150,7 @@ fn refusals(apps: &[Application<'_>], others: &Application<'_>) -> Vec<Family> {
         requests,
         subscriptions,
         limited,
+        previous,
     ]
 }
 

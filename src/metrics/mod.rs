@@ -17,11 +17,13 @@ mod family;
 mod node;
 pub mod sink;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use prometheus::TextEncoder;
-use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::MetricFamily;
 
 use crate::apps::AppRegistry;
 use crate::broker::Broker;
@@ -36,6 +38,10 @@ const PREFIX: &str = "resound_";
 
 /// Applications up to which all values of all labels have a series from the start.
 const MAX_WHOLE: usize = 100;
+
+/// When certificates end, in seconds since 1970, by their files. Others take their place
+/// while the server runs.
+pub type CertificateEnds = Arc<ArcSwap<BTreeMap<String, u64>>>;
 
 /// Where the numbers are.
 #[derive(Clone)]
@@ -54,6 +60,8 @@ pub struct Metrics {
     pub workers: usize,
     /// Where the server is in its life.
     pub lifecycle: Lifecycle,
+    /// What TLS is served with, if it is.
+    pub certificates: CertificateEnds,
     /// When it was started.
     pub started: SystemTime,
     /// The port that clients connect to, which is a label in soketi's boards.
@@ -64,8 +72,7 @@ impl Metrics {
     /// All numbers as they are now.
     pub fn render(&self) -> String {
         let mut families: Vec<_> = self.families().iter().map(Family::encode).collect();
-        let process = ProcessCollector::for_self();
-        families.extend(prometheus::core::Collector::collect(&process));
+        families.extend(of_the_process());
         // Without an application, some have no sample, which the encoder refuses.
         families.retain(|family| !family.get_metric().is_empty());
         TextEncoder::new()
@@ -88,8 +95,7 @@ impl Metrics {
 
     /// A list of all metrics, for the documentation: a row of a table each.
     pub fn table(&self) -> String {
-        let process = ProcessCollector::for_self();
-        let process = prometheus::core::Collector::collect(&process);
+        let process = of_the_process();
         let process = process.iter().map(|family| {
             let kind = format!("{:?}", family.get_field_type()).to_lowercase();
             format!("| `{}` | {kind} | | {} |", family.name(), family.help())
@@ -98,4 +104,15 @@ impl Metrics {
         let rows = rows.iter().map(Family::row).chain(process);
         rows.map(|row| row + "\n").collect()
     }
+}
+
+/// What Prometheus' clients tell of every process; it is read out of `/proc`, which only Linux has.
+fn of_the_process() -> Vec<MetricFamily> {
+    #[cfg(target_os = "linux")]
+    {
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        prometheus::core::Collector::collect(&process)
+    }
+    #[cfg(not(target_os = "linux"))]
+    Vec::new()
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Metrics;
 use super::family::{Family, Kind};
+use crate::apps::{Counter, ProxyClaim};
 use crate::lifecycle::State;
 use crate::protocol::CloseReason;
 use crate::telemetry;
@@ -166,10 +167,40 @@ pub(super) fn families(metrics: &Metrics) -> Vec<Family> {
         unserved,
         slow,
         dropped,
+        ignored_claims(metrics),
     ];
+    families.push(certificates(metrics));
     families.extend(sizes(metrics));
     families.extend(cluster(&status));
     families
+}
+
+/// Without a series if TLS is not spoken.
+fn certificates(metrics: &Metrics) -> Family {
+    let mut family = Family::new(
+        Kind::Gauge,
+        "tls_certificate_expiry_timestamp_seconds",
+        &["certificate"],
+        "When the certificate in a file ends, since 1970.",
+    );
+    for (path, end) in metrics.certificates.load().iter() {
+        family.count(&[path], *end);
+    }
+    family
+}
+
+fn ignored_claims(metrics: &Metrics) -> Family {
+    let mut claims = Family::new(
+        Kind::Counter,
+        "proxy_headers_ignored_total",
+        &["header"],
+        "Requests and connections of somebody who is no trusted proxy and says for whom it is there.",
+    );
+    for claim in ProxyClaim::ALL {
+        let ignored = Counter::ProxyClaimsIgnored(*claim);
+        claims.count(&[claim.label()], metrics.apps.unattributed().of(ignored));
+    }
+    claims
 }
 
 fn sizes(metrics: &Metrics) -> Vec<Family> {

@@ -70,6 +70,8 @@ pub enum CloseReason {
     TooSlow,
     /// The server is going down.
     ShuttingDown,
+    /// The server is going down, and another one is there to connect to.
+    Draining,
 }
 
 impl CloseReason {
@@ -91,6 +93,7 @@ impl CloseReason {
         Self::InvalidPayload,
         Self::TooSlow,
         Self::ShuttingDown,
+        Self::Draining,
     ];
 
     /// How many reasons there are.
@@ -115,6 +118,7 @@ impl CloseReason {
             Self::InvalidPayload => "invalid_payload",
             Self::TooSlow => "too_slow",
             Self::ShuttingDown => "shutting_down",
+            Self::Draining => "draining",
         }
     }
 
@@ -141,6 +145,8 @@ impl CloseReason {
             Self::InvalidPayload => Some((1007, "Text is not valid UTF-8")),
             Self::TooSlow => Some((4100, "Messages are not read fast enough")),
             Self::ShuttingDown => Some((1001, "Server is shutting down")),
+            // Clients connect again at once (Pusher's protocol, "4200-4299").
+            Self::Draining => Some((4200, "Server is going down, reconnect")),
         }
     }
 
@@ -163,7 +169,8 @@ impl CloseReason {
             | Self::MessageTooBig
             | Self::ProtocolError
             | Self::InvalidPayload
-            | Self::ShuttingDown => None,
+            | Self::ShuttingDown
+            | Self::Draining => None,
         }
     }
 }

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::proxies::Client;
 use crate::worker::{Waiter, Worker};
 
 /// Shared by the parts of one connection: its stream, its requests and its task.
 pub(super) struct Activity {
     worker: Rc<Worker>,
     waiter: Rc<Waiter>,
+    /// Whoever has connected, until it is known for whom.
+    pub(super) client: Cell<Client>,
     has_begun: Cell<bool>,
     /// Whether an answer waits for the client to read.
     pub(super) is_blocked: Cell<bool>,
@@ -22,10 +25,11 @@ pub(super) struct Activity {
 
 impl Activity {
     /// Of a new connection, which waits for its first request.
-    pub(super) fn new(worker: &Rc<Worker>) -> Self {
+    pub(super) fn new(worker: &Rc<Worker>, client: Client) -> Self {
         Self {
             worker: Rc::clone(worker),
             waiter: worker.idle().enter(),
+            client: Cell::new(client),
             has_begun: Cell::new(false),
             is_blocked: Cell::new(false),
             is_held: Cell::new(false),

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,10 +18,11 @@ use super::activity::Activity;
 use super::route::{self, Exchange};
 use super::stream::{Deadline, HEAD_BYTES, Stream};
 use super::timer::HeadTimer;
-use super::{Shared, log};
+use super::{Settings, Shared, client, log};
 use crate::apps::{AppHandle, Counter, HandshakeRefusal, RequestRefusal};
 use crate::protocol::CloseReason;
-use crate::worker::{Admission, Connection, Incoming, Upgraded, Worker};
+use crate::proxies::Client;
+use crate::worker::{Admission, Connection, ConnectionPermit, Incoming, Upgraded, Worker};
 use crate::ws::handshake::Handshake;
 use crate::ws::session;
 
@@ -47,7 +47,10 @@ pub(super) fn spawn(worker: Rc<Worker>, incoming: Incoming, shared: Arc<Shared>)
     tokio::task::spawn_local(async move {
         let _running = running;
         let peer = incoming.peer;
-        if let Err(error) = incoming.tcp.set_nodelay(true) {
+        // A Unix socket delays nothing, and would say that it knows of no such option.
+        if !incoming.is_unix
+            && let Err(error) = incoming.tcp.set_nodelay(true)
+        {
             tracing::debug!(%peer, %error, "the client went at once");
             return;
         }
@@ -58,36 +61,59 @@ pub(super) fn spawn(worker: Rc<Worker>, incoming: Incoming, shared: Arc<Shared>)
 
 /// Serves a connection until it ends, is upgraded, or takes a permit for nothing.
 async fn serve_unless_idle(worker: Rc<Worker>, incoming: Incoming, shared: Arc<Shared>) {
-    let activity = Rc::new(Activity::new(&worker));
-    let (peer, apps) = (incoming.peer, Arc::clone(&shared.apps));
-    let time = shared.request_head_timeout;
+    let activity = Rc::new(Activity::new(&worker, Client::direct(incoming.peer)));
+    let apps = Arc::clone(&shared.apps);
+    let peer = || activity.client.get();
+    let time = shared.settings.load().request_head_timeout;
     tokio::select! {
         // First what has come, then whether it is too late for it.
         biased;
         () = serve(worker, incoming, shared, Rc::clone(&activity)) => {}
         () = activity.evicted() => {
             apps.unattributed().count(Counter::RequestsRefused(RequestRefusal::Evicted));
-            tracing::debug!(%peer, "closed an idle connection: places for connections are short");
+            tracing::debug!(peer = %peer(), "closed an idle connection: places for connections are short");
         }
         () = activity.is_overdue(time) => {
             apps.unattributed().count(Counter::RequestsRefused(RequestRefusal::HeadTimeout));
-            tracing::debug!(%peer, "closed a connection whose first request did not come in time");
+            tracing::debug!(peer = %peer(), "closed a connection whose first request did not come in time");
         }
     }
 }
 
-async fn secure(tcp: TcpStream, peer: SocketAddr, shared: &Shared) -> Option<Stream> {
-    let Some(tls) = &shared.tls else {
-        return Some(Stream::Plain(tcp));
+/// Finds out who a new connection is from, and makes it secure if it is to be.
+async fn begin(
+    incoming: Incoming,
+    shared: &Shared,
+    activity: &Activity,
+) -> Option<(Stream, ConnectionPermit)> {
+    let Incoming {
+        tcp,
+        peer,
+        mut permit,
+        is_tls,
+        ..
+    } = incoming;
+    let client = client::of_connection(&tcp, peer, &mut permit, shared).await?;
+    activity.client.set(client);
+    let stream = match is_tls {
+        true => secure(tcp, client, shared).await?,
+        false => Stream::Plain(tcp),
     };
-    match tls.accept(tcp).await {
+    Some((stream, permit))
+}
+
+async fn secure(tcp: TcpStream, client: Client, shared: &Shared) -> Option<Stream> {
+    // There is one as long as a socket speaks TLS.
+    let acceptor = shared.tls.acceptor()?;
+    match acceptor.accept(tcp).await {
         Ok(stream) => Some(Stream::Tls(Box::new(stream))),
-        Err(error) => {
-            if !log::has_gone(&error) {
-                let failed = Counter::HandshakesRefused(HandshakeRefusal::Tls);
-                shared.apps.unattributed().count(failed);
+        Err(failed) => {
+            if !log::has_gone(&failed.error) {
+                let refused = Counter::HandshakesRefused(HandshakeRefusal::Tls);
+                shared.apps.unattributed().count(refused);
             }
-            log::tls_failed(&error, peer);
+            log::tls_failed(&failed.error, client);
+            failed.tell().await;
             None
         }
     }
@@ -100,15 +126,13 @@ async fn serve(
     shared: Arc<Shared>,
     activity: Rc<Activity>,
 ) {
-    let Incoming { tcp, peer, permit } = incoming;
-    let Some(stream) = secure(tcp, peer, &shared).await else {
+    let Some((stream, permit)) = begin(incoming, &shared, &activity).await else {
         return;
     };
     let exchange = Rc::new(Exchange {
         worker: Rc::clone(&worker),
         shared,
-        peer,
-        is_over_limit: permit.is_over_limit(),
+        permit: RefCell::new(Some(permit)),
         upgrade: RefCell::new(None),
         activity: Rc::clone(&activity),
     });
@@ -122,12 +146,10 @@ async fn serve(
             })
         })
     };
-    let io = Deadline::new(stream, exchange.shared.write_timeout, activity);
-    let mut http = http1::Builder::new()
-        .timer(HeadTimer::new(exchange.shared.request_head_timeout))
-        .header_read_timeout(exchange.shared.keep_alive_timeout)
-        .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(io), service);
+    let settings = exchange.shared.settings.load();
+    let io = Deadline::new(stream, settings.write_timeout, activity);
+    let mut http = protocol(&settings).serve_connection(TokioIo::new(io), service);
+    drop(settings);
     let mut stopping = pin!(worker.lifecycle().stopping());
     let ended = tokio::select! {
         ended = poll_fn(|cx| http.poll_without_shutdown(cx)) => ended,
@@ -141,16 +163,16 @@ async fn serve(
         if let Some(why) = log::refusal(error) {
             exchange.shared.count_refusal(why);
         }
-        log::http_ended(error, &parts.read_buf, peer);
+        log::http_ended(error, &parts.read_buf, exchange.activity.client.get());
     }
     let (stream, answer) = parts.io.into_inner().into_parts();
-    match exchange.upgrade.take() {
-        Some(mut handshake) if ended.is_ok() => {
-            let (tcp, tls) = stream.into_parts();
+    match (exchange.upgrade.take(), exchange.permit.take()) {
+        (Some(mut handshake), Some(permit)) if ended.is_ok() => {
+            let (tcp, tls, leftover) = stream.into_parts(parts.read_buf);
             let upgraded = Upgraded {
                 tcp,
                 tls,
-                leftover: parts.read_buf,
+                leftover,
                 answer,
                 permit,
                 origin: handshake.origin.take(),
@@ -162,6 +184,15 @@ async fn serve(
             close(stream, sending).await;
         }
     }
+}
+
+/// HTTP/1 with the limits that hold now.
+fn protocol(settings: &Settings) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(HeadTimer::new(settings.request_head_timeout))
+        .header_read_timeout(settings.keep_alive_timeout)
+        .max_buf_size(HEAD_BYTES);
+    http
 }
 
 async fn close(mut stream: Stream, still_sending: bool) {
@@ -199,7 +230,7 @@ fn start_session(
         Err(reason)
     };
     let outcome = match handshake.outcome {
-        Ok((app, _)) if worker.lifecycle().is_stopping() => late(&app, CloseReason::ShuttingDown),
+        Ok((app, _)) if worker.lifecycle().is_stopping() => late(&app, worker.closing_reason()),
         Ok((app, _)) if app.is_removed() => late(&app, CloseReason::ApplicationDoesNotExist),
         outcome => outcome,
     };
@@ -215,12 +246,13 @@ fn start_session(
             drop(settings);
             let connection = Connection::new(worker, upgraded, admission);
             let (hub, broker) = (Arc::clone(worker.hub()), exchange.shared.broker.clone());
-            let peer = exchange.peer;
+            let peer = exchange.activity.client.get().address;
             tokio::task::spawn_local(session::run(connection, app, peer, hub, broker));
         }
         Err(reason) => {
             let connection = Connection::new(worker, upgraded, REFUSED);
-            tokio::task::spawn_local(session::refuse(connection, exchange.peer, reason));
+            let peer = exchange.activity.client.get().address;
+            tokio::task::spawn_local(session::refuse(connection, peer, reason));
         }
     }
 }

@@ -18,7 +18,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::Shared;
+use super::{Settings, Shared};
 use crate::api::{ApiError, Reply, json, text};
 use crate::apps::{App, AppHandle};
 
@@ -31,7 +31,7 @@ const MAX_BYTES: usize = 64 * 1024;
 const CHANNEL: &str = "private-chat.1";
 
 #[derive(Serialize)]
-struct Settings<'a> {
+struct PageSettings<'a> {
     key: &'a str,
     app_id: &'a str,
     channel: &'a str,
@@ -41,7 +41,11 @@ struct Settings<'a> {
     env: String,
 }
 
-pub(super) async fn answer(shared: &Shared, request: Request<Incoming>, rest: &[&str]) -> Reply {
+pub(super) async fn answer(
+    (shared, settings): (&Shared, &Settings),
+    request: Request<Incoming>,
+    rest: &[&str],
+) -> Reply {
     let Some(app) = shared.apps.all().first().map(AppHandle::snapshot) else {
         return ApiError::NotFound.into_reply();
     };
@@ -49,12 +53,14 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>, rest: &[
     let Some(port) = own_port(&request) else {
         return misdirected();
     };
-    let time = shared.api.request_timeout;
+    let time = settings.api.request_timeout;
     match (request.method(), rest) {
-        (&Method::GET | &Method::HEAD, []) => page(shared, app, port),
-        (&Method::GET | &Method::HEAD, [""]) => to_page(shared),
+        (&Method::GET | &Method::HEAD, []) => page(settings, app, port),
+        (&Method::GET | &Method::HEAD, [""]) => to_page(settings),
         (&Method::POST, ["auth"]) => with_body(request, time, |body| authorize(app, body)).await,
-        (&Method::POST, ["sign"]) => with_body(request, time, |body| sign(shared, app, body)).await,
+        (&Method::POST, ["sign"]) => {
+            with_body(request, time, |body| sign(settings, app, body)).await
+        }
         (_, [] | [""]) => ApiError::Method("GET, HEAD").into_reply(),
         (_, ["auth" | "sign"]) => ApiError::Method("POST").into_reply(),
         _ => ApiError::NotFound.into_reply(),
@@ -92,8 +98,8 @@ pub(super) fn own_port<B>(request: &Request<B>) -> Option<u16> {
 }
 
 /// Leads to the page those who leave off or add a slash.
-fn to_page(shared: &Shared) -> Reply {
-    let place = format!("{}/demo", shared.prefix);
+fn to_page(settings: &Settings) -> Reply {
+    let place = format!("{}/demo", settings.prefix);
     let mut reply = text(StatusCode::TEMPORARY_REDIRECT, format!("See {place}"));
     let place = HeaderValue::from_str(&place).expect("a prefix has only characters of a path");
     reply.headers_mut().insert(header::LOCATION, place);
@@ -116,16 +122,16 @@ fn env(app: &App, port: u16) -> String {
     )
 }
 
-fn page(shared: &Shared, app: &App, port: u16) -> Reply {
-    let settings = Settings {
+fn page(settings: &Settings, app: &App, port: u16) -> Reply {
+    let page = PageSettings {
         key: &app.key,
         app_id: &app.id,
         channel: CHANNEL,
         event: "message.sent",
-        path: &shared.prefix,
+        path: &settings.prefix,
         env: env(app, port),
     };
-    let settings = serde_json::to_string(&settings)
+    let settings = serde_json::to_string(&page)
         .expect("texts are plain data")
         .replace('<', "\\u003c");
     let mut reply = text(StatusCode::OK, PAGE.replace("{{settings}}", &settings));
@@ -184,7 +190,7 @@ fn authorize(app: &App, form: &str) -> Reply {
 }
 
 /// The address to which the page then posts the very same body itself.
-fn sign(shared: &Shared, app: &App, body: &str) -> Reply {
+fn sign(settings: &Settings, app: &App, body: &str) -> Reply {
     let digest = hex::encode(Md5::digest(body));
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -200,6 +206,6 @@ fn sign(shared: &Shared, app: &App, body: &str) -> Reply {
         .sign(&[b"POST\n", path.as_bytes(), b"\n", query.as_bytes()]);
     json(Bytes::from(format!(
         r#"{{"url":"{}{path}?{query}&auth_signature={signature}"}}"#,
-        shared.prefix
+        settings.prefix
     )))
 }

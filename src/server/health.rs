@@ -28,9 +28,9 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// Whether the process serves: also while it drains, and without Redis.
+    /// Whether clients may be sent here: also without Redis, but not once it is to end.
     pub(super) fn up(&self) -> Reply {
-        if self.lifecycle.is_stopping() {
+        if self.lifecycle.state() != State::Running {
             json_with(StatusCode::SERVICE_UNAVAILABLE, r#"{"health":"DRAINING"}"#)
         } else {
             json_with(StatusCode::OK, r#"{"health":"OK"}"#)
@@ -39,6 +39,12 @@ impl Health {
 
     /// Whether it is to get clients, and how it stands.
     pub(super) fn ready(&self) -> Reply {
+        let (is_ready, body) = self.readiness();
+        answer(is_ready, &body)
+    }
+
+    /// The same as a document.
+    pub(super) fn readiness(&self) -> (bool, Value) {
         let state = self.lifecycle.state();
         let (is_ready, mut body) = self.broker.readiness();
         let is_ready = is_ready && state == State::Running;
@@ -54,7 +60,7 @@ impl Health {
             State::Stopping => "stopping",
         }
         .into();
-        answer(is_ready, &body)
+        (is_ready, body)
     }
 
     /// Whether every worker's event loop turns; if not, which ones do not.

@@ -1,73 +1,96 @@
 //! The listening socket, TLS, hyper, and the routes.
 
 mod activity;
+mod client;
 mod connection;
 mod control;
+mod control_socket;
 mod demo;
 mod descriptors;
 mod health;
 mod listener;
 mod log;
 mod observe;
+mod pid_file;
+mod reload;
 mod route;
+mod settings;
+mod status;
 mod stream;
+mod supervised;
 mod timer;
 mod tls;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio_rustls::TlsAcceptor;
+use arc_swap::ArcSwap;
 
-use crate::api::Api;
 use crate::apps::{AppRegistry, Counter, DuplicateApp, RequestRefusal};
 use crate::broker::Broker;
 use crate::cluster::{ConnectError, Node, Running};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::hub::{Capacity, Hub, Sinks};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::metrics::sink::CountingSink;
-use crate::worker::{ConnectionPermits, Limits, Liveness, Pool, Setup};
-use crate::ws::arrivals::Arrivals;
+use crate::worker::{ConnectionPermits, Limits, Listener, ListenerSocket, Liveness, Pool, Setup};
 pub use control::Control;
+pub use control_socket::{Answer, ControlSocket};
 use health::Health;
+pub use listener::InheritedError;
 use observe::{Observed, Observer};
-pub use tls::TlsError;
+pub use pid_file::PidFile;
+pub use reload::{Last, Refused, Reloaded, Reloader};
+use settings::Settings;
+pub use tls::{CertificateInfo, TicketKeys, TicketKeysError, TlsError};
 
 /// Bytes of messages that may wait for one worker before publishers have to wait.
 const MAX_INBOX_BYTES: usize = 16 << 20;
 
-/// A server that has its port and is not yet running.
+/// How long the link to other nodes may take to end, where nobody waits for it.
+const MAX_LINK_STOP: Duration = Duration::from_secs(8);
+
+/// A server that has its ports and is not yet running.
 pub struct Server {
-    listener: std::net::TcpListener,
+    listeners: Vec<Listener>,
+    has_inherited_listener: bool,
+    /// Whether another process may listen where it does.
+    leaves_to_successor: bool,
     hub: Arc<Hub>,
     shared: Arc<Shared>,
-    limits: Limits,
+    limits: Arc<ArcSwap<Limits>>,
+    max_grace: Arc<OnceLock<Duration>>,
     permits: Arc<ConnectionPermits>,
     workers: usize,
     lifecycle: Lifecycle,
     node: Option<Node>,
     /// Where metrics are served, if they are.
-    observed_at: Option<std::net::TcpListener>,
-    /// What whoever configured it should know, found in what was loaded.
-    warnings: Vec<String>,
+    observed_at: Option<ListenerSocket>,
+    /// How often the files of certificates are looked at.
+    watch_interval: Duration,
+}
+
+/// What [`Server::check`] has found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// What whoever configured it should know.
+    pub warnings: Vec<String>,
+    /// What TLS would be served with.
+    pub certificates: Vec<CertificateInfo>,
 }
 
 /// What every connection needs to know.
 struct Shared {
     apps: Arc<AppRegistry>,
-    api: Api,
     broker: Broker,
     health: Health,
-    arrivals: Arrivals,
-    prefix: String,
-    request_head_timeout: Duration,
-    keep_alive_timeout: Duration,
-    write_timeout: Duration,
-    tls: Option<TlsAcceptor>,
+    settings: ArcSwap<Settings>,
+    tls: Arc<tls::Live>,
     demo: bool,
 }
 
@@ -91,13 +114,27 @@ pub enum StartError {
     /// Redis cannot be used, which is required.
     #[error(transparent)]
     Redis(#[from] ConnectError),
+    /// A socket that it was started with cannot be used.
+    #[error(transparent)]
+    Inherited(#[from] InheritedError),
+    /// A Unix socket cannot be given to this group.
+    #[error("server.socket_group = {0:?} (RESOUND_SOCKET_GROUP): there is no such group")]
+    Group(String),
     /// Threads or what they need cannot be had, or one of them has failed.
     #[error("{0}")]
     Failed(io::Error),
+    /// The file for the process's number cannot be written.
+    #[error("cannot write {}: {error} (RESOUND_PID_FILE)", path.display())]
+    PidFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {error}{hint}")]
     Listen {
-        /// `host:port`.
+        /// `host:port`, or the path of a Unix socket.
         address: String,
         /// What the system said.
         error: io::Error,
@@ -110,15 +147,15 @@ impl StartError {
     /// Whether somebody has to change the configuration before it is of use to try again.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Tls(_) | Self::Apps(_) => true,
+            Self::Tls(_) | Self::Apps(_) | Self::Inherited(_) | Self::Group(_) => true,
             Self::Redis(error) => error.is_configuration(),
-            Self::Listen { .. } | Self::Failed(_) => false,
+            Self::PidFile { .. } | Self::Listen { .. } | Self::Failed(_) => false,
         }
     }
 }
 
 impl Server {
-    /// Raises the limit of open files, loads the certificate and takes the port. `demo` adds the page `/demo` and
+    /// Raises the limit of open files, loads the certificate and takes the ports. `demo` adds the page `/demo` and
     /// its signing, which give everybody the application's signature.
     pub fn bind(config: &Config, demo: bool) -> Result<Self, StartError> {
         Self::bind_with_sinks(config, demo, Sinks::default())
@@ -128,13 +165,13 @@ impl Server {
     pub fn bind_with_sinks(config: &Config, demo: bool, sinks: Sinks) -> Result<Self, StartError> {
         let server = &config.server;
         let descriptors = descriptors::raise_limit(server.workers.get());
-        let (tls, warnings) = match server.tls.as_ref().map(tls::load).transpose()? {
-            Some(loaded) => (Some(loaded.acceptor), loaded.warnings),
-            None => (None, Vec::new()),
-        };
-        let listener = listener::bind(&server.host, server.port, &listener::MAIN)?;
+        let tls = Arc::new(tls::Live::new(server.tls.as_ref())?);
+        let listeners = listener::open(server)?;
         let metrics = config.metrics.as_ref().filter(|_| !demo);
-        let observed_at = metrics.map(observe::bind).transpose()?.flatten();
+        let observed_at = match (listeners.metrics, metrics) {
+            (None, Some(metrics)) => observe::bind(metrics, server.reuse_port)?,
+            (inherited, _) => inherited,
+        };
         let sinks = match observed_at {
             Some(_) => sinks.with(Arc::new(CountingSink)),
             None => sinks,
@@ -150,12 +187,15 @@ impl Server {
             descriptors.sockets,
             server.max_connections_per_address,
         );
+        permits.set_max_per_address(
+            server.max_connections_per_address,
+            server.proxies.trusted.clone(),
+        );
         let queue = node.as_ref().map(|node| Arc::clone(node.queue()));
         let apps = Arc::new(AppRegistry::new(config.apps.clone())?);
         let hub = Arc::new(Hub::with_outputs(workers, capacity, queue, sinks));
         let cluster = node.as_ref().map(Node::cluster);
         let broker = Broker::new(Arc::clone(&hub), cluster);
-        let api = api(server, &apps, &broker);
         let lifecycle = Lifecycle::new();
         let health = Health {
             apps: Arc::clone(&apps),
@@ -166,92 +206,119 @@ impl Server {
             started_at: SystemTime::now(),
         };
         let shared = Shared {
+            settings: ArcSwap::from_pointee(Settings::new(server, (&apps, &broker))),
+            tls,
             apps,
-            api,
             broker,
             health,
-            arrivals: Arrivals::new(server.max_connection_rate),
-            prefix: server.path.clone(),
-            request_head_timeout: server.request_head_timeout,
-            keep_alive_timeout: server.keep_alive_timeout,
-            write_timeout: server.request_timeout,
-            tls,
             demo,
         };
         Ok(Self {
-            listener,
+            listeners: listeners.all,
+            has_inherited_listener: listeners.is_inherited,
+            leaves_to_successor: listeners.is_inherited || server.reuse_port,
             hub,
             shared: Arc::new(shared),
-            limits: limits(server),
+            limits: Arc::new(ArcSwap::from_pointee(settings::limits(server))),
+            max_grace: Arc::default(),
             permits: Arc::new(permits),
             workers,
             lifecycle,
             node,
             observed_at,
-            warnings,
+            watch_interval: tls::INTERVAL,
         })
     }
 
-    /// Checks what [`Self::bind`] would load, without taking the port. Returns warnings.
-    pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
-        let loaded = config.server.tls.as_ref().map(tls::load).transpose()?;
+    /// Checks what [`Self::bind`] would load, without taking the ports.
+    pub fn check(config: &Config) -> Result<Checked, StartError> {
+        let live = tls::Live::new(config.server.tls.as_ref())?;
         config.scaling.as_ref().map(Node::new).transpose()?;
-        Ok(loaded.map(|loaded| loaded.warnings).unwrap_or_default())
+        let socket = config.server.socket.as_ref();
+        socket.map(listener::check_group).transpose()?;
+        let loaded = live.loaded();
+        Ok(loaded.map_or_else(Checked::default, |loaded| Checked {
+            warnings: loaded.warnings.clone(),
+            certificates: loaded.certificates.clone(),
+        }))
     }
 
-    /// The address it listens on.
+    /// Has the files of certificates looked at so often, and not every five seconds.
+    #[doc(hidden)]
+    pub fn watch_every(&mut self, interval: Duration) {
+        self.watch_interval = interval;
+    }
+
+    /// The first address it listens on.
+    ///
+    /// # Errors
+    /// If it has none: it listens on a Unix socket only.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        let none = io::ErrorKind::AddrNotAvailable;
+        listener::main_address(&self.listeners).ok_or_else(|| none.into())
+    }
+
+    /// All it listens on.
+    pub fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// Whether it was started with a socket for clients that outlives it: connections that
+    /// come when it is gone wait there for whoever is started next.
+    pub fn has_inherited_listener(&self) -> bool {
+        self.has_inherited_listener
     }
 
     /// The address that metrics are served on, if they are.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
-        self.observed_at.as_ref()?.local_addr().ok()
+        self.observed_at.as_ref()?.address()
     }
 
     /// Says where it can be reached, and what whoever configured it should know.
     pub fn announce(&self, config: &Config) {
-        let warnings = config.warnings.iter().chain(&self.warnings);
+        let warnings = config.warnings.iter();
         warnings.for_each(|warning| tracing::warn!("{warning}"));
+        self.shared.tls.announce();
         config
             .notes
             .iter()
             .for_each(|note| tracing::info!("{note}"));
-        let Ok(address) = self.address() else { return };
-        let (secure, http) = if self.shared.tls.is_some() {
-            ("secure ", "https")
-        } else {
-            ("", "http")
-        };
+        let settings = self.shared.settings.load();
         let name = config
             .server
             .hostname
             .as_deref()
             .map(|name| format!(" ({name})"))
             .unwrap_or_default();
-        let prefix = &self.shared.prefix;
+        let prefix = &settings.prefix;
         tracing::info!(
             workers = self.workers,
             apps = self.shared.apps.len(),
             settings = config.read_from(),
-            "Starting {secure}server on {address}{prefix}{name}"
+            "Starting {}{name}",
+            listener::describe(&self.listeners, prefix)
         );
         if let Some(at) = self.metrics_address() {
             tracing::info!("Metrics on http://{at}/metrics");
         }
-        if self.shared.demo {
-            tracing::info!(
-                "Open {http}://{address}{prefix}/demo in a browser; Ctrl+C ends the demo"
-            );
+        if self.shared.demo
+            && let Ok(address) = self.address()
+        {
+            let text = "in a browser; Ctrl+C ends the demo";
+            tracing::info!("Open http://{address}{prefix}/demo {text}");
         }
     }
 
     /// A hold on it, to change what it serves while it runs.
     pub fn control(&self) -> Control {
         Control {
-            apps: Arc::clone(&self.shared.apps),
+            shared: Arc::clone(&self.shared),
             hub: Arc::clone(&self.hub),
             lifecycle: self.lifecycle.clone(),
+            limits: Arc::clone(&self.limits),
+            permits: Arc::clone(&self.permits),
+            has_others: self.node.is_some() || self.has_inherited_listener,
+            max_grace: Arc::clone(&self.max_grace),
         }
     }
 
@@ -263,16 +330,29 @@ impl Server {
     /// Serves until `shutdown` is done or its [`Control::lifecycle`] has come to its end,
     /// then closes every connection and waits for them within the grace time.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+        let mut shutdown = pin!(shutdown);
+        let max_grace = Arc::clone(&self.max_grace);
         let mut link = match self.node.take() {
             Some(node) => {
+                let left = self.lifecycle.changed();
                 let link = node.start(&self.hub, &self.shared.apps, &self.lifecycle);
-                Some(link.await?)
+                // Nobody was served yet, so that nobody has to be told.
+                tokio::select! {
+                    link = link => Some(link?),
+                    () = &mut shutdown => return Ok(()),
+                    _ = left => return Ok(()),
+                }
             }
             None => None,
         };
         let served = self.serve(shutdown, link.as_mut()).await;
         if let Some(link) = link {
-            link.stop().await;
+            // If others do not hear it in time, they notice by the missing heartbeat.
+            let time = match max_grace.get() {
+                Some(_) => control::LINK_STOP,
+                None => MAX_LINK_STOP,
+            };
+            let _ = tokio::time::timeout(time, link.stop()).await;
         }
         served.map_err(StartError::Failed)
     }
@@ -284,7 +364,7 @@ impl Server {
     ) -> io::Result<()> {
         let lifecycle = self.lifecycle.clone();
         let stop = lifecycle.stop_on_drop();
-        let port = self.address()?.port();
+        let port = self.address().map_or(0, |address| address.port());
         let shared = Arc::clone(&self.shared);
         let serve: Arc<crate::worker::Serve> = Arc::new(move |worker, incoming| {
             connection::spawn(worker, incoming, Arc::clone(&shared))
@@ -293,11 +373,12 @@ impl Server {
             hub: self.hub,
             limits: self.limits,
             lifecycle: self.lifecycle,
+            leaves_to_successor: self.leaves_to_successor,
             permits: self.permits,
             liveness: Arc::clone(&self.shared.health.liveness),
             serve,
         };
-        let pool = Pool::start(self.workers, self.listener, &setup)?;
+        let pool = Pool::start(self.workers, self.listeners, &setup)?;
         let metrics = Metrics {
             apps: Arc::clone(&self.shared.apps),
             hub: setup.hub,
@@ -306,6 +387,7 @@ impl Server {
             permits: setup.permits,
             workers: self.workers,
             lifecycle: setup.lifecycle,
+            certificates: self.shared.tls.ends(),
             started: self.shared.health.started_at,
             port,
         };
@@ -313,15 +395,19 @@ impl Server {
         let start = |at| Observer::start(at, Observed { metrics, health });
         let observer = self.observed_at.map(start).transpose()?;
         let broken = pool.broken();
+        let reported = self.shared.health.clone();
         let unlinked = async {
             match link {
                 Some(link) => link.ended().await,
                 None => std::future::pending().await,
             }
         };
+        let watch = tls::watch(Arc::clone(&self.shared.tls), self.watch_interval);
         tokio::select! {
             () = shutdown => {}
+            never = watch => match never {},
             () = lifecycle.keep_deadline() => tracing::info!("closing connections"),
+            () = supervised::report(&reported) => {}
             () = unlinked => return Err(io::Error::other("the link to other nodes has failed")),
             () = broken => return Err(io::Error::other("a worker has failed; its connections are lost")),
         }
@@ -333,26 +419,5 @@ impl Server {
         })
         .await
         .map_err(io::Error::other)
-    }
-}
-
-fn api(server: &config::Server, apps: &Arc<AppRegistry>, broker: &Broker) -> Api {
-    Api {
-        apps: Arc::clone(apps),
-        broker: broker.clone(),
-        max_request_size: server.max_request_size,
-        request_timeout: server.request_timeout,
-        timestamp_tolerance: server.timestamp_tolerance,
-        prefix: server.path.clone(),
-        access_log: server.access_log,
-    }
-}
-
-fn limits(server: &config::Server) -> Limits {
-    Limits {
-        max_backlog: server.max_backlog,
-        max_total_backlog: server.max_total_backlog,
-        pong_timeout: server.pong_timeout,
-        shutdown_grace: server.shutdown_grace,
     }
 }

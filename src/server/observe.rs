@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
@@ -31,6 +31,7 @@ use crate::api::{ApiError, Reply, text};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::telemetry::limit::limited;
+use crate::worker::{ListenerSocket, WatchedSocket};
 
 /// How long a connection may take for its request.
 const MAX_HEAD_TIME: Duration = Duration::from_secs(1);
@@ -65,9 +66,10 @@ pub(super) struct Observer {
 /// Takes the port; nothing if it is taken by somebody else and nobody has asked for it.
 pub(super) fn bind(
     settings: &config::Metrics,
-) -> Result<Option<std::net::TcpListener>, StartError> {
-    match listener::bind(&settings.host, settings.port, &METRICS) {
-        Ok(listener) => Ok(Some(listener)),
+    reuse_port: bool,
+) -> Result<Option<ListenerSocket>, StartError> {
+    match listener::bind(&settings.host, settings.port, reuse_port, &METRICS) {
+        Ok(listener) => Ok(Some(ListenerSocket::Tcp(listener))),
         Err(error) if settings.is_required => Err(error),
         Err(error) => {
             tracing::warn!("{error}; going on without metrics");
@@ -77,14 +79,14 @@ pub(super) fn bind(
 }
 
 impl Observer {
-    pub(super) fn start(listener: std::net::TcpListener, observed: Observed) -> io::Result<Self> {
+    pub(super) fn start(listener: ListenerSocket, observed: Observed) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let listener = {
             let _inside = runtime.enter();
-            TcpListener::from_std(listener)?
+            WatchedSocket::new(listener)?
         };
         let thread = thread::Builder::new()
             .name("metrics".to_owned())
@@ -113,7 +115,7 @@ impl Drop for Observer {
     }
 }
 
-async fn accept(listener: TcpListener, observed: Arc<Observed>) {
+async fn accept(listener: WatchedSocket, observed: Arc<Observed>) {
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         match listener.accept().await {

@@ -1,7 +1,6 @@
 //! The routes.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,17 +8,19 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
+use tracing::field::display;
 
 use super::activity::Activity;
-use super::{Shared, demo};
+use super::{Settings, Shared, client, demo};
 use crate::api::{ApiError, Reply, RequestIds, text};
-use crate::apps::{AppHandle, Counter, RateLimit, RequestRefusal};
+use crate::apps::{AppHandle, Counter, Credential, RateLimit, RequestRefusal};
 use crate::protocol::CloseReason;
+use crate::proxies::Client;
 use crate::telemetry::limit::limited;
-use crate::worker::Worker;
+use crate::worker::{ConnectionPermit, Worker};
 use crate::ws::handshake::{self, Handshake, HandshakeError};
 use crate::ws::log::Caller;
 
@@ -32,12 +33,33 @@ const MORE_PER_ADDRESS: &str = "raise RESOUND_MAX_CONNECTIONS_PER_ADDRESS";
 pub(super) struct Exchange {
     pub(super) worker: Rc<Worker>,
     pub(super) shared: Arc<Shared>,
-    pub(super) peer: SocketAddr,
-    /// Whether its address has more connections than it may have.
-    pub(super) is_over_limit: bool,
+    /// Until it goes on as a WebSocket.
+    pub(super) permit: RefCell<Option<ConnectionPermit>>,
     /// Set when a request was answered with 101.
     pub(super) upgrade: RefCell<Option<Handshake>>,
     pub(super) activity: Rc<Activity>,
+}
+
+impl Exchange {
+    /// Whether its address has more connections than it may have.
+    fn is_over_limit(&self) -> bool {
+        let permit = self.permit.borrow();
+        permit.as_ref().is_some_and(ConnectionPermit::is_over_limit)
+    }
+
+    /// It is a WebSocket of this client from now on, unless the client's address has far more
+    /// of them than it may have: then false.
+    fn belong_to(&self, client: Client) -> bool {
+        // Of one who has connected itself it was counted when it was accepted.
+        if client.proxy.is_some()
+            && let Some(permit) = &mut *self.permit.borrow_mut()
+            && !permit.count_for(client.address.ip())
+        {
+            return false;
+        }
+        self.activity.client.set(client);
+        true
+    }
 }
 
 /// Where a path leads.
@@ -88,34 +110,42 @@ pub(super) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> R
 }
 
 async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
-    let (shared, peer) = (&exchange.shared, exchange.peer);
+    let shared = &exchange.shared;
+    // For all of this request: they may be changed meanwhile.
+    let settings = shared.settings.load_full();
+    let connection = exchange.activity.client.get();
+    let client = client::of_request(connection, request.headers(), &settings, shared);
+    let proxy = client.proxy.map(display);
     if !names_one_host(&request) {
         let cause = "request refused: not for one host (400)";
-        limited!(info, cause, None, { %peer, method = %request.method(), }, cause);
+        limited!(info, cause, None, { peer = %client, proxy, method = %request.method(), }, cause);
         shared.count_refusal(RequestRefusal::Host);
         return text(StatusCode::BAD_REQUEST, WITHOUT_HOST);
     }
     if shared.demo && demo::own_port(&request).is_none() {
         let cause = "request refused: the demo is for this machine only (421)";
-        limited!(info, cause, None, { %peer, method = %request.method(), }, cause);
+        limited!(info, cause, None, { peer = %client, proxy, method = %request.method(), }, cause);
         return demo::misdirected();
     }
     // It shares its text, which is not copied.
     let uri = request.uri().clone();
     let full = uri.path();
-    tracing::debug!(%peer, method = %request.method(), path = full, "request");
+    tracing::debug!(peer = %client, proxy, method = %request.method(), path = full, "request");
     let bare = full
-        .strip_prefix(&shared.prefix)
+        .strip_prefix(&settings.prefix)
         .and_then(|path| Route::parse(path, shared.demo));
-    let reply = match bare.or_else(|| Route::parse(full, shared.demo)) {
-        Some(Route::App(key)) => Box::pin(open(exchange, &request.into_parts().0, key)).await,
-        _ if exchange.is_over_limit => {
-            shared.count_refusal(RequestRefusal::TooManyConnections);
-            too_many(peer, &request)
+    let mut reply = match bare.or_else(|| Route::parse(full, shared.demo)) {
+        Some(Route::App(key)) => {
+            let head = request.into_parts().0;
+            Box::pin(open((exchange, &settings), client, &head, key)).await
         }
+        _ if exchange.is_over_limit() => too_many(shared, client, request.headers()),
         Some(Route::Api(id, call)) => {
             let refused = || exchange.activity.wait();
-            shared.api.handle(request, (id, call), peer, refused).await
+            settings
+                .api
+                .handle(request, (id, call), client, refused)
+                .await
         }
         Some(Route::Up | Route::Ready | Route::Live)
             if !matches!(*request.method(), Method::GET | Method::HEAD) =>
@@ -125,24 +155,35 @@ async fn route(exchange: &Exchange, request: Request<Incoming>) -> Reply {
         Some(Route::Up) => shared.health.up(),
         Some(Route::Ready) => shared.health.ready(),
         Some(Route::Live) => Box::pin(shared.health.live()).await,
-        Some(Route::Demo(rest)) => Box::pin(demo::answer(shared, request, &rest)).await,
+        Some(Route::Demo(rest)) => {
+            Box::pin(demo::answer((shared, &settings), request, &rest)).await
+        }
         None => {
             let text = "request refused: no such address (404)";
-            limited!(info, text, None, { %peer, method = %request.method(), path = full, }, text);
+            limited!(info, text, None, { peer = %client, proxy, method = %request.method(), path = full, }, text);
             shared.count_refusal(RequestRefusal::NotFound);
             ApiError::NotFound.into_reply()
         }
     };
-    tracing::debug!(%peer, status = reply.status().as_u16(), "answered");
+    tracing::debug!(peer = %client, status = reply.status().as_u16(), "answered");
+    // Whoever keeps it for a next request is to connect to somebody else.
+    if exchange.worker.lifecycle().has_drained()
+        && reply.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
+        let close = HeaderValue::from_static("close");
+        reply.headers_mut().insert(header::CONNECTION, close);
+    }
     reply
 }
 
 /// Refuses a request of an address that has more connections than it may have.
-fn too_many(peer: SocketAddr, request: &Request<Incoming>) -> Reply {
+fn too_many(shared: &Shared, client: Client, headers: &HeaderMap) -> Reply {
+    shared.count_refusal(RequestRefusal::TooManyConnections);
     let cause = "request refused: too many connections from this address (429)";
-    let ids = RequestIds::of(request.headers());
+    let ids = RequestIds::of(headers);
     limited!(info, cause, None, {
-        %peer,
+        peer = %client,
+        proxy = client.proxy.map(display),
         request_id = ids.id(),
         help = MORE_PER_ADDRESS,
     }, cause);
@@ -170,11 +211,16 @@ fn names_one_host(request: &Request<Incoming>) -> bool {
     }
 }
 
-async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
+async fn open(
+    (exchange, settings): (&Exchange, &Settings),
+    client: Client,
+    request: &Parts,
+    key: &str,
+) -> Reply {
     let shared = &exchange.shared;
     let app = shared.apps.by_key(key);
     let caller = Caller {
-        peer: exchange.peer,
+        client,
         request,
         key,
         app: app.as_ref(),
@@ -182,16 +228,20 @@ async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
     caller.log_connecting();
     let counters = app.as_ref().map(AppHandle::counters);
     let counters = counters.unwrap_or(shared.apps.unattributed());
-    let allowed = shared.arrivals.allow(exchange.peer.ip(), Instant::now());
+    let allowed = settings.arrivals.allow(client.address.ip(), Instant::now());
     match handshake::check(request, app.as_ref(), exchange.worker.hub()) {
         Ok(mut handshake) => {
-            if shared.arrivals.is_limited() {
+            if !exchange.belong_to(client) {
+                return too_many(shared, client, &request.headers);
+            }
+            let is_over_limit = exchange.is_over_limit();
+            if settings.arrivals.is_limited() {
                 counters.count(Counter::RateChecked(RateLimit::Connections));
             }
             if !allowed {
                 counters.count(Counter::RateLimited(RateLimit::Connections));
             }
-            if !allowed || exchange.is_over_limit {
+            if !allowed || is_over_limit {
                 handshake.outcome = Err(CloseReason::TooManyConnections);
             }
             if let Ok((app, slot)) = &mut handshake.outcome
@@ -199,13 +249,15 @@ async fn open(exchange: &Exchange, request: &Parts, key: &str) -> Reply {
             {
                 handshake.outcome = Err(reason);
             }
-            if let Err(reason) = handshake.outcome {
-                counters.count(Counter::ConnectionsRefused(reason));
+            match &handshake.outcome {
+                Ok((app, _)) => {
+                    let key = app.settings().find_key(key);
+                    app.count_credentials(key.unwrap_or(Credential::Current), Credential::Current);
+                }
+                Err(reason) => counters.count(Counter::ConnectionsRefused(*reason)),
             }
-            if exchange.is_over_limit {
-                let cause = "connection refused: too many connections from one address (4100)";
-                let peer = exchange.peer;
-                limited!(info, cause, None, { %peer, help = MORE_PER_ADDRESS, }, cause);
+            if is_over_limit {
+                caller.log_over_limit(MORE_PER_ADDRESS);
             } else if let Err(reason) = handshake.outcome {
                 caller.log_refused(reason);
             }

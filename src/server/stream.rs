@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::ServerConnection;
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
-use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
+use crate::tls::{Session, TlsStream};
 
 /// Bytes of hyper's read buffer: most of a request's head.
 pub(super) const HEAD_BYTES: usize = 16 * 1024;
@@ -23,17 +23,22 @@ pub(super) const MAX_HEADERS: usize = 100;
 
 pub(super) enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
-    /// The socket and its TLS session, for the WebSocket that it becomes.
-    pub(super) fn into_parts(self) -> (TcpStream, Option<Box<ServerConnection>>) {
+    /// The socket and its TLS session, for the WebSocket that it becomes, and all that was
+    /// received for it, of which `read` was read already.
+    pub(super) fn into_parts(self, read: Bytes) -> (TcpStream, Option<Box<Session>>, Bytes) {
         match self {
-            Self::Plain(tcp) => (tcp, None),
+            Self::Plain(tcp) => (tcp, None, read),
             Self::Tls(stream) => {
-                let (tcp, session) = stream.into_inner();
-                (tcp, Some(Box::new(session)))
+                let parts = stream.into_parts();
+                let leftover = match parts.unread.is_empty() {
+                    true => read,
+                    false => [&read[..], &parts.unread].concat().into(),
+                };
+                (parts.tcp, Some(parts.session), leftover)
             }
         }
     }

@@ -16,18 +16,19 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{Level, Metadata};
-use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 pub use json::JsonLine;
 pub use levels::{InvalidLevels, Levels};
@@ -39,6 +40,11 @@ pub const FRAMES: &str = "resound::frames";
 
 /// The process has one standard error, hence one queue.
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+
+/// [`Options::debug`] as it is now.
+static DEBUG: AtomicBool = AtomicBool::new(false);
+
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// How a line is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,12 +111,27 @@ pub fn start(options: &Options) -> io::Result<Guard> {
         Format::Text => layer.boxed(),
         Format::Json => layer.event_format(json::Events).boxed(),
     };
+    DEBUG.store(debug, Ordering::Relaxed);
+    let (filter, handle) = reload::Layer::new(options.levels.filter(debug));
+    // The process has one subscriber.
+    let _ = FILTER.set(handle);
     tracing_subscriber::registry()
-        .with(options.levels.filter(debug))
-        .with(filter_fn(move |line| may_be_shown(line, debug)))
+        .with(filter)
+        .with(filter_fn(|line| {
+            may_be_shown(line, DEBUG.load(Ordering::Relaxed))
+        }))
         .with(layer)
         .init();
     Ok(Guard(()))
+}
+
+/// Has other lines written from now on; how they are written stays.
+pub fn change(options: &Options) {
+    DEBUG.store(options.debug, Ordering::Relaxed);
+    if let Some(filter) = FILTER.get() {
+        // Also has what depends on `debug` asked again. It fails only without a subscriber.
+        let _ = filter.reload(options.levels.filter(options.debug));
+    }
 }
 
 /// Whatever the levels are. tungstenite logs whole messages with the signatures in them.

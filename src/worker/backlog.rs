@@ -13,7 +13,7 @@ const STEP: usize = 128 * 1024;
 #[derive(Debug)]
 pub struct Total {
     reported: AtomicUsize,
-    max: usize,
+    max: AtomicUsize,
 }
 
 /// One worker's count of what waits in its out-buffers, large frames once.
@@ -30,7 +30,7 @@ impl Total {
     pub fn new(max: usize) -> Self {
         Self {
             reported: AtomicUsize::new(0),
-            max,
+            max: AtomicUsize::new(max),
         }
     }
 
@@ -41,7 +41,7 @@ impl Total {
 
     /// How many there may be.
     pub fn max(&self) -> usize {
-        self.max
+        self.max.load(Ordering::Relaxed)
     }
 }
 
@@ -58,14 +58,19 @@ impl Backlog {
         })
     }
 
+    /// Changes how many bytes may wait in all.
+    pub(super) fn set_max(&self, max: usize) {
+        self.total.max.store(max, Ordering::Relaxed);
+    }
+
     /// Whether so much waits that clients that are far behind get no more.
     pub(super) fn is_high(&self) -> bool {
-        self.waiting() >= self.total.max / 4 * 3
+        self.waiting() >= self.total.max() / 4 * 3
     }
 
     /// Whether so much waits that no client that is behind gets more.
     pub(super) fn is_full(&self) -> bool {
-        self.waiting() >= self.total.max
+        self.waiting() >= self.total.max()
     }
 
     /// What took `before` bytes now takes `after`.

@@ -19,7 +19,6 @@ use std::task::{Context, Poll};
 use std::time::{self, Duration};
 
 use bytes::Bytes;
-use rustls::ServerConnection;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
@@ -34,6 +33,7 @@ use super::{Running, UserId, Worker};
 use crate::apps::{AppHandle, Counter};
 use crate::hub::{Answers, Channel, ConnectionRef, Full, JoinError, Removed, Slot};
 use crate::protocol::{ChannelName, CloseReason, Frame, Member, SocketId};
+use crate::tls::Session;
 
 /// How long a client's messages are handled before others have their turn.
 const TURN: Duration = Duration::from_millis(1);
@@ -90,7 +90,7 @@ pub struct Upgraded {
     /// The socket.
     pub tcp: TcpStream,
     /// Its TLS session, if it has one.
-    pub tls: Option<Box<ServerConnection>>,
+    pub tls: Option<Box<Session>>,
     /// Bytes that came with the request and belong to the WebSocket.
     pub leftover: Bytes,
     /// The answer to the handshake, which was not written yet: it goes out with the
@@ -351,13 +351,6 @@ impl Connection {
         if let Some(leftover) = self.unhandled.take() {
             self.take_in(&leftover.input, began, &mut each);
         }
-        // A TLS session may hold decrypted bytes that no read will announce.
-        let decrypted = self
-            .socket
-            .decrypt(&[], |plain| self.take_in(plain, began, &mut each));
-        if decrypted.is_err() {
-            self.socket.end();
-        }
         self.socket.flush();
     }
 
@@ -415,9 +408,9 @@ impl Connection {
                 Ok(count) if count > 0 => {
                     // There is more where this came from.
                     is_turn_over = count == scratch.len();
-                    let decrypted = self
-                        .socket
-                        .decrypt(&scratch[..count], |plain| self.take_in(plain, began, each));
+                    let decrypted = self.socket.decrypt(&mut scratch[..count], |plain| {
+                        self.take_in(plain, began, each)
+                    });
                     if decrypted.is_err() {
                         self.socket.end();
                     }

@@ -402,7 +402,7 @@ impl Worker {
     /// the cost of those that are done.
     fn turn(self: &Rc<Self>, messages: &mut VecDeque<WorkerMessage>, lanes: &mut Lanes) -> usize {
         let (mut done, mut deliveries, mut in_a_row) = (0, 0, 0);
-        let max_waiting = MAX_WAITING.min(self.limits.max_total_backlog / 2 / self.workers);
+        let max_waiting = MAX_WAITING.min(self.limits.get().max_total_backlog / 2 / self.workers);
         let has_time = |deliveries, broadcast: &Broadcast| {
             // Small messages do not wait for what large ones have to write.
             let large = match is_large(&broadcast.frame) {
@@ -475,7 +475,7 @@ impl Worker {
         }
         let (deliveries, too_slow) =
             self.fanout
-                .append(broadcast, self.limits.max_backlog, &self.backlog);
+                .append(broadcast, self.limits.get().max_backlog, &self.backlog);
         for socket in too_slow {
             self.close(&socket, CloseReason::TooSlow);
         }
@@ -485,7 +485,7 @@ impl Worker {
     fn send_to(&self, address: ConnectionRef, frame: &Frame) {
         let socket = self.socket_at(address).filter(|socket| socket.is_open());
         let Some(socket) = socket else { return };
-        let max = self.limits.max_backlog;
+        let max = self.limits.get().max_backlog;
         let mut queues = self.fanout.queues.borrow_mut();
         let frame = Outgoing::new(frame, &self.backlog);
         let fits = self

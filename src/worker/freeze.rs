@@ -32,7 +32,7 @@ impl Connection {
             .take()
             .map_or_else(Vec::new, |held| held.to_frames());
         bytes.extend_from_slice(&unhandled.input);
-        let frozen = socket.freeze(Instant::now(), worker.limits.pong_timeout);
+        let frozen = socket.freeze(Instant::now(), worker.limits.get().pong_timeout);
         let state = ConnectionState {
             socket_id: socket.id.to_string(),
             origin: self.origin().map(str::to_owned),
@@ -91,7 +91,7 @@ impl Connection {
             is_unreadable,
         };
         if socket
-            .thaw(tcp, frozen, worker.limits.pong_timeout)
+            .thaw(tcp, frozen, worker.limits.get().pong_timeout)
             .is_err()
         {
             socket.end();

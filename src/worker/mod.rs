@@ -16,9 +16,11 @@
 mod acceptor;
 mod backlog;
 mod connection;
+mod drain;
 mod fanout;
 mod freeze;
 mod lanes;
+mod listener;
 mod liveness;
 mod moves;
 mod origins;
@@ -33,13 +35,13 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpListener;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use slab::Slab;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
@@ -62,6 +64,7 @@ pub use connection::{
     Admission, Connection, Handled, Received, SubscribeError, Subscribed, Upgraded,
 };
 pub use fanout::UserId;
+pub use listener::{Listener, ListenerSocket, UNIX_PEER, WatchedSocket};
 pub use liveness::Liveness;
 pub use moves::{Departure, MoveError, MoveRequest, Observe};
 pub use origins::Origin;
@@ -76,8 +79,9 @@ const SHORT_WAIT: Duration = Duration::from_secs(1);
 /// How long a connection that was closed may take to go.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Limits that hold for each socket.
-#[derive(Clone, Copy, Debug)]
+/// Limits that hold for each socket. When they change ([`Setup::limits`]), a worker goes by
+/// the new ones within a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes that may wait in an out-buffer.
     pub max_backlog: usize,
@@ -93,11 +97,14 @@ pub struct Limits {
 pub struct Worker {
     index: usize,
     hub: Arc<Hub>,
-    limits: Limits,
+    /// As they were when it last looked.
+    limits: Cell<Limits>,
+    shared_limits: Arc<ArcSwap<Limits>>,
     backlog: Rc<Backlog>,
     /// How many workers there are.
     workers: usize,
     lifecycle: Lifecycle,
+    leaves_to_successor: bool,
     permits: Arc<ConnectionPermits>,
     idle: Idle,
     sockets: RefCell<Slab<Rc<Socket>>>,
@@ -142,10 +149,13 @@ pub struct Pool {
 pub struct Setup {
     /// The channels.
     pub hub: Arc<Hub>,
-    /// For each socket.
-    pub limits: Limits,
+    /// For each socket, as they are now.
+    pub limits: Arc<ArcSwap<Limits>>,
     /// Says when they have to stop.
     pub lifecycle: Lifecycle,
+    /// Whether somebody else listens on the same sockets, who gets new connections once
+    /// those that there are begin to be closed.
+    pub leaves_to_successor: bool,
     /// Permits for connections.
     pub permits: Arc<ConnectionPermits>,
     /// For whoever asks whether they turn.
@@ -171,13 +181,13 @@ impl Pool {
     /// # Errors
     /// When a thread or what its event loop needs cannot be had: mostly for want of
     /// file descriptors.
-    pub fn start(count: usize, listener: TcpListener, setup: &Setup) -> io::Result<Self> {
+    pub fn start(count: usize, listeners: Vec<Listener>, setup: &Setup) -> io::Result<Self> {
         let (moves, mut move_queues) = moves::queues(count);
         let first = move_queues.remove(0);
         let mut pool = Self {
             threads: Vec::new(),
             moves,
-            backlog: Backlog::total(setup.limits.max_total_backlog),
+            backlog: Backlog::total(setup.limits.load().max_total_backlog),
             broken: Arc::new(Notify::new()),
         };
         let (senders, receivers) = acceptor::queues(count - 1);
@@ -188,7 +198,7 @@ impl Pool {
         }
         let permits = Arc::clone(&setup.permits);
         pool.start_worker((0, count), setup, first, move || {
-            Acceptor::new(listener, senders, permits).map(ConnectionSource::Acceptor)
+            Acceptor::new(listeners, senders, permits).map(ConnectionSource::Acceptor)
         })?;
         Ok(pool)
     }
@@ -285,10 +295,12 @@ impl Worker {
         Rc::new(Self {
             index,
             hub: setup.hub,
-            limits: setup.limits,
+            limits: Cell::new(**setup.limits.load()),
+            shared_limits: setup.limits,
             backlog: Backlog::for_worker(backlog),
             workers,
             lifecycle: setup.lifecycle,
+            leaves_to_successor: setup.leaves_to_successor,
             permits: setup.permits,
             idle: Idle::new(),
             sockets: RefCell::default(),
@@ -329,7 +341,7 @@ impl Worker {
 
     async fn run(
         self: Rc<Self>,
-        mut source: ConnectionSource,
+        source: ConnectionSource,
         moves: mpsc::Receiver<MoveMessage>,
         serve: &Serve,
     ) {
@@ -337,13 +349,26 @@ impl Worker {
         let mut beat = tokio::task::spawn_local(Rc::clone(&self).beat());
         let mut reap = tokio::task::spawn_local(Rc::clone(&self).reap());
         let mut handle_moves = tokio::task::spawn_local(Rc::clone(&self).handle_moves(moves));
+        tokio::task::spawn_local(Rc::clone(&self).drain());
         let (liveness, index) = (Arc::clone(&self.liveness), self.index);
         tokio::task::spawn_local(async move { liveness.answer(index).await });
         let mut stopping = pin!(self.lifecycle.stopping());
+        let mut left_to_successor = pin!(async {
+            if self.leaves_to_successor {
+                self.lifecycle.closing().await;
+            } else {
+                std::future::pending().await
+            }
+        });
+        // None once there will be no more connections.
+        let mut source = Some(source);
         loop {
             tokio::select! {
-                next = source.next() => {
-                    let Some(incoming) = next else { break };
+                next = next_of(&mut source) => {
+                    let Some(incoming) = next else {
+                        source = None;
+                        continue;
+                    };
                     if self.permits.are_short() {
                         self.idle.evict_longest(SHORT_WAIT);
                     }
@@ -351,6 +376,10 @@ impl Worker {
                 }
                 () = self.permits.asked() => {
                     self.idle.evict_longest(Duration::ZERO);
+                }
+                // What was accepted before is served: the queues end when they are empty.
+                () = &mut left_to_successor, if matches!(source, Some(ConnectionSource::Acceptor(_))) => {
+                    source = None;
                 }
                 () = &mut stopping => break,
                 // Neither ends but by a panic, and without them no socket is served.
@@ -396,9 +425,8 @@ impl Worker {
 
     /// Closes all sockets, then waits for them.
     async fn close_all(&self) {
-        let deadline = Instant::now() + self.limits.shutdown_grace;
-        self.close_in_slices(|_| true, CloseReason::ShuttingDown)
-            .await;
+        let deadline = Instant::now() + self.shared_limits.load().shutdown_grace;
+        self.close_in_slices(|_| true, self.closing_reason()).await;
         while self.tasks.get() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -444,6 +472,7 @@ impl Worker {
         let mut reported = 0;
         loop {
             let now = seconds.tick().await;
+            self.look_at_limits();
             let due = self.wheel.borrow_mut().turn();
             for (at, (key, id)) in due.into_iter().enumerate() {
                 if let Some(socket) = self.socket_at(ConnectionRef {
@@ -473,7 +502,19 @@ impl Worker {
         }
     }
 
+    /// Goes by the limits as they are now.
+    fn look_at_limits(&self) {
+        let limits = **self.shared_limits.load();
+        if self.limits.replace(limits) != limits {
+            self.backlog.set_max(limits.max_total_backlog);
+        }
+    }
+
     fn new_id(&self) -> SocketId {
+        SocketId::from_random(self.random())
+    }
+
+    fn random(&self) -> u64 {
         let mut random = self.random.borrow_mut();
         if random.is_empty() {
             let mut bytes = [0; 512];
@@ -481,7 +522,7 @@ impl Worker {
             let (numbers, _) = bytes.as_chunks();
             random.extend(numbers.iter().copied().map(u64::from_ne_bytes));
         }
-        SocketId::from_random(random.pop().expect("it was filled"))
+        random.pop().expect("it was filled")
     }
 
     fn socket_at(&self, address: ConnectionRef) -> Option<Rc<Socket>> {
@@ -494,13 +535,13 @@ impl Worker {
 
     /// Pings a silent socket, closes one that stays silent, drops one that does not go.
     fn look_at(&self, socket: &Rc<Socket>, now: Instant) {
-        let next = match socket.check(now, self.limits.pong_timeout) {
+        let next = match socket.check(now, self.limits.get().pong_timeout) {
             socket::Health::Fine(next) => next,
             socket::Health::Silent => {
                 socket.ping(now);
-                match socket.check(now, self.limits.pong_timeout) {
+                match socket.check(now, self.limits.get().pong_timeout) {
                     socket::Health::Fine(next) => next,
-                    _ => self.limits.pong_timeout,
+                    _ => self.limits.get().pong_timeout,
                 }
             }
             socket::Health::Over(reason) => {
@@ -523,5 +564,13 @@ impl Worker {
                 .borrow_mut()
                 .add(LINGER, socket.key.get(), socket.id);
         }
+    }
+}
+
+/// The next connection; `None` if there will be no more, for which nobody waits twice.
+async fn next_of(source: &mut Option<ConnectionSource>) -> Option<Incoming> {
+    match source {
+        Some(source) => source.next().await,
+        None => std::future::pending().await,
     }
 }

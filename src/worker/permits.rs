@@ -12,8 +12,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use lru::LruCache;
 use tokio::sync::Notify;
+
+use crate::proxies::Networks;
 
 /// Permits that are kept free for connections that are accepted before those that were
 /// closed for them are gone.
@@ -33,7 +36,10 @@ pub struct ConnectionPermits {
     short: usize,
     /// Asks all workers to close an idle connection.
     wanted: Notify,
-    max_per_address: Option<usize>,
+    /// [`usize::MAX`] for no limit.
+    max_per_address: AtomicUsize,
+    /// Proxies, whose connections are for others.
+    trusted: ArcSwap<Networks>,
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -58,9 +64,18 @@ impl ConnectionPermits {
                 .saturating_sub(SPARE)
                 .max(max.midpoint(sockets.min(max))),
             wanted: Notify::new(),
-            max_per_address,
+            max_per_address: AtomicUsize::new(max_per_address.unwrap_or(usize::MAX)),
+            trusted: ArcSwap::default(),
             by_address: Mutex::default(),
         }
+    }
+
+    /// Changes how many connections there may be from one address, and who is excepted as
+    /// a proxy. Those that came when there was no limit are not counted.
+    pub fn set_max_per_address(&self, max: Option<usize>, trusted: Networks) {
+        self.trusted.store(Arc::new(trusted));
+        self.max_per_address
+            .store(max.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
     /// A connection was closed before anybody served it.
@@ -80,20 +95,17 @@ impl ConnectionPermits {
 
     /// A permit for a connection from `address`; `None` if it has far more than it may
     /// have. Whoever accepts connections asks [`Self::are_taken`] before.
+    ///
+    /// One of a trusted proxy is not counted yet: [`ConnectionPermit::count_for`].
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
-        let (network, is_over_limit) = match self.max_per_address {
-            Some(max) if !address.to_canonical().is_loopback() => {
-                let network = network(address);
-                (Some(Box::new(network)), self.count(network, max)?)
-            }
-            _ => (None, false),
-        };
         self.taken.fetch_add(1, Ordering::Relaxed);
-        Some(ConnectionPermit {
+        let mut permit = ConnectionPermit {
             permits: Arc::clone(self),
-            network,
-            is_over_limit,
-        })
+            network: None,
+            is_over_limit: false,
+        };
+        let is_counted = address.to_canonical().is_loopback() || permit.count_for(address);
+        is_counted.then_some(permit)
     }
 
     /// Whether idle connections have to go.
@@ -136,6 +148,30 @@ impl ConnectionPermits {
 }
 
 impl ConnectionPermit {
+    /// Counts it for an address, unless it is counted already or a trusted proxy's. False if
+    /// that has far more than it may have: then it is not counted.
+    pub fn count_for(&mut self, address: IpAddr) -> bool {
+        let max = self.permits.max_per_address.load(Ordering::Relaxed);
+        if max == usize::MAX
+            || self.network.is_some()
+            || self.permits.trusted.load().contains(address)
+        {
+            return true;
+        }
+        let network = network(address);
+        let Some(is_over_limit) = self.permits.count(network, max) else {
+            return false;
+        };
+        self.network = Some(Box::new(network));
+        self.is_over_limit = is_over_limit;
+        true
+    }
+
+    /// It is closed before anybody served it.
+    pub fn count_dropped(&self) {
+        self.permits.count_dropped();
+    }
+
     /// Whether its address has more connections than it may have: it is only refused with a text.
     pub fn is_over_limit(&self) -> bool {
         self.is_over_limit
@@ -310,6 +346,40 @@ mod tests {
         let mapped = ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"];
         let taken = mapped.map(|address| take(address).unwrap());
         assert!(taken[2].is_over_limit());
+    }
+
+    #[test]
+    fn a_connection_of_a_proxy_counts_for_whom_it_is() {
+        let permits = permits(1000, None);
+        permits.set_max_per_address(Some(1), "10.0.0.1, ::1".parse().unwrap());
+        let take = |address: &str| permits.take(address.parse().unwrap()).unwrap();
+        let mut proxied: Vec<ConnectionPermit> = (0..40).map(|_| take("10.0.0.1")).collect();
+        proxied.extend((0..40).map(|_| take("::1")));
+        assert!(permits.by_address().is_empty());
+        // Also a loopback address, if a proxy says so; but not the proxy's own.
+        for (client, count) in [
+            ("192.0.2.1", 1 + MAX_REFUSED),
+            ("127.0.0.2", 1 + MAX_REFUSED),
+        ] {
+            let client: IpAddr = client.parse().unwrap();
+            let mut counted = Vec::new();
+            for mut permit in proxied.drain(..count + 1) {
+                let is_counted = permit.count_for(client);
+                assert_eq!(is_counted, counted.len() < count);
+                counted.push(permit);
+            }
+            let over = counted.iter().filter(|permit| permit.is_over_limit());
+            assert_eq!(over.count(), MAX_REFUSED);
+            assert!(
+                counted[0].count_for("192.0.2.9".parse().unwrap()),
+                "once only"
+            );
+            assert_eq!(permits.by_address().get(&client), Some(&count));
+            drop(counted);
+            assert!(permits.by_address().is_empty());
+        }
+        assert!(proxied[0].count_for("10.0.0.1".parse().unwrap()));
+        assert!(permits.by_address().is_empty());
     }
 
     #[test]

@@ -6,12 +6,13 @@
 
 mod freeze;
 mod stream;
+mod tls;
 
 pub(super) use freeze::SocketState;
-use stream::{Stream, Tcp};
+use stream::Stream;
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -19,7 +20,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use rustls::ServerConnection;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -33,13 +33,11 @@ use super::wheel::BEAT;
 use crate::apps::{AppHandle, Counter};
 use crate::hub::{Channel, log_sent};
 use crate::protocol::{CloseReason, Frame, SocketId, message};
+use crate::tls::Session;
 
 /// Bytes that may wait for a client even when too many wait in all: it may have been
 /// slow for a moment only.
 const A_LITTLE: usize = 64 * 1024;
-
-/// Bytes that a TLS session takes before they are written: two records.
-const MAX_ENCRYPTED: usize = 32 * 1024;
 
 /// `repr(C)`: in this order, what every message touches lies together. The state of
 /// thousands of sockets does not fit into the processor's caches.
@@ -70,7 +68,7 @@ pub(super) struct Socket {
     phase: Cell<Phase>,
     /// None before it has come from another worker, and after it has gone to one.
     tcp: RefCell<Option<TcpStream>>,
-    tls: Option<RefCell<Box<ServerConnection>>>,
+    tls: Option<RefCell<Box<Session>>>,
     /// Its slot among the worker's sockets.
     pub(super) key: Cell<usize>,
     /// Of the task that reads.
@@ -112,15 +110,11 @@ pub(super) enum Health {
 impl Socket {
     pub(super) fn new(
         (id, app): (SocketId, Option<AppHandle>),
-        (tcp, tls): (Option<TcpStream>, Option<Box<ServerConnection>>),
+        (tcp, tls): (Option<TcpStream>, Option<Box<Session>>),
         websocket: WebSocketContext,
         ping_interval: Duration,
         backlog: Rc<Backlog>,
     ) -> Self {
-        let tls = tls.map(|mut session| {
-            session.set_buffer_limit(Some(MAX_ENCRYPTED));
-            RefCell::new(session)
-        });
         Self {
             id,
             app,
@@ -133,7 +127,7 @@ impl Socket {
             websocket: RefCell::new(websocket),
             is_unreadable: Cell::new(false),
             tcp: RefCell::new(tcp),
-            tls,
+            tls: tls.map(RefCell::new),
             answers: Cell::new(0),
             blocked: Cell::new(false),
             backlog,
@@ -173,16 +167,23 @@ impl Socket {
             true if self.backlog.is_high() => max.min(A_LITTLE),
             _ => max,
         };
-        if self.out.borrow().len() <= max {
+        if self.waiting() <= max {
             return false;
         }
         self.flush();
-        self.blocked.get() && self.out.borrow().len() > max
+        self.blocked.get() && self.waiting() > max
+    }
+
+    /// Bytes that wait for its client, encrypted or not.
+    fn waiting(&self) -> usize {
+        let encrypted = self.tls.as_ref();
+        let encrypted = encrypted.map_or(0, |tls| tls.borrow().unsent().len());
+        self.out.borrow().len() + encrypted
     }
 
     /// Bytes of what its client has asked for and not read, at most.
     pub(super) fn unread_answers(&self) -> usize {
-        self.answers.get().min(self.out.borrow().len())
+        self.answers.get().min(self.waiting())
     }
 
     /// Counts what it holds among what waits in the process, if writing waits for the
@@ -195,14 +196,6 @@ impl Socket {
         let before = self.held.replace(holds);
         if holds != before {
             self.backlog.change(before, holds);
-        }
-    }
-
-    /// Bytes that wait encrypted, at most.
-    fn encrypted(&self) -> usize {
-        match &self.tls {
-            Some(tls) if self.blocked.get() && tls.borrow().wants_write() => MAX_ENCRYPTED,
-            _ => 0,
         }
     }
 
@@ -281,6 +274,10 @@ impl Socket {
         self.send(&message::ping());
         self.drive(|websocket, stream| websocket.write(stream, Message::Ping(bytes::Bytes::new())));
         self.flush();
+        if let Some(tls) = &self.tls {
+            // It may be silent for as long again.
+            tls.borrow_mut().rest();
+        }
     }
 
     /// Queues the error and the close frame that `reason` asks for. False if it
@@ -399,35 +396,20 @@ impl Socket {
         let Some(tcp) = &*tcp else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
-        let Some(tls) = &self.tls else {
-            while out.len() > 0 {
-                let count = if out.is_one_piece() {
-                    tcp.try_write(out.waiting())?
-                } else {
-                    let mut slices = [IoSlice::new(&[]); MAX_PIECES];
-                    let pieces = out.waiting_slices(&mut slices);
-                    tcp.try_write_vectored(&slices[..pieces])?
-                };
-                out.advance(count);
-            }
-            return Ok(());
-        };
-        let mut tls = tls.borrow_mut();
-        loop {
-            while out.len() > 0 {
-                // Takes nothing once enough encrypted bytes wait; they go first.
-                match tls.writer().write(out.waiting())? {
-                    0 => break,
-                    count => out.advance(count),
-                }
-            }
-            while tls.wants_write() {
-                tls.write_tls(&mut Tcp(tcp))?;
-            }
-            if out.len() == 0 {
-                return Ok(());
-            }
+        if let Some(tls) = &self.tls {
+            return self.write_encrypted(&mut tls.borrow_mut(), tcp, &mut out);
         }
+        while out.len() > 0 {
+            let count = if out.is_one_piece() {
+                tcp.try_write(out.waiting())?
+            } else {
+                let mut slices = [IoSlice::new(&[]); MAX_PIECES];
+                let pieces = out.waiting_slices(&mut slices);
+                tcp.try_write_vectored(&slices[..pieces])?
+            };
+            out.advance(count);
+        }
+        Ok(())
     }
 
     /// Ends our half once the close frame is out: the client sees it at once and
@@ -447,11 +429,6 @@ impl Socket {
             shut: true,
         });
         if let Some(tcp) = &*self.tcp.borrow() {
-            if let Some(tls) = &self.tls {
-                tls.borrow_mut().send_close_notify();
-                // A close_notify that does not fit now is not worth waiting for.
-                let _ = tls.borrow_mut().write_tls(&mut Tcp(tcp));
-            }
             // An error means that the client has gone, which reading will tell.
             let _ = SockRef::from(tcp).shutdown(Shutdown::Write);
         }
@@ -510,7 +487,7 @@ impl Socket {
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         self.write_when_ready(cx);
-        if self.ended().is_some() {
+        if self.ended().is_some() || self.has_tls_ended() {
             return Poll::Ready(Ok(0));
         }
         let mut tcp = self.tcp.borrow_mut();
@@ -520,36 +497,6 @@ impl Socket {
         let mut buffer = ReadBuf::new(buffer);
         std::task::ready!(Pin::new(tcp).poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
-    }
-
-    /// Decrypts what was read from a TLS connection; plaintext is `bytes` itself.
-    /// `each` may be called several times, or not at all.
-    pub(super) fn decrypt(&self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
-        let Some(tls) = &self.tls else {
-            each(bytes);
-            return Ok(());
-        };
-        let mut plain = [0; 4096];
-        loop {
-            if !bytes.is_empty() {
-                let mut tls = tls.borrow_mut();
-                tls.read_tls(&mut bytes)?;
-                tls.process_new_packets()
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            }
-            loop {
-                let read = tls.borrow_mut().reader().read(&mut plain);
-                match read {
-                    Ok(0) => return Ok(()),
-                    Ok(count) => each(&plain[..count]),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error),
-                }
-            }
-            if bytes.is_empty() {
-                return Ok(());
-            }
-        }
     }
 
     fn remember(&self, waker: &Waker) {

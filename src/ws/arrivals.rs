@@ -32,6 +32,11 @@ impl Arrivals {
         }
     }
 
+    /// Whether both allow as many.
+    pub fn has_same_limit(&self, other: &Self) -> bool {
+        self.rate == other.rate
+    }
+
     /// Whether there is a limit.
     pub fn is_limited(&self) -> bool {
         self.rate.is_some()

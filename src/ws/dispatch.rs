@@ -116,16 +116,14 @@ impl Session {
         let (key, signature) =
             split_auth(auth).ok_or(refused("auth is not of the form key:signature"))?;
         let settings = self.app.settings();
-        if key != settings.key {
-            return Err(refused("auth was made with the key of another application"));
-        }
+        let key = settings
+            .find_key(key)
+            .ok_or(refused("auth was made with the key of another application"))?;
         let socket_id = self.connection.id().to_string();
         let signed = [socket_id.as_bytes(), b"::user::", user_data.as_bytes()];
-        if !settings.secret.verify(&signed, signature) {
-            return Err(refused(
-                "The signature in auth is not valid for this socket, user data and secret",
-            ));
-        }
+        let secret = settings.verify(&signed, signature).ok_or(refused(
+            "The signature in auth is not valid for this socket, user data and secret",
+        ))?;
         let user = User::parse(user_data, settings.presence.max_member_size)
             .map_err(|error| refusal(ErrorCode::InvalidMessage, error.to_string()))?;
         let success = message::signin_success(&with_text_id(user_data));
@@ -137,6 +135,7 @@ impl Session {
                 Err(refused("The connection is signed in as another user"))
             };
         }
+        self.app.count_credentials(key, secret);
         self.connection.lift_authorization_deadline();
         tracing::debug!(app = self.app.id(), %socket_id, user = &*user.member.id, "signed in");
         let cut = user.watchlist_cut;

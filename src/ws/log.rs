@@ -2,7 +2,6 @@
 //! reason, who it was, and what to do.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
@@ -11,6 +10,7 @@ use super::handshake::HandshakeError;
 use super::session::{Refusal, Session};
 use crate::apps::AppHandle;
 use crate::protocol::{ClientFrame, CloseReason, ErrorCode, InvalidFrame};
+use crate::proxies::{Client, Shown};
 use crate::telemetry::FRAMES;
 use crate::telemetry::limit::limited;
 
@@ -20,8 +20,8 @@ const SIGNATURE: usize = 64;
 /// A request for `/app/{key}` as it is logged.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
-    /// Who has connected.
-    pub peer: SocketAddr,
+    /// Who sent it.
+    pub client: Client,
     /// The request.
     pub request: &'a Parts,
     /// The key in its path.
@@ -35,9 +35,10 @@ impl<'a> Caller<'a> {
         self.request.headers.get(header::ORIGIN).map(text_of)
     }
 
-    /// Who it is as the proxy in front says, which anybody can.
+    /// Who it is as somebody says whose word is not taken.
     fn forwarded_for(&self) -> Option<Cow<'a, str>> {
-        self.request.headers.get("x-forwarded-for").map(text_of)
+        let said = self.request.headers.get("x-forwarded-for");
+        said.filter(|_| !self.client.is_forwarded).map(text_of)
     }
 
     fn app_id(&self) -> Option<&'a str> {
@@ -50,10 +51,21 @@ impl<'a> Caller<'a> {
             app = self.app_id(),
             key = self.key,
             origin = self.origin().as_deref(),
-            peer = %self.peer,
+            peer = %self.client,
+            proxy = self.client.proxy.map(display),
             forwarded_for = self.forwarded_for().as_deref(),
             "connecting"
         );
+    }
+
+    /// Its address has more connections than it may have.
+    pub fn log_over_limit(&self, help: &str) {
+        let cause = "connection refused: too many connections from one address (4100)";
+        limited!(info, cause, None, {
+            peer = %self.client,
+            proxy = self.client.proxy.map(display),
+            help,
+        }, cause);
     }
 
     /// It is no WebSocket handshake.
@@ -68,7 +80,8 @@ impl<'a> Caller<'a> {
         limited!(info, cause, self.app_id(), {
             key = self.key,
             origin = self.origin().as_deref(),
-            peer = %self.peer,
+            peer = %self.client,
+            proxy = self.client.proxy.map(display),
             forwarded_for = self.forwarded_for().as_deref(),
             error = %error,
         }, cause);
@@ -102,7 +115,8 @@ impl<'a> Caller<'a> {
         limited!(info, cause, self.app_id(), {
             key = self.key,
             origin = self.origin().as_deref(),
-            peer = %self.peer,
+            peer = %self.client,
+            proxy = self.client.proxy.map(display),
             forwarded_for = self.forwarded_for().as_deref(),
             help,
         }, cause);
@@ -138,7 +152,7 @@ impl Session {
             reason = &**text,
             code = code.number(),
             socket_id = %self.connection.id(),
-            peer = %self.peer,
+            peer = %Shown(self.peer),
             help,
         }, what);
     }
@@ -173,7 +187,7 @@ impl Session {
         tracing::debug!(
             app = self.app.id(),
             socket_id = %self.connection.id(),
-            peer = %self.peer,
+            peer = %Shown(self.peer),
             reason = reason.label(),
             seconds = self.opened.elapsed().as_secs_f64(),
             messages = self.received.get(),
@@ -205,7 +219,7 @@ impl Session {
         };
         limited!(info, cause, Some(self.app.id()), {
             socket_id = %self.connection.id(),
-            peer = %self.peer,
+            peer = %Shown(self.peer),
             help,
         }, cause);
     }

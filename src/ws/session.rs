@@ -13,6 +13,7 @@ use crate::apps::{AppHandle, Rate, SubscriptionRefusal};
 use crate::broker::Broker;
 use crate::hub::{Hub, SignedIn};
 use crate::protocol::{CloseReason, ErrorCode, message};
+use crate::proxies::Shown;
 use crate::worker::{Connection, Handled, Received};
 
 /// How long a client's message waits for the workers to catch up.
@@ -41,6 +42,7 @@ pub(super) fn refusal(code: ErrorCode, text: impl Into<Cow<'static, str>>) -> Re
 pub(super) struct Session {
     pub(super) connection: Connection,
     pub(super) app: AppHandle,
+    /// The client, which a proxy may have connected for.
     pub(super) peer: SocketAddr,
     /// Who it is, once it has signed in.
     pub(super) user: OnceCell<SignedIn>,
@@ -140,7 +142,7 @@ pub async fn refuse(connection: Connection, peer: SocketAddr, reason: CloseReaso
     }
     worker.idle().leave(&waiter);
     connection.worker().hub().closes().count(reason);
-    tracing::debug!(socket_id = %connection.id(), %peer, reason = reason.label(), "refused");
+    tracing::debug!(socket_id = %connection.id(), peer = %Shown(peer), reason = reason.label(), "refused");
 }
 
 async fn receive_all(connection: &Connection) {
@@ -154,7 +156,7 @@ async fn receive_all(connection: &Connection) {
 impl Session {
     fn begin(&self) {
         let (connection, app) = (&self.connection, &self.app);
-        tracing::debug!(app = app.id(), socket_id = %connection.id(), peer = %self.peer, "connected");
+        tracing::debug!(app = app.id(), socket_id = %connection.id(), peer = %Shown(self.peer), "connected");
         self.hub.connection_opened(app, connection.id());
         let timeout = app.settings().activity_timeout;
         connection.send(&message::connection_established(connection.id(), timeout));

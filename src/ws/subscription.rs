@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::session::{Refusal, Session, UNAUTHORIZED, refusal};
 use crate::apps::{App, SubscriptionRefusal};
-use crate::protocol::signature::split_auth;
+use crate::protocol::signature::{self, split_auth};
 use crate::protocol::{ChannelName, CloseReason, ErrorCode, Member, message};
 use crate::worker::{SubscribeError, Subscribed};
 
@@ -139,20 +139,18 @@ fn verify(
             "auth is not of the form key:signature",
         )
     })?;
-    if key != settings.key {
+    let Some(key) = settings.find_key(key) else {
         let text = "auth was made with the key of another application";
         return Err(refused(SubscriptionRefusal::Key, text));
-    }
+    };
     let socket_id = session.connection.id().to_string();
-    if settings
-        .secret
-        .verifies_subscription(signature, &socket_id, channel, channel_data)
-    {
-        Ok(())
-    } else {
-        Err(refused(
+    let signed = signature::of_subscription(&socket_id, channel, channel_data);
+    let secret = settings.verify(&signed, signature).ok_or_else(|| {
+        refused(
             SubscriptionRefusal::Signature,
             "The signature in auth is not valid for this socket, channel and secret",
-        ))
-    }
+        )
+    })?;
+    session.app.count_credentials(key, secret);
+    Ok(())
 }

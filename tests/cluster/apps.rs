@@ -171,7 +171,7 @@ fn others_know_of_a_node_that_drains() {
     };
     assert_eq!(draining(), (json!(2), json!(0)));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(3600);
-    assert!(a.control.lifecycle().drain(deadline));
+    assert!(a.control.lifecycle().drain(deadline, deadline));
     eventually_is("how many drain", &(json!(2), json!(1)), draining);
     drop(a);
     eventually_is("how many drain", &(json!(1), json!(0)), draining);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -54,7 +55,13 @@ impl Node {
         };
         let address = line.split("server on ").nth(1).unwrap();
         Self {
-            address: address.split_whitespace().next().unwrap().parse().unwrap(),
+            // A prefix of all routes may follow.
+            address: address
+                .split([' ', ',', '/'])
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap(),
             running,
             _dir: dir,
         }
@@ -126,10 +133,19 @@ impl Node {
 
     /// SIGTERM, and waits for its end, which has to be a good one.
     pub(crate) fn stop(&mut self) {
+        self.terminate();
+        assert_eq!(self.ended(LONG), Some(0), "{}", self.log());
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&mut self) {
         self.running.terminate();
-        let status = self.running.ended(LONG);
-        let code = status.and_then(|status| status.code());
-        assert_eq!(code, Some(0), "{}", self.log());
+    }
+
+    /// The code it ends with by itself; `None` if it does not, or is killed.
+    pub(crate) fn ended(&mut self, within: Duration) -> Option<i32> {
+        let status = self.running.ended(within);
+        status.and_then(|status| status.code())
     }
 
     /// SIGSTOP.

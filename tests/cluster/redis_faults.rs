@@ -209,6 +209,27 @@ fn flushall_is_repaired_and_nobody_goes() {
     }
 }
 
+/// The other node enters all its facts before this one knows that Redis has lost them.
+#[test]
+fn who_leaves_after_a_flushall_that_a_node_slept_through_is_gone_there() {
+    let mut cluster = Cluster::start(2, &[("RESOUND_NODE_TIMEOUT", "30")]);
+    let mut watcher = Member::join(&cluster[0], "presence-r", "watcher");
+    let leaves = Member::join(&cluster[1], "presence-r", "leaves");
+    watcher.sees_changes(&["+leaves"]);
+    cluster[0].pause();
+    assert_eq!(cluster.redis.command(&["FLUSHALL"]), "OK");
+    let facts = ["KEYS", "*presence-r*"];
+    eventually("the other enters again", || {
+        !cluster.redis.command(&facts).is_empty()
+    });
+    drop(leaves);
+    eventually("nobody is there", || {
+        cluster.redis.command(&facts).is_empty()
+    });
+    cluster[0].resume();
+    watcher.sees_changes(&["-leaves"]);
+}
+
 #[test]
 fn connections_that_redis_kills_are_made_again() {
     let cluster = Cluster::start(2, &[]);

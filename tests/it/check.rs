@@ -91,6 +91,10 @@ fn the_verdict_counts_and_names_what_would_start() {
         "ok: 2 applications, host ::1, port 443, TLS, scaling through Redis, 3 warnings, 1 note"
     );
     assert!(
+        out.contains("\ncertificate cert.pem for localhost ends at 2020-01-01T00:00:00Z\nok: "),
+        "{out}"
+    );
+    assert!(
         out.contains("apps[1].key  ") && !out.contains("hunter2"),
         "{out}"
     );
@@ -142,30 +146,39 @@ fn a_program_gets_everything_in_one_document() {
     assert_eq!(found["files"], json!([format!("{}/.env", here.display())]));
     let settings = found["settings"].as_array().unwrap();
     assert_eq!(settings.len(), SETTINGS.len());
-    for (name, value, source, default) in [
-        ("server.host", "0.0.0.0", "default", true),
-        ("server.path", "", "default", true),
+    for (name, value, source, default, needs_restart) in [
+        ("server.host", "0.0.0.0", "default", true, true),
+        ("server.path", "", "default", true, false),
         (
             "server.port",
             "9000",
             ".env line 4, REVERB_SERVER_PORT",
             false,
+            true,
         ),
-        ("server.tls_cert", "cert.pem", "flag --tls-cert", false),
+        (
+            "server.tls_cert",
+            "cert.pem",
+            "flag --tls-cert",
+            false,
+            false,
+        ),
         (
             "scaling.password",
             "(hidden)",
             ".env line 6, REDIS_PASSWORD",
             false,
+            true,
         ),
         (
             "apps[0].secret",
             "(hidden)",
             ".env line 3, REVERB_APP_SECRET",
             false,
+            false,
         ),
     ] {
-        let setting = json!({"name": name, "value": value, "source": source, "default": default});
+        let setting = json!({"name": name, "value": value, "source": source, "default": default, "needs_restart": needs_restart});
         assert!(settings.contains(&setting), "{setting}: {found:#}");
     }
     let texts = |key: &str| found[key].as_array().unwrap().clone();
@@ -182,7 +195,13 @@ fn a_program_gets_everything_in_one_document() {
         notes.len() == 1 && notes[0].as_str().unwrap().starts_with("Laravel dials "),
         "{notes:?}"
     );
-    assert_eq!(found.as_object().unwrap().len(), 5);
+    let certificate = json!({
+        "path": "cert.pem",
+        "names": ["localhost"],
+        "not_after": "2020-01-01T00:00:00Z",
+    });
+    assert_eq!(found["certificates"], json!([certificate]));
+    assert_eq!(found.as_object().unwrap().len(), 6);
     let all = document(dir.path(), &[&["--all"][..], &tls].concat());
     assert_eq!(all, (Some(0), found), "--all changes nothing");
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -27,10 +28,34 @@ pub(super) fn run(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, Strin
     )
 }
 
+/// It ends with a test that fails.
+struct Started(Child);
+
+impl Deref for Started {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Started {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts it and waits until it has said where it listens: what it has said, and
 /// what it will say.
-fn started(mut command: Command) -> (Child, String, BufReader<impl Read>) {
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+fn started(mut command: Command) -> (Started, String, BufReader<impl Read>) {
+    let mut child = Started(command.stderr(Stdio::piped()).spawn().unwrap());
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let mut said = String::new();
     while !said.contains("server on ") {
@@ -430,7 +455,8 @@ fn start_and_check_name_the_files_they_read_and_what_is_not_as_it_looks() {
     child.wait().unwrap();
     let mut command = resound(&dir.path().join("config"));
     command
-        .args(["--port", "0", "--host", "127.0.0.1"])
+        // Another test may have the port of metrics, which would be warned of.
+        .args(["--port", "0", "--host", "127.0.0.1", "--metrics-port", "0"])
         .args(APP);
     let (mut child, said, _log) = started(command);
     assert!(

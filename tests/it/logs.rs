@@ -16,6 +16,7 @@ use crate::support::{APP_ID, At, Client, Http, KEY, PATIENCE, SECRET, Signed, bo
 mod access;
 mod debug;
 mod formats;
+mod proxies;
 mod refusals;
 mod requests;
 mod secrets;

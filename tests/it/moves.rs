@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use resound::worker::MoveError;
+use resound::tls::{Acceptor, Session};
 use resound::worker::state::{ConnectionState, FreezeError, PhaseState};
+use resound::worker::{MoveError, UNIX_PEER};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::support::PATIENCE;
 use workers::{Listener, Others, PING, PONG, WORKERS, Workers, channel, frame, succeeded};
 
 const TEXT: u8 = 1;
@@ -169,6 +171,8 @@ fn a_blocked_connection_is_moved_with_what_waits_for_it() {
     while workers.move_on(&listener).output.written == 0 {
         listener.step();
     }
+    // Each move writes and reads all that waits: more of it takes longer, and meanwhile there is more.
+    publisher.slow_down();
     for _ in 0..6 {
         let state = workers.move_on(&listener);
         assert!(!state.output.bytes.is_empty());
@@ -180,7 +184,6 @@ fn a_blocked_connection_is_moved_with_what_waits_for_it() {
     workers.move_until(&listener, is_pending);
     (0..2).for_each(|_| listener.client.ask("a"));
     workers.move_on(&listener);
-    publisher.slow_down();
     // It reads on while it is moved.
     let is_moving = AtomicBool::new(true);
     let address = listener.address();
@@ -505,6 +508,31 @@ fn a_silent_client_is_pinged_in_time_and_closed_in_time() {
 }
 
 #[test]
+fn a_connection_over_a_unix_socket_is_moved_as_any_other() {
+    let workers = Workers::start(&[
+        ("RESOUND_MAX_BACKLOG", "500000000"),
+        ("RESOUND_MAX_TOTAL_BACKLOG", "1000000000"),
+    ]);
+    let mut listener = workers.connect_unix();
+    listener.subscribe("a");
+    let large_at_first = |number| if number < 50 { 20_000 } else { 100 };
+    let publisher = workers.publisher(&["a"], large_at_first);
+    // Nothing is read, so that in the end it is moved with what waits for it.
+    let deadline = Instant::now() + PATIENCE;
+    while workers.try_move(UNIX_PEER).unwrap().output.bytes.is_empty() {
+        assert!(Instant::now() < deadline, "it is never blocked");
+    }
+    for _ in 0..10 {
+        workers.try_move(UNIX_PEER).unwrap();
+        listener.step();
+    }
+    let last = publisher.stop();
+    listener.expect_all("a", last);
+    workers.try_move(UNIX_PEER).unwrap();
+    listener.expect_alive();
+}
+
+#[test]
 fn what_cannot_be_moved_is_refused_and_goes_on() {
     let workers = Workers::start(&[]);
     let mut listener = workers.connect();
@@ -532,20 +560,45 @@ fn what_cannot_be_moved_is_refused_and_goes_on() {
     );
 }
 
-/// A session that has not begun: nothing is said over it.
-fn tls() -> Option<Box<rustls::ServerConnection>> {
+/// A session with another client than that of the connection: nothing is said over it.
+fn tls() -> Option<Box<Session>> {
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(
-        rustls::crypto::ring::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()
-    .unwrap()
-    .with_no_client_auth()
-    .with_single_cert(vec![certified.cert.der().clone()], key.into())
-    .unwrap();
-    let session = rustls::ServerConnection::new(Arc::new(config)).unwrap();
-    Some(Box::new(session))
+    let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key.into())
+        .unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certified.cert.der().clone()).unwrap();
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let name = "localhost".try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
+    // On a thread of its own, since it waits, and the worker's must not.
+    let accepted = thread::spawn(move || {
+        let (tcp, _) = listener.accept().unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(async {
+            let tcp = tokio::net::TcpStream::from_std(tcp).unwrap();
+            let accepted = Acceptor::new(config, false).accept(tcp).await;
+            accepted.ok().expect("a handshake").into_parts().session
+        })
+    });
+    while client.is_handshaking() || client.wants_write() {
+        client.complete_io(&mut tcp).unwrap();
+    }
+    Some(accepted.join().unwrap())
 }
 
 /// More at once than one worker can be asked for at a time, all to one worker.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use proc_macro2::{TokenStream, TokenTree};
 use resound::config::DEFAULT_FILE;
+use resound::config::setting::SETTINGS;
 use syn::visit::Visit;
 
 use crate::layers::sources;
@@ -27,6 +28,7 @@ fn joined(text: &str) -> String {
 /// The texts of the table of lines, with their levels.
 fn alarms(page: &str) -> Vec<(String, String)> {
     let table = page.split("### What an alarm may look for").nth(1).unwrap();
+    let table = table.split("\n## ").next().unwrap();
     let rows = table.lines().filter(|line| line.starts_with("| "));
     rows.filter_map(|row| {
         let mut cells = row.split('|').skip(1).map(str::trim);
@@ -113,4 +115,36 @@ fn the_settings_it_names_exist() {
     }) {
         assert!(DEFAULT_FILE.contains(name), "{name} is not a setting");
     }
+}
+
+/// With `UPDATE_DOCS=1`, it is made so.
+#[test]
+fn all_settings_are_in_the_last_table() {
+    let text = page();
+    let head = "|---|---|---|---|---|\n";
+    let (before, _) = text.split_once("## All settings").unwrap();
+    let begin = before.len() + text[before.len()..].find(head).unwrap() + head.len();
+    let code = |text: &str| match text {
+        "" => String::new(),
+        text => format!("`{text}`"),
+    };
+    let rows: String = SETTINGS
+        .iter()
+        .map(|setting| {
+            format!(
+                "| `{}.{}` | {} | {} | {} | {} |\n",
+                setting.section.name(),
+                setting.key,
+                code(setting.variable),
+                code(setting.flag),
+                code(setting.default),
+                if setting.restart { "restart" } else { "" }
+            )
+        })
+        .collect();
+    let right = format!("{}{rows}", &text[..begin]);
+    if std::env::var("UPDATE_DOCS").is_ok() {
+        fs::write(root().join("docs/operate.md"), &right).unwrap();
+    }
+    assert!(text == right, "run it again with UPDATE_DOCS=1");
 }

@@ -63,13 +63,14 @@ impl Workers {
         let served = app.clone();
         let setup = Setup {
             hub: Arc::clone(&hub),
-            limits: Limits {
+            limits: Arc::new(arc_swap::ArcSwap::from_pointee(Limits {
                 max_backlog: config.server.max_backlog,
                 max_total_backlog: config.server.max_total_backlog,
                 pong_timeout: config.server.pong_timeout,
                 shutdown_grace: config.server.shutdown_grace,
-            },
+            })),
             lifecycle: lifecycle.clone(),
+            leaves_to_successor: false,
             permits: Arc::new(ConnectionPermits::new(usize::MAX, usize::MAX, None)),
             liveness: Arc::new(Liveness::new(1)),
             serve: Arc::new(move |worker, incoming| {
@@ -93,7 +94,7 @@ impl Workers {
                 serve(connection, app, peer, broker.clone());
             }),
         };
-        let pool = Pool::start(1, listener, &setup).unwrap();
+        let pool = Pool::start(1, vec![listener.into()], &setup).unwrap();
         let workers = Self {
             hub,
             app,

@@ -1,120 +1,9 @@
 //! The server as a process of its own: what it holds, and what it returns.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{APP_ID, At, Client, Http, KEY, SECRET, Signed, body, hmac};
+use crate::support::{Client, Http, KEY, Process, SECRET, Signed, body, hmac};
 use serde_json::{Value, json};
-
-struct Process {
-    child: Child,
-    address: SocketAddr,
-    /// What it has said since it listens.
-    log: Arc<Mutex<String>>,
-    _dir: tempfile::TempDir,
-}
-
-impl Process {
-    fn start(limits: &str) -> Self {
-        Self::with(limits, &[])
-    }
-
-    fn with(limits: &str, settings: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let program = env!("CARGO_BIN_EXE_resound");
-        let script = format!("{limits} exec {program} start --host 127.0.0.1 --port 0 --workers 2");
-        let mut child = Command::new("sh")
-            .args(["-c", &script])
-            .current_dir(dir.path())
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .envs([
-                ("REVERB_APP_ID", APP_ID),
-                ("REVERB_APP_KEY", KEY),
-                ("REVERB_APP_SECRET", SECRET),
-                ("RESOUND_METRICS_PORT", "off"),
-            ])
-            .envs(settings.iter().copied())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("server on ") {
-            assert!(log.read_line(&mut said).unwrap() > 0, "it ended: {said}");
-        }
-        // What else it says must not block it.
-        let later = Arc::new(Mutex::new(String::new()));
-        let kept = Arc::clone(&later);
-        std::thread::spawn(move || {
-            for line in log.lines().map_while(Result::ok) {
-                kept.lock().unwrap().push_str(&(line + "\n"));
-            }
-        });
-        let address = said
-            .split("server on ")
-            .nth(1)
-            .unwrap()
-            .split_whitespace()
-            .next()
-            .unwrap();
-        Self {
-            child,
-            address: address.parse().unwrap(),
-            log: later,
-            _dir: dir,
-        }
-    }
-
-    /// Sends a signal, named as `kill` names it.
-    fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        let status = Command::new("kill").args([name, &id]).status().unwrap();
-        assert!(status.success());
-    }
-
-    /// Waits until it has logged this.
-    fn logged(&self, text: &str) {
-        let deadline = Instant::now() + crate::support::PATIENCE;
-        while !self.log.lock().unwrap().contains(text) {
-            assert!(Instant::now() < deadline, "{text} is not logged");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Resident memory in KiB.
-    fn memory(&self) -> u64 {
-        self.status("VmRSS:")
-    }
-
-    /// The most it ever had.
-    fn peak_memory(&self) -> u64 {
-        self.status("VmHWM:")
-    }
-
-    fn status(&self, name: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-}
-
-impl At for Process {
-    fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already, which the test has seen.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn a_publish_gets_through_when_sockets_are_at_the_limit_of_open_files() {
@@ -457,10 +346,9 @@ fn signals_that_other_servers_have_a_meaning_for_end_nothing() {
     let mut server = Process::start("");
     let mut client = Client::connect(&server);
     for (signal, text) in [
-        ("-HUP", "SIGHUP"),
         ("-USR1", "SIGUSR1"),
         ("-USR2", "SIGUSR2"),
-        ("-HUP", "settings are read at the start only"),
+        ("-HUP", "settings reloaded"),
     ] {
         server.signal(signal);
         server.logged(text);

@@ -94,13 +94,15 @@ fn while_it_drains_it_serves_and_is_not_ready_and_it_stops_at_the_deadline() {
     let mut http = Http::connect(&server);
     assert_eq!(http.request("GET", "/ready", "").status, 200);
     let begin = Instant::now();
-    assert!(lifecycle.drain(begin + Duration::from_secs(2)));
+    let end = begin + Duration::from_secs(2);
+    assert!(lifecycle.drain(end, end));
     let ready = http.request("GET", "/ready", "");
     let said = parsed(&ready);
     assert_eq!((ready.status, &said["ready"]), (503, &json!(false)));
     assert_eq!(said["lifecycle"], "draining");
     let up = http.request("GET", "/up", "");
-    assert_eq!((up.status, up.body.as_str()), (200, r#"{"health":"OK"}"#));
+    let draining = r#"{"health":"DRAINING"}"#;
+    assert_eq!((up.status, up.body.as_str()), (503, draining));
     let mut after = Client::connect(&server);
     after.subscribe("lobby");
     Http::connect(&server).publish(&["lobby"], "ev", "x");
@@ -111,7 +113,7 @@ fn while_it_drains_it_serves_and_is_not_ready_and_it_stops_at_the_deadline() {
     assert!(begin.elapsed() < Duration::from_secs(2), "it was too slow");
     assert!(matches!(lifecycle.state(), State::Draining { .. }));
     for client in [&mut before, &mut after] {
-        client.closed_with(1001, "Server is shutting down");
+        client.closed_with(4200, "Server is going down, reconnect");
     }
     assert!(begin.elapsed() >= Duration::from_secs(2));
     assert!(http.is_closed());
@@ -124,11 +126,13 @@ fn a_signal_ends_a_drain_and_a_drain_does_not_undo_a_stop() {
     let mut server = TestServer::start();
     let lifecycle = server.control.lifecycle().clone();
     let mut client = Client::connect(&server);
-    lifecycle.drain(Instant::now() + Duration::from_secs(3600));
+    let later = Instant::now() + Duration::from_secs(3600);
+    lifecycle.drain(later, later);
     client.expect_silence();
     server.begin_shutdown();
     client.closed_with(1001, "Server is shutting down");
-    assert!(!lifecycle.drain(Instant::now() + Duration::from_secs(1)));
+    let sooner = Instant::now() + Duration::from_secs(1);
+    assert!(!lifecycle.drain(sooner, sooner));
     server.join();
     assert_eq!(lifecycle.state(), State::Stopping);
 }

@@ -1,11 +1,12 @@
 //! TLS: the same server, encrypted.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, version};
 
 use resound::apps::{Counter, HandshakeRefusal};
 
@@ -13,52 +14,120 @@ use crate::support::client::tcp;
 use crate::support::{Client, Http, KEY, TestServer};
 use serde_json::json;
 
-struct Authority {
+mod certificates;
+pub(crate) mod openssl;
+mod reload;
+mod tickets;
+
+pub(crate) struct Authority {
     _dir: tempfile::TempDir,
     cert: PathBuf,
     key: PathBuf,
     client: Arc<ClientConfig>,
+    /// One that speaks TLS 1.2.
+    old_client: Arc<ClientConfig>,
 }
 
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     let dir = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     std::fs::write(&cert, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let client = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let certificate = made.cert.der();
     Authority {
         _dir: dir,
         cert,
         key,
-        client: Arc::new(client),
+        client: speaking(certificate.clone(), &[&version::TLS13]),
+        old_client: speaking(certificate.clone(), &[&version::TLS12]),
+    }
+}
+
+/// A client that trusts this certificate.
+fn trusting(certificate: CertificateDer<'static>) -> Arc<ClientConfig> {
+    speaking(certificate, rustls::ALL_VERSIONS)
+}
+
+/// One that speaks these versions only.
+fn speaking(
+    certificate: CertificateDer<'static>,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(client)
+}
+
+impl Authority {
+    /// Where its files are.
+    pub(crate) fn settings(&self) -> [(&'static str, String); 2] {
+        let text = |path: &PathBuf| path.to_str().unwrap().to_owned();
+        [
+            ("RESOUND_TLS_CERT", text(&self.cert)),
+            ("RESOUND_TLS_KEY", text(&self.key)),
+        ]
+    }
+
+    /// A WebSocket over TLS, on a connection that something else may have been written to.
+    pub(crate) fn open(&self, tcp: TcpStream) -> Client {
+        let stream = StreamOwned::new(session(&self.client), tcp);
+        Client::over(Box::new(stream), &format!("/app/{KEY}"), &[])
     }
 }
 
 fn server(authority: &Authority) -> TestServer {
-    let text = |path: &PathBuf| path.to_str().unwrap().to_owned();
-    let (cert, key) = (text(&authority.cert), text(&authority.key));
+    let [cert, key] = authority.settings();
     TestServer::with(&[
-        ("RESOUND_TLS_CERT", &cert),
-        ("RESOUND_TLS_KEY", &key),
+        (cert.0, &cert.1),
+        (key.0, &key.1),
         ("RESOUND_MAX_BACKLOG", "8000000"),
     ])
 }
 
 fn connect(server: &TestServer, authority: &Authority) -> Client {
-    let name = ServerName::try_from("localhost").unwrap();
-    let session = ClientConnection::new(Arc::clone(&authority.client), name).unwrap();
-    let stream = StreamOwned::new(session, tcp(server));
+    connect_with(server, &authority.client)
+}
+
+fn connect_with(server: &TestServer, config: &Arc<ClientConfig>) -> Client {
+    connect_over(tcp(server), config)
+}
+
+fn connect_over(tcp: impl Read + Write + Send + 'static, config: &Arc<ClientConfig>) -> Client {
+    let stream = StreamOwned::new(session(config), tcp);
     let mut client = Client::over(Box::new(stream), &format!("/app/{KEY}"), &[]);
     client.established();
     client
+}
+
+fn session(config: &Arc<ClientConfig>) -> ClientConnection {
+    let name = ServerName::try_from("localhost").unwrap();
+    ClientConnection::new(Arc::clone(config), name).unwrap()
+}
+
+/// Sends one byte at a time.
+struct Slowly(TcpStream);
+
+impl Read for Slowly {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Slowly {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(&bytes[..bytes.len().min(1)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 #[test]
@@ -71,6 +140,96 @@ fn clients_subscribe_and_publish_over_tls() {
     one.send(r#"{"event":"client-typing","channel":"private-a","data":{}}"#);
     two.expect(r#"{"event":"client-typing","channel":"private-a","data":{}}"#);
     one.expect_silence();
+}
+
+#[test]
+fn clients_of_both_versions_and_of_single_bytes_understand_each_other() {
+    let authority = authority();
+    let server = server(&authority);
+    let slow = tcp(&server);
+    slow.set_nodelay(true).unwrap();
+    let mut clients = [
+        connect(&server, &authority),
+        connect_over(tcp(&server), &authority.old_client),
+        connect_over(Slowly(slow), &authority.client),
+    ];
+    for client in &mut clients {
+        client.subscribe("private-a");
+    }
+    for speaker in 0..clients.len() {
+        let event = format!(r#"{{"event":"client-a","channel":"private-a","data":{speaker}}}"#);
+        clients[speaker].send(&event);
+        for (number, client) in clients.iter_mut().enumerate() {
+            if number != speaker {
+                client.expect(&event);
+            }
+        }
+    }
+    clients.iter_mut().for_each(Client::expect_silence);
+}
+
+#[test]
+fn http_ends_with_a_close_notify() {
+    let authority = authority();
+    let server = server(&authority);
+    for config in [&authority.client, &authority.old_client] {
+        let mut stream = StreamOwned::new(session(config), tcp(&server));
+        let request = b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).unwrap();
+        let mut answer = String::new();
+        // An end without close_notify is an error.
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}
+
+/// A stream that the test can reach while a client has it.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<StreamOwned<ClientConnection, TcpStream>>>);
+
+impl Read for Shared {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().read(buffer)
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.lock().unwrap().flush()
+    }
+}
+
+#[test]
+fn new_keys_are_used_and_a_close_notify_is_an_end() {
+    let authority = authority();
+    let server = server(&authority);
+    let mut other = connect(&server, &authority);
+    other.subscribe("private-a");
+    let stream = StreamOwned::new(session(&authority.client), tcp(&server));
+    let shared = Shared(Arc::new(Mutex::new(stream)));
+    let mut client = Client::over(Box::new(shared.clone()), &format!("/app/{KEY}"), &[]);
+    client.established();
+    client.subscribe("private-a");
+    for _ in 0..3 {
+        let mut stream = shared.0.lock().unwrap();
+        stream.conn.refresh_traffic_keys().unwrap();
+        drop(stream);
+        client.expect_alive();
+        other.send(r#"{"event":"client-a","channel":"private-a","data":1}"#);
+        client.expect(r#"{"event":"client-a","channel":"private-a","data":1}"#);
+    }
+    let event = r#"{"event":"client-a","channel":"private-a","data":"bye"}"#;
+    client.send(event);
+    let mut stream = shared.0.lock().unwrap();
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    other.expect(event);
+    // Its half of TCP is still open.
+    while stream.sock.read(&mut [0; 1000]).unwrap() > 0 {}
 }
 
 /// Bigger than TLS records, rustls's buffers and the kernel's, to a client that

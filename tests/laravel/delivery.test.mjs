@@ -102,6 +102,7 @@ test('who is taken into a chat is told on a channel of their own', async (t) => 
 describe('when a part is not there', () => {
   test('a worker that starts late delivers what was queued, in order', async (t) => {
     const messages = await watch(t, ben);
+    await queueIsEmpty();
     await worker.stop();
     await ana.say(CHAT, 'while the worker sleeps');
     await ana.say(CHAT, 'and again');
@@ -121,6 +122,7 @@ describe('when a part is not there', () => {
     assert.equal((await next(messages)).content, 'before');
 
     const again = new Promise((resolve) => channel.subscribed(resolve));
+    await queueIsEmpty();
     await server.stop();
     server = await startFromEnvFile(application.envFile);
     await within('the subscription after the restart', again, 20_000);
@@ -129,6 +131,7 @@ describe('when a part is not there', () => {
   });
 
   test('Resound is down: the job fails and says why, a retry delivers, no message is lost', async (t) => {
+    await queueIsEmpty();
     await server.stop();
     const sent = await ana.say(CHAT, 'Is anybody there?');
     await until('the job to have failed', async () => (await failedJobs()).length === 1);
@@ -174,6 +177,7 @@ describe('when a part is not there', () => {
     const [{ exception }] = await failedJobs();
     assert.match(exception, /BroadcastException: Pusher error: .*signature/i);
 
+    await queueIsEmpty();
     await worker.stop();
     application.set({ REVERB_APP_SECRET: APP.secret });
     worker = application.startWorker();
@@ -181,4 +185,38 @@ describe('when a part is not there', () => {
     await until('the job to have succeeded', async () => (await failedJobs()).length === 0);
     await queueIsEmpty();
   });
+});
+
+/** Laravel and Resound read one .env, so each takes both secrets before the other signs anew. */
+test('the secret is replaced while messages are sent, and none is refused', async (t) => {
+  const messages = await watch(t, ben);
+  const NEW = 'another-secret';
+  let number = 0;
+  const say = async () => {
+    number += 1;
+    await ana.say(CHAT, `rotation ${number}`);
+    assert.equal((await next(messages)).content, `rotation ${number}`);
+  };
+  await say();
+  application.set({ RESOUND_APP_PREVIOUS_SECRET: NEW });
+  await server.reload();
+  await say();
+  application.set({ REVERB_APP_SECRET: NEW, RESOUND_APP_PREVIOUS_SECRET: APP.secret });
+  await say();
+  await server.reload();
+  // Endpoint and worker are restarted one after the other, and sign with different ones.
+  await say();
+  await watch(t, ana);
+  await application.serveAnew();
+  await watch(t, ana);
+  await say();
+  await queueIsEmpty();
+  await worker.stop();
+  worker = application.startWorker();
+  await say();
+  application.set({ RESOUND_APP_PREVIOUS_SECRET: '' });
+  await server.reload();
+  await say();
+  await watch(t, ana);
+  assert.deepEqual(await failedJobs(), []);
 });

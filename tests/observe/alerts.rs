@@ -1,5 +1,7 @@
 //! Every alert fires when it has to, and not before.
 
+use std::time::Duration;
+
 use crate::prometheus::Prometheus;
 use crate::redis::Redis;
 use crate::server::{Unread, free_address, start};
@@ -122,6 +124,41 @@ fn files_near_their_limit_and_lines_that_nobody_takes() {
     let dropped = prometheus.await_alert("ResoundLogLinesDropped");
     assert!(dropped.contains(&unread.to_string()), "{dropped}");
     assert!(prometheus.is_quiet("ResoundDown"));
+}
+
+#[test]
+fn a_certificate_that_ends_soon_until_there_is_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+    let write = |days: u64| {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let now = std::time::SystemTime::now();
+        params.not_after = (now + Duration::from_secs(days * 86_400)).into();
+        let pair = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(&cert, params.self_signed(&pair).unwrap().pem()).unwrap();
+        std::fs::write(&key, pair.serialize_pem()).unwrap();
+    };
+    write(90);
+    let [cert_file, key_file] = [&cert, &key].map(|path| path.to_str().unwrap());
+    let settings = Settings::of(&[
+        ("RESOUND_TLS_CERT", cert_file),
+        ("RESOUND_TLS_KEY", key_file),
+    ]);
+    let at = free_address();
+    let _node = start(at, &settings);
+    let prometheus = Prometheus::start(&[at]);
+    prometheus
+        .await_value("resound_tls_certificate_expiry_timestamp_seconds - time() > 80 * 86400");
+    prometheus.settle();
+    assert!(prometheus.is_quiet("ResoundCertificateExpires"));
+    write(13);
+    let expires = prometheus.await_alert("ResoundCertificateExpires");
+    let start = format!("The certificate {cert_file} of Resound on {at} ends in 12d");
+    assert!(expires.starts_with(&start), "{expires}");
+    write(90);
+    eventually("the new one is loaded", || {
+        prometheus.is_quiet("ResoundCertificateExpires")
+    });
 }
 
 /// More lines than the log's queue and the pipe hold.

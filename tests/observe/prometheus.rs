@@ -32,6 +32,7 @@ pub(crate) fn file(name: &str) -> PathBuf {
 fn hurried_alerts() -> String {
     let mut rules = fs::read_to_string(file("config/alerts.yml")).unwrap();
     for (slow, quick) in [
+        ("for: 1h", "for: 1s"),
         ("for: 5m", "for: 1s"),
         ("for: 1m", "for: 1s"),
         ("for: 30s", "for: 1s"),

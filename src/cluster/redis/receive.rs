@@ -143,7 +143,7 @@ impl Session<'_> {
         if !view.is_reading() {
             return hub.confirm(&topic, sent_version.0, sent_version.1);
         }
-        let read = view.finish_reading(*node, nodes);
+        let read = view.finish_reading(*node, nodes, Instant::now());
         let last = view.last.take();
         let lost = hub.reconcile(&topic, sent_version, &read.state, last);
         for action in read.actions {
@@ -291,7 +291,7 @@ impl Session<'_> {
     }
 
     /// A node that had been taken for gone is there. It may not know that it was.
-    fn ask_to_resync(&mut self, node: NodeId) {
+    pub(super) fn ask_to_resync(&mut self, node: NodeId) {
         let bus = self.state.keys.node(node);
         let text = Message::TellAgain(self.state.node).encode();
         let command = self.publication(&bus, &text);

@@ -247,6 +247,11 @@ impl<'a> Session<'a> {
 
     /// Takes what has to be sent: events first, which do not wait for topics.
     fn take(&mut self) {
+        // All that was sent is answered, by whichever shard: before, others might look for
+        // what is not there yet.
+        if self.is_resyncing && self.resync.is_empty() {
+            self.finish_resync();
+        }
         let queue = Arc::clone(&self.state.queue);
         for (since, update) in queue.take_updates(MAX_UPDATES, MAX_UPDATE_BYTES) {
             self.send_update(since, update);
@@ -265,9 +270,6 @@ impl<'a> Session<'a> {
         let next = self.resync.len().min(room);
         for topic in self.resync.drain(..next).collect::<Vec<_>>() {
             self.sync_unless_done(topic);
-        }
-        if self.is_resyncing && self.resync.is_empty() {
-            self.finish_resync();
         }
         self.watch_topics();
     }
@@ -430,6 +432,7 @@ impl<'a> Session<'a> {
             self.heartbeat();
             self.count_connections();
             self.refresh(now);
+            self.ask_unverified(now);
         }
         Ok(())
     }

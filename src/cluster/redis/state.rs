@@ -154,7 +154,7 @@ impl State {
             .nodes
             .store(self.nodes.len() + 1, Ordering::Relaxed);
         for view in self.views.values_mut() {
-            view.verify_node(node);
+            view.forget_node(node);
         }
         let topics = self.hub.forget_node(node);
         topics

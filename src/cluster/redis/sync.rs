@@ -1,5 +1,6 @@
 //! What a session sends: topics as they are now, and events.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use super::snapshot;
 use crate::apps::AppHandle;
 use crate::cluster::codec::{EventHead, MAX_MESSAGE, Message, Termination, event};
 use crate::cluster::view::View;
-use crate::hub::{ClusterUpdate, Event, Fact, LocalState, Topic, cache_cost};
+use crate::hub::{ClusterUpdate, Event, Fact, LocalState, NodeId, Topic, cache_cost};
 use crate::lifecycle::State;
 use crate::protocol::{ChannelName, message};
 use crate::telemetry::limit::limited;
@@ -24,6 +25,9 @@ const REFRESH: Duration = Duration::from_secs(1200);
 
 /// Heartbeats come at least so often.
 const MAX_BEAT: Duration = Duration::from_secs(3);
+
+/// How long a node may take to enter again what Redis has lost, before it is asked to.
+const UNVERIFIED: Duration = Duration::from_secs(5);
 
 /// Topics that are refreshed with one heartbeat.
 const MAX_REFRESHED: usize = 1000;
@@ -328,7 +332,7 @@ impl Session<'_> {
 
     pub(super) fn restart_resync(&mut self) {
         let mut topics = self.state.hub.topics();
-        let mut buses = std::collections::HashSet::with_capacity(topics.len());
+        let mut buses = HashSet::with_capacity(topics.len());
         buses.extend(topics.iter().map(|topic| self.state.keys.bus(topic)));
         for (bus, view) in &mut self.state.views {
             view.must_enter = true;
@@ -422,6 +426,17 @@ impl Session<'_> {
         for app in self.limited_apps() {
             let key = self.state.keys.connections(&app);
             self.add(&key, Scripts::refresh(&key), Expect::Anything);
+        }
+    }
+
+    /// Asks nodes for their facts whose word that they had entered all came before this node
+    /// knew that Redis had lost some.
+    pub(super) fn ask_unverified(&mut self, now: Instant) {
+        let views = self.state.views.values_mut();
+        let unverified = views.flat_map(|view| view.take_unverified(now, UNVERIFIED));
+        let unverified: HashSet<NodeId> = unverified.collect();
+        for node in unverified {
+            self.ask_to_resync(node);
         }
     }
 

@@ -1,9 +1,7 @@
-//! What tungstenite and rustls read from and write to.
+//! What tungstenite reads from and writes to.
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
-
-use tokio::net::TcpStream;
 
 use crate::worker::outbox::Outbox;
 
@@ -27,19 +25,6 @@ impl Write for Stream<'_, '_> {
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
         self.out.borrow_mut().copy(frames);
         Ok(frames.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A TCP stream for rustls to write to.
-pub(super) struct Tcp<'a>(pub(super) &'a TcpStream);
-
-impl Write for Tcp<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

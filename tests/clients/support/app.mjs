@@ -40,10 +40,10 @@ function phpJson(value) {
 }
 
 /** Pusher's server SDK, set up for the server on this port. */
-export function publisher(port, { id = APP.id, secret = APP.secret } = {}) {
+export function publisher(port, { id = APP.id, key = APP.key, secret = APP.secret } = {}) {
   return new PusherSdk({
     appId: id,
-    key: APP.key,
+    key,
     secret,
     encryptionMasterKeyBase64: MASTER_KEY,
     host: '127.0.0.1',

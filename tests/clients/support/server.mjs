@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -37,6 +37,11 @@ export async function startFromEnvFile(file) {
   return start(['start', '--env-file', file], {});
 }
 
+/** `resound start` in a directory with this .env, which can be changed. */
+export function startWithDotenv(text) {
+  return start(['start', '--host', '127.0.0.1', '--port', '0', '--env-file', '.env'], {}, text);
+}
+
 /** `resound demo`. */
 export function startDemo() {
   return start(['demo', '--port', '0'], {});
@@ -54,9 +59,11 @@ export async function needPort(port) {
   await new Promise((resolve) => probe.close(resolve));
 }
 
-async function start(args, env) {
+async function start(args, env, dotenv) {
   // An empty directory and environment: no setting of this machine reaches the server.
   const directory = mkdtempSync(path.join(tmpdir(), 'resound-clients-'));
+  const writeDotenv = (text) => writeFileSync(path.join(directory, '.env'), text);
+  if (dotenv) writeDotenv(dotenv);
   const child = spawn(binary, args, { cwd: directory, env, stdio: ['ignore', 'ignore', 'pipe'] });
   running.set(child, directory);
   const ended = new Promise((resolve) => {
@@ -66,8 +73,8 @@ async function start(args, env) {
       resolve(code ?? signal);
     });
   });
+  let log = '';
   const listening = new Promise((resolve, reject) => {
-    let log = '';
     child.stderr.setEncoding('utf8').on('data', (text) => {
       log += text;
       const line = /Starting server on [\d.]+:(\d+).*\n/.exec(log);
@@ -79,6 +86,19 @@ async function start(args, env) {
   const port = await within('the server to listen', listening);
   return {
     port,
+    writeDotenv,
+    /** Has it read its settings anew, which must not be refused. */
+    async reload() {
+      const before = log.length;
+      child.kill('SIGHUP');
+      const reloaded = (async () => {
+        while (!/settings reloaded|reload: /.test(log.slice(before))) {
+          await new Promise((resolve) => setTimeout(resolve, 10));
+        }
+      })();
+      await within('the reload', reloaded);
+      assert.doesNotMatch(log.slice(before), /reload: /);
+    },
     /** Stops it as a service manager does, and expects a clean end. */
     async stop() {
       child.kill('SIGTERM');

@@ -41,6 +41,8 @@ fn a_publish_is_one_line_with_what_came_of_it() {
                 .unwrap()
                 .ends_with('Z')
         );
+        let peer = fields.remove("peer").unwrap();
+        assert!(peer.as_str().unwrap().starts_with("127.0.0.1:"), "{peer}");
         let expected = json!({
             "level": "INFO",
             "target": "access",

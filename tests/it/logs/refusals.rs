@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::start;
 use crate::support::{APP_ID, Client, Http, KEY, Signed, body};
+use crate::tls::openssl::{Files, authority, s_client};
 
 #[test]
 fn a_flood_of_refused_requests_is_a_few_lines_that_say_how_many_more() {
@@ -252,6 +253,13 @@ fn what_is_no_http_request_is_logged_with_what_it_seems_to_be() {
         (hello, ["TLS on a plain port", "REVERB_SCHEME=http"]),
         (&*large, ["its head is too large (431)", "16 KiB"]),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ["HTTP/2", "HTTP/1.1"]),
+        (
+            "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET /up HTTP/1.1\r\n\r\n",
+            [
+                "a PROXY header that is not expected",
+                "RESOUND_PROXY_PROTOCOL=on",
+            ],
+        ),
         ("garbage\r\n\r\n", ["not HTTP (400)", "error="]),
     ] {
         log.clear();
@@ -348,6 +356,52 @@ fn a_check_of_the_port_is_no_line() {
         let mut plain = TcpStream::connect(server.address).unwrap();
         plain.write_all(b"garbage\r\n\r\n").unwrap();
         log.wait_for(&[last, "peer=127.0.0.1:"]);
+        assert_eq!(log.lines().len(), 1, "{:#?}", log.lines());
+    }
+}
+
+#[test]
+fn a_handshake_that_fails_is_one_line_that_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = Files::make(dir.path(), "own", &["localhost"]);
+    let (ca, _) = authority(dir.path(), "ours");
+    let (_, stranger) = authority(dir.path(), "theirs");
+    let (server, log) = start(
+        &[],
+        &[
+            ("RESOUND_TLS_CERT", own.cert()),
+            ("RESOUND_TLS_KEY", own.key()),
+            ("RESOUND_TLS_CLIENT_CA", ca.to_str().unwrap()),
+            ("RESOUND_TLS_MIN_VERSION", "1.3"),
+        ],
+    );
+    log.wait_for(&[
+        "certificate loaded",
+        own.cert(),
+        "names=localhost",
+        "not_after=4096-01-01",
+    ]);
+    let certificate = ["-cert", stranger.cert(), "-key", stranger.key()];
+    for (arguments, parts) in [
+        (
+            &[][..],
+            ["no certificate of the client", "RESOUND_TLS_CLIENT_CA"],
+        ),
+        (
+            &certificate,
+            [
+                "the client's certificate is not accepted",
+                "RESOUND_TLS_CLIENT_CA",
+            ],
+        ),
+        (
+            &["-tls1_2"],
+            ["TLS handshake failed", "RESOUND_TLS_MIN_VERSION"],
+        ),
+    ] {
+        log.clear();
+        s_client(&server, arguments);
+        log.wait_for(&["INFO", parts[0], parts[1], "peer=127.0.0.1:"]);
         assert_eq!(log.lines().len(), 1, "{:#?}", log.lines());
     }
 }

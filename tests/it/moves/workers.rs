@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -17,10 +20,11 @@ use resound::hub::{
 };
 use resound::lifecycle::Lifecycle;
 use resound::protocol::{ChannelName, message};
+use resound::tls::Session;
 use resound::worker::state::ConnectionState;
 use resound::worker::{
-    Admission, Connection, ConnectionPermits, Limits, Liveness, MoveError, MoveRequest, Pool,
-    Serve, Setup, Upgraded,
+    self, Admission, Connection, ConnectionPermits, Limits, ListenerSocket, Liveness, MoveError,
+    MoveRequest, Pool, Serve, Setup, Upgraded,
 };
 use resound::ws::session;
 use serde_json::{Value, json};
@@ -39,13 +43,15 @@ pub(crate) const WORKERS: usize = 3;
 const STALLED: usize = WORKERS;
 
 /// Makes the TLS session of a connection, if it is to have one.
-pub(crate) type Tls = fn() -> Option<Box<rustls::ServerConnection>>;
+pub(crate) type Tls = fn() -> Option<Box<Session>>;
 
 pub(crate) struct Workers {
     pub(crate) hub: Arc<Hub>,
     pub(crate) app: AppHandle,
     apps: Arc<AppRegistry>,
     address: SocketAddr,
+    /// Where its Unix socket is.
+    dir: tempfile::TempDir,
     pool: Option<Pool>,
     lifecycle: Lifecycle,
     /// Where connections live, by the address that they come from.
@@ -91,6 +97,8 @@ impl Workers {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let unix = unix_listener(&dir.path().join("s"));
         let lifecycle = Lifecycle::new();
         let homes = Homes::default();
         let broker = Broker::new(Arc::clone(&hub), None);
@@ -101,23 +109,25 @@ impl Workers {
         });
         let setup = Setup {
             hub: Arc::clone(&hub),
-            limits: Limits {
+            limits: Arc::new(arc_swap::ArcSwap::from_pointee(Limits {
                 max_backlog: config.server.max_backlog,
                 max_total_backlog: config.server.max_total_backlog,
                 pong_timeout: config.server.pong_timeout,
                 shutdown_grace: config.server.shutdown_grace,
-            },
+            })),
             lifecycle: lifecycle.clone(),
+            leaves_to_successor: false,
             permits: Arc::new(ConnectionPermits::new(usize::MAX, usize::MAX, None)),
             liveness: Arc::new(Liveness::new(WORKERS)),
             serve: serve(app.clone(), Arc::clone(&homes), broker, tls),
         };
-        let pool = Pool::start(WORKERS, listener, &setup).unwrap();
+        let pool = Pool::start(WORKERS, vec![listener.into(), unix], &setup).unwrap();
         let workers = Self {
             hub,
             app,
             apps,
             address,
+            dir,
             pool: Some(pool),
             lifecycle,
             homes,
@@ -152,7 +162,17 @@ impl Workers {
     }
 
     pub(crate) fn connect(&self) -> Listener {
-        let raw = self.dial();
+        Self::established(self.dial())
+    }
+
+    /// Over its Unix socket; all of these have one address.
+    pub(crate) fn connect_unix(&self) -> Listener {
+        let stream = UnixStream::connect(self.dir.path().join("s")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::established(OwnedFd::from(stream).into())
+    }
+
+    fn established(raw: TcpStream) -> Listener {
         let stream = Box::new(raw.try_clone().unwrap());
         let mut client = Client {
             socket: WebSocket::from_raw_socket(stream, Role::Client, None),
@@ -357,6 +377,16 @@ fn serve(served: AppHandle, homes: Homes, broker: Broker, tls: Tls) -> Arc<Serve
         let session = session::run(connection, app, peer, hub, broker.clone());
         tokio::task::spawn_local(session);
     })
+}
+
+fn unix_listener(path: &Path) -> worker::Listener {
+    let listener = UnixListener::bind(path).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    worker::Listener {
+        on_close: None,
+        socket: ListenerSocket::Unix(listener),
+        is_tls: false,
+    }
 }
 
 fn publish(hub: &Hub, app: &AppHandle, name: &str, data: &str) {

@@ -1,19 +1,20 @@
 //! An HTTP client that keeps its connection, and the signing of requests.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use md5::{Digest, Md5};
 use serde_json::{Value, json};
 
-use super::client::tcp;
+use super::client::{ReadWrite, tcp};
 use super::{APP_ID, At, KEY, SECRET, hmac};
 
 /// One keep-alive connection.
 pub(crate) struct Http {
-    stream: TcpStream,
+    stream: Box<dyn ReadWrite>,
     buffer: Vec<u8>,
+    /// That is asked for.
+    pub(crate) host: &'static str,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -34,16 +35,23 @@ impl Answer {
 
 impl Http {
     pub(crate) fn connect(server: &impl At) -> Self {
+        Self::over(tcp(server))
+    }
+
+    /// On a connection to anything, that something else may have been written to.
+    pub(crate) fn over(stream: impl ReadWrite + 'static) -> Self {
         Self {
-            stream: tcp(server),
+            stream: Box::new(stream),
             buffer: Vec::new(),
+            host: "localhost",
         }
     }
 
     /// Sends a request and reads its answer; the connection stays open.
     pub(crate) fn request(&mut self, method: &str, target: &str, body: &str) -> Answer {
         self.write(&format!(
-            "{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n{body}",
+            self.host,
             body.len()
         ));
         self.answer_to(method)

@@ -2,10 +2,12 @@
 
 pub(crate) mod client;
 pub(crate) mod http;
+pub(crate) mod process;
 pub(crate) mod server;
 
 pub(crate) use client::Client;
 pub(crate) use http::{Http, Signed, body};
+pub(crate) use process::Process;
 pub(crate) use server::TestServer;
 
 use std::net::SocketAddr;

@@ -66,6 +66,7 @@ function addVendor(folder) {
 
 class Application {
   #running = new Set();
+  #served;
 
   constructor(folder) {
     this.folder = folder;
@@ -77,8 +78,15 @@ class Application {
     await needPort(8000);
     // More than one request at a time, as in production; and it is not to restart when
     // a test changes .env.
-    this.start('php artisan serve --no-reload', { PHP_CLI_SERVER_WORKERS: '4' });
+    this.#served = this.start('php artisan serve --no-reload', { PHP_CLI_SERVER_WORKERS: '4' });
     await this.isServed();
+  }
+
+  /** With what .env says now. */
+  async serveAnew() {
+    await this.#served.stop();
+    await within('the port of Laravel to be free', refusing(URL_OF_LARAVEL));
+    await this.serve();
   }
 
   isServed() {
@@ -176,6 +184,18 @@ class Application {
       text = old.test(text) ? text.replace(old, line) : `${text}${line}\n`;
     }
     writeFileSync(this.envFile, text);
+  }
+}
+
+/** Is done when nobody listens: its workers are gone a moment after it. */
+async function refusing(url) {
+  for (;;) {
+    try {
+      await fetch(url, { signal: AbortSignal.timeout(1000) });
+    } catch ({ cause }) {
+      if (cause?.code === 'ECONNREFUSED') return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
 
