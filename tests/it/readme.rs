@@ -10,6 +10,13 @@ fn file(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
+/// The text below a heading, until the next one of its level.
+fn section<'a>(text: &'a str, heading: &str) -> &'a str {
+    let begin = format!("\n## {heading}\n");
+    let rest = text.split_once(&begin).unwrap().1;
+    rest.split_once("\n## ").unwrap().0
+}
+
 /// The lines of all fenced blocks of a language.
 fn blocks(text: &str, language: &str) -> Vec<String> {
     let (mut lines, mut inside) = (Vec::new(), false);
@@ -28,10 +35,14 @@ fn every_shell_command_is_run_by_scripts_test_or_understood_by_the_program() {
     let (readme, script) = (file("README.md"), file("scripts/test"));
     let commands = blocks(&readme, "sh");
     assert!(commands.len() >= 4, "{commands:?}");
+    let installs = blocks(section(&readme, "Install"), "sh");
     for command in commands {
-        if let Some(arguments) = command.strip_prefix("resound ") {
+        if installs.contains(&command) {
+            assert_is_tried(&command, &script);
+        } else if let Some(arguments) = command.strip_prefix("resound ") {
             let words = std::iter::once("resound").chain(arguments.split(' '));
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{command}: {error}"));
+        } else if command == "cd resound" {
         } else if command == "cargo run --release -- demo" {
             assert!(
                 script.contains("cargo run --release --locked -- demo"),
@@ -43,6 +54,33 @@ fn every_shell_command_is_run_by_scripts_test_or_understood_by_the_program() {
                 "no test runs: {command}"
             );
         }
+    }
+}
+
+/// By what `tests/release/run` does with packages and images, or by `scripts/test` itself.
+fn assert_is_tried(command: &str, script: &str) {
+    let version = env!("CARGO_PKG_VERSION");
+    let package_test = file("tests/release/package_test.py");
+    match command.split(' ').next().unwrap() {
+        "sudo" if command.contains("apt") => {
+            assert!(command.ends_with(&format!("./resound_{version}_amd64.deb")));
+            assert!(
+                package_test.contains(r#"as_the_manual_says("README.md", "sudo apt install")"#)
+            );
+        }
+        "sha256sum" | "sudo" => {
+            let archive = format!(" resound-{version}-x86_64-linux-gnu.tar.gz ");
+            assert!(command.starts_with("sha256sum") || command.contains(&archive));
+            assert!(package_test.contains(r#"as_the_manual_says("README.md", "sudo tar")"#));
+        }
+        // Docker itself does not run there; buildah builds the same Dockerfile, which has these.
+        "docker" => {
+            let command = command.replace("resound resound", "resound .");
+            let is_told = |line: &str| line.trim_start_matches(['#', ' ']) == command;
+            assert!(file("Dockerfile").lines().any(is_told), "{command}");
+        }
+        "git" => assert_eq!(command, r#"git clone "$REPOSITORY" resound"#),
+        _ => assert!(script.contains(command), "no test runs: {command}"),
     }
 }
 
@@ -114,8 +152,20 @@ fn the_names_in_its_tables_exist() {
         .filter(|word| word.starts_with("--") && word.len() > 3)
     {
         let help = file("src/cli.rs");
-        let name = flag.trim_start_matches("--").replace('-', "_");
-        let elsewhere = ["release", "locked", "help", "quick", "reps"];
+        let name = flag.trim_start_matches("--").split('=').next().unwrap();
+        let name = name.replace('-', "_");
+        // Of cargo, sha256sum, tar and scripts/bench.
+        let elsewhere = [
+            "release",
+            "locked",
+            "git",
+            "check",
+            "ignore_missing",
+            "strip_components",
+            "help",
+            "quick",
+            "reps",
+        ];
         assert!(
             elsewhere.contains(&name.as_str()) || help.contains(&format!("pub {name}:")),
             "there is no flag {flag}"
