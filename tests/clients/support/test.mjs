@@ -5,4 +5,8 @@ import { test as unlimited } from 'node:test';
 
 export { after, before, beforeEach, describe } from 'node:test';
 
-export const test = (name, run) => unlimited(name, { timeout: 30_000 }, run);
+/** `options` are those of node:test, and may be left out. */
+export const test = (name, ...rest) => {
+  const [run, options] = rest.reverse();
+  return unlimited(name, { timeout: 30_000, ...options }, run);
+};
