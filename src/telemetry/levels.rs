@@ -3,12 +3,11 @@
 use std::str::FromStr;
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::Directive;
+use tracing_subscriber::filter::Targets;
 
-/// rustls warns of what clients do wrong, without a limit. Of handshakes that fail, the
-/// server logs itself.
-const QUIET: &str = "rustls=error";
+/// It warns of what clients do wrong, without a limit. Of handshakes that fail, the server
+/// logs itself.
+const QUIET: (&str, LevelFilter) = ("rustls", LevelFilter::ERROR);
 
 /// Levels as `RUST_LOG` has them, `info,resound::cluster=debug`; empty for those that the
 /// server has by itself.
@@ -43,26 +42,27 @@ impl FromStr for Levels {
 fn is_directive(part: &str) -> bool {
     let is_level = |text: &str| !text.is_empty() && text.parse::<LevelFilter>().is_ok();
     let is_known = match part.rsplit_once('=') {
-        _ if part.contains('[') => true,
-        Some((_, level)) => is_level(level),
+        Some((target, level)) => !target.is_empty() && is_level(level),
         None => is_level(part) || part == "resound" || part.starts_with("resound::"),
     };
-    is_known && part.parse::<Directive>().is_ok()
+    // Of an event's fields, `target[{field}]`; otherwise it would be a name.
+    let is_whole = !part.replace("[{", "").contains('[');
+    is_known && is_whole && part.parse::<Targets>().is_ok()
 }
 
 impl Levels {
     /// Everything of ours with `debug`, unless something else is said.
-    pub(super) fn filter(&self, debug: bool) -> EnvFilter {
+    pub(super) fn filter(&self, debug: bool) -> Targets {
         let said = match self.0.as_str() {
             "" if debug => "info,resound=debug",
             "" => "info",
             said => said,
         };
-        let filter = EnvFilter::try_new(said).expect("each part was parsed");
+        let filter: Targets = said.parse().expect("each part was parsed");
         if said.contains("rustls") {
             return filter;
         }
-        filter.add_directive(QUIET.parse().expect("it is a directive"))
+        filter.with_target(QUIET.0, QUIET.1)
     }
 }
 
