@@ -1,10 +1,12 @@
 //! The command line: clap types, and nothing that acts.
 
+pub mod tools;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Sources;
+use crate::config::{ConfigJson, Sources};
 
 /// With the commit and its day, if the build knows them: `0.1.0 (ceb19b5ab 2026-11-26)`.
 const VERSION: &str = env!("VERSION_WITH_COMMIT");
@@ -40,12 +42,27 @@ pub enum Command {
     Start(Settings),
     /// Print what was set and where, and whether it can be used, without starting
     Check(Check),
+    /// Write a settings file that means what another server's configuration does: Reverb's,
+    /// laravel-websockets' or soketi's
+    Import(Import),
     /// Have the running server read its settings anew (exit code 0, or 64 if it refuses them)
     Reload(Settings),
     /// Ask the running server how it stands
     Status(Status),
     /// Ask the server that these settings describe whether it is up (exit code 0 or 1)
     Health(Settings),
+    /// Publish an event, as the application would
+    Publish(tools::Publish),
+    /// Print what arrives in channels
+    Listen(tools::Listen),
+    /// List the channels that somebody is subscribed to
+    Channels(tools::Channels),
+    /// List the users in a presence channel
+    Users(tools::Users),
+    /// Close all connections of a user
+    Terminate(tools::Terminate),
+    /// Make up credentials for another application
+    Apps(tools::Apps),
     /// Try it in a browser: a chat at /demo, on 127.0.0.1 only, with public credentials
     Demo(Demo),
     /// Write man pages and completions for bash, zsh and fish
@@ -117,6 +134,9 @@ pub struct Settings {
     /// Settings file, TOML; config/resound.toml shows every setting
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// A Laravel project's configuration in place of --config, as `resound import --json` prints it; - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub config_json: Option<PathBuf>,
     /// A Laravel .env [default: .env, if there is one]
     #[arg(long, value_name = "FILE")]
     pub env_file: Option<PathBuf>,
@@ -145,6 +165,38 @@ pub struct Status {
     /// Those of the server that is asked.
     #[command(flatten)]
     pub settings: Settings,
+}
+
+/// Arguments of `import`.
+#[derive(Args, Debug)]
+pub struct Import {
+    /// A Laravel project with Reverb or laravel-websockets, which its own PHP is asked about
+    #[arg(default_value = ".", value_name = "DIRECTORY")]
+    pub directory: PathBuf,
+    /// File to write, mode 0600
+    #[arg(long, value_name = "FILE", default_value = "resound.toml")]
+    pub output: PathBuf,
+    /// Write it even if there is one already
+    #[arg(long)]
+    pub force: bool,
+    /// Print it, and write no file
+    #[arg(long)]
+    pub stdout: bool,
+    /// PHP to ask
+    #[arg(long, value_name = "PROGRAM", default_value = "php")]
+    pub php: String,
+    /// soketi's configuration, its JSON file or a file of its SOKETI_ variables, instead of a project
+    #[arg(long, value_name = "FILE", conflicts_with = "from_json")]
+    pub soketi: Option<PathBuf>,
+    /// What --json has printed elsewhere, instead of a project; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub from_json: Option<PathBuf>,
+    /// Print what PHP says, and write no file: for --from-json and `resound start --config-json`
+    #[arg(long, conflicts_with_all = ["stdout", "soketi"])]
+    pub json: bool,
+    /// Print the PHP that asks the project, to run it elsewhere
+    #[arg(long)]
+    pub script: bool,
 }
 
 /// Flags of `demo`.
@@ -192,6 +244,7 @@ impl Settings {
         ];
         Sources {
             config_file: self.config,
+            config_json: self.config_json.map(ConfigJson::File),
             env_file: self.env_file,
             default_env_file: PathBuf::from(".env"),
             environment: std::env::vars_os()

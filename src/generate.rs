@@ -28,7 +28,7 @@ const MORE: &str = r#"
 It has done what it was asked, or was ended by a signal.
 .TP
 1
-It cannot start, or there is no server to ask, or a second signal has ended it.
+It cannot start, or there is no server to ask or it has refused, or a second signal has ended it.
 .TP
 64
 A setting or an argument is wrong; what is wrong is on standard error.
@@ -43,8 +43,10 @@ The settings of the service that the package for Debian installs.
 \fI.env\fR
 The settings of a Laravel project, read if it is in the working directory.
 .SH "SEE ALSO"
-\fBresound-start\fR(1), \fBresound-check\fR(1), \fBresound-reload\fR(1), \fBresound-status\fR(1),
-\fBresound-health\fR(1), \fBresound-demo\fR(1), \fBresound-generate\fR(1)
+\fBresound-start\fR(1), \fBresound-check\fR(1), \fBresound-import\fR(1), \fBresound-reload\fR(1),
+\fBresound-status\fR(1), \fBresound-health\fR(1), \fBresound-publish\fR(1), \fBresound-listen\fR(1),
+\fBresound-channels\fR(1), \fBresound-users\fR(1), \fBresound-terminate\fR(1), \fBresound-apps\fR(1),
+\fBresound-demo\fR(1), \fBresound-generate\fR(1)
 "#;
 
 /// A file could not be written.
@@ -76,9 +78,14 @@ pub fn generate(share: &Path) -> Result<Vec<PathBuf>, GenerateError> {
     let examples = EXAMPLES.replace('-', "\\-");
     let more = format!(".SH SETTINGS\n{SETTINGS}\n.SH EXAMPLES\n.nf\n{examples}\n.fi{MORE}");
     written.push(page(&pages, &first, &more)?);
-    for subcommand in built.get_subcommands().filter(|it| !it.is_hide_set()) {
-        let name = format!("resound-{}", subcommand.get_name());
-        written.push(page(&pages, &subcommand.clone().display_name(name), "")?);
+    let mut open = vec![("resound".to_owned(), &built)];
+    while let Some((parent, command)) = open.pop() {
+        for subcommand in command.get_subcommands().filter(|it| !it.is_hide_set()) {
+            let name = format!("{parent}-{}", subcommand.get_name());
+            let named = subcommand.clone().display_name(name.clone());
+            written.push(page(&pages, &named, "")?);
+            open.push((name, subcommand));
+        }
     }
     Ok(written)
 }

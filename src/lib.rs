@@ -14,9 +14,12 @@
 //! Downwards only, and no two modules each other; neighbours on one row never:
 //!
 //! ```text
-//! main → cli, generate, health, control, config, telemetry, shutdown, systemd, server
+//! main → cli, generate, import, tools, health, control, config, telemetry, shutdown, systemd, server
 //! cli, health → config
+//! import → cli, config
 //! generate → cli
+//! tools → cli, client, config, apps, protocol
+//! client → protocol
 //! control → config, server
 //! server → metrics, api, ws, worker, broker, cluster, hub
 //! metrics
@@ -105,10 +108,13 @@
 //!   write is slow.
 
 pub mod cli;
+pub mod client;
 pub mod control;
 pub mod generate;
 pub mod health;
+pub mod import;
 pub mod server;
+pub mod tools;
 
 pub mod metrics;
 

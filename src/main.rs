@@ -5,11 +5,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use resound::cli::{Check, Cli, Command, Generate, Status};
+use resound::cli::tools::{Apps, AppsCommand};
+use resound::cli::{Check, Cli, Command, Generate, Import, Status};
 use resound::config::{Config, ConfigError, Sources, report};
+use resound::import::ImportError;
 use resound::server::{Answer, ControlSocket, PidFile, Reloader, Server, StartError};
 use resound::shutdown::{Signals, Stop};
-use resound::{control, generate, health, systemd, telemetry};
+use resound::tools::{self, ToolError};
+use resound::{control, generate, health, import, systemd, telemetry};
 use tokio::signal::unix::Signal;
 
 /// It gives memory back to the system after a burst, which glibc's does not: that
@@ -37,8 +40,20 @@ fn main() -> ExitCode {
         Command::Start(settings) => start(settings.into_sources(), false),
         Command::Check(arguments) => check(arguments),
         Command::Health(settings) => ask_health(&settings.into_sources()),
+        Command::Import(arguments) => run_import(&arguments),
         Command::Reload(settings) => reload(&settings.into_sources()),
         Command::Status(arguments) => status(arguments),
+        Command::Publish(arguments) => ask(tools::publish(arguments)),
+        Command::Listen(arguments) => ask(async move {
+            tools::listen(arguments).await?;
+            Ok(String::new())
+        }),
+        Command::Channels(arguments) => ask(tools::channels(arguments)),
+        Command::Users(arguments) => ask(tools::users(arguments)),
+        Command::Terminate(arguments) => ask(tools::terminate(arguments)),
+        Command::Apps(Apps {
+            command: AppsCommand::New(new),
+        }) => finish(tools::new_app(new.format)),
         Command::Demo(demo) => start(demo.into_sources(), true),
         Command::Generate(arguments) => write_manual(&arguments),
     }
@@ -53,7 +68,10 @@ fn check(
         settings,
     }: Check,
 ) -> ExitCode {
-    let checked = load_and_check(&settings.into_sources());
+    let mut sources = settings.into_sources();
+    let checked = sources
+        .read_standard_input()
+        .and_then(|()| load_and_check(&sources));
     if json {
         let code = checked.as_ref().map_or(BAD_CONFIGURATION, |_| 0);
         return write(&report::json(checked.as_ref()), code);
@@ -139,6 +157,43 @@ fn status(Status { json, settings }: Status) -> ExitCode {
     }
 }
 
+/// Runs a command that asks a server.
+fn ask(command: impl Future<Output = Result<String, ToolError>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let done = runtime.block_on(command);
+            // A name may be looked up for longer than anybody waits.
+            runtime.shutdown_background();
+            finish(done)
+        }
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn finish(done: Result<String, ToolError>) -> ExitCode {
+    match done {
+        Ok(text) => write(&text, 0),
+        Err(error) if error.is_usage() => fail(&error, BAD_CONFIGURATION),
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn run_import(arguments: &Import) -> ExitCode {
+    match import::import(arguments) {
+        Ok(outcome) => {
+            for note in outcome.notes {
+                telemetry::print(&format!("note: {note}"));
+            }
+            write(&outcome.text, 0)
+        }
+        Err(error @ ImportError::Write { .. }) => fail(&error, 1),
+        Err(error) => fail(&error, BAD_CONFIGURATION),
+    }
+}
+
 fn write_manual(Generate { share }: &Generate) -> ExitCode {
     match generate::generate(share) {
         Ok(files) => {
@@ -149,8 +204,11 @@ fn write_manual(Generate { share }: &Generate) -> ExitCode {
     }
 }
 
-fn start(sources: Sources, demo: bool) -> ExitCode {
-    let config = match Config::load(&sources) {
+fn start(mut sources: Sources, demo: bool) -> ExitCode {
+    let loaded = sources
+        .read_standard_input()
+        .and_then(|()| Config::load(&sources));
+    let config = match loaded {
         Ok(config) => config,
         Err(error) => return fail(&error, BAD_CONFIGURATION),
     };

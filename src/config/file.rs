@@ -20,6 +20,15 @@ pub(super) fn read_toml(path: &Path) -> Result<String, ConfigError> {
     read(path, "--config")
 }
 
+/// The document of `--config-json`: a file, or standard input.
+pub(super) fn read_json(path: &Path) -> Result<String, ConfigError> {
+    if path.as_os_str() == "-" {
+        let stdin = std::io::stdin().lock();
+        return read_text(stdin, path, "--config-json");
+    }
+    read(path, "--config-json")
+}
+
 /// A `.env`, which `is_named` by a flag or was found.
 pub(super) fn read_dotenv(path: &Path, is_named: bool) -> Result<String, ConfigError> {
     let what = if is_named { "--env-file" } else { ".env" };
@@ -79,24 +88,20 @@ fn file_name(path: &Path) -> String {
 }
 
 pub(super) fn read(path: &Path, what: &str) -> Result<String, ConfigError> {
-    let fail = |error: &dyn std::fmt::Display| {
-        let whole = absolute(path);
-        let place = if whole == path {
-            String::new()
-        } else {
-            format!(" (it would be {})", whole.display())
-        };
-        ConfigError::one(format!(
-            "{what}: cannot read {}: {error}{place}",
-            path.display()
-        ))
-    };
+    let fail = |error: &dyn std::fmt::Display| failure(path, what, error);
     if path.is_dir() {
         return Err(fail(&"it is a directory; name the file in it"));
     }
+    let file = File::open(path).map_err(|error| fail(&error))?;
+    read_text(file, path, what)
+}
+
+fn read_text(source: impl Read, path: &Path, what: &str) -> Result<String, ConfigError> {
+    let fail = |error: &dyn std::fmt::Display| failure(path, what, error);
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+    source
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
         .map_err(|error| fail(&error))?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(fail(&format!("it has more than {MAX_BYTES} bytes")));
@@ -106,4 +111,17 @@ pub(super) fn read(path: &Path, what: &str) -> Result<String, ConfigError> {
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         fail(&format!("line {line} is not valid UTF-8"))
     })
+}
+
+fn failure(path: &Path, what: &str, error: &dyn std::fmt::Display) -> ConfigError {
+    let whole = absolute(path);
+    let place = if whole == path || path.as_os_str() == "-" {
+        String::new()
+    } else {
+        format!(" (it would be {})", whole.display())
+    };
+    ConfigError::one(format!(
+        "{what}: cannot read {}: {error}{place}",
+        path.display()
+    ))
 }

@@ -8,6 +8,7 @@ mod advice;
 pub mod diff;
 pub mod dotenv;
 mod file;
+pub mod import;
 mod listen;
 mod read;
 pub mod report;
@@ -40,6 +41,8 @@ pub const DEFAULT_FILE: &str = include_str!("../../config/resound.toml");
 pub struct Sources {
     /// `--config`.
     pub config_file: Option<PathBuf>,
+    /// `--config-json`.
+    pub config_json: Option<ConfigJson>,
     /// `--env-file`.
     pub env_file: Option<PathBuf>,
     /// A `.env` that is read if it exists and no other was named.
@@ -48,6 +51,33 @@ pub struct Sources {
     pub environment: HashMap<String, String>,
     /// Flags that were given, by name, dashes included.
     pub flags: Vec<(&'static str, String)>,
+}
+
+/// A Laravel project's configuration ([`import`]).
+#[derive(Clone, Debug)]
+pub enum ConfigJson {
+    /// In a file, or on standard input if that is `-`.
+    File(PathBuf),
+    /// The document itself, which standard input had.
+    Text(String),
+    /// What it means, which is known already.
+    Imported(import::Imported),
+}
+
+impl Sources {
+    /// Reads what is to be had only once, so that settings can be read again.
+    ///
+    /// # Errors
+    /// If standard input cannot be read.
+    pub fn read_standard_input(&mut self) -> Result<(), ConfigError> {
+        if let Some(ConfigJson::File(path)) = &self.config_json
+            && path.as_os_str() == "-"
+        {
+            let text = file::read_json(path)?;
+            self.config_json = Some(ConfigJson::Text(text));
+        }
+        Ok(())
+    }
 }
 
 /// Where a running server is asked.

@@ -44,8 +44,9 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, ConfigError> {
         .warnings
         .extend(advice::known_secrets(&layers, &server));
     Ok(Config {
-        notes: advice::broadcaster_mismatch(&layers, &server)
+        notes: std::mem::take(&mut layers.notes)
             .into_iter()
+            .chain(advice::broadcaster_mismatch(&layers, &server))
             .collect(),
         server,
         metrics,

@@ -34,8 +34,8 @@ pub(super) fn warnings(layers: &Layers, server: &Server) -> Vec<String> {
     let mut warnings = vec![format!(
         "{name} is not read, because it is PHP: of what it says only the variables in .env and in the environment \
          are known here. Its allowed_origins, its further applications, its limits, its TLS options and its path do \
-         not apply unless you carry them over: REVERB_ALLOWED_ORIGINS and the other settings that `resound check --all` \
-         shows, or [[apps]] in a TOML file for --config"
+         not apply unless they are carried over: `resound import` makes a file of all for --config, and REVERB_ALLOWED_ORIGINS, \
+         [[apps]] and what `resound check --all` shows say them one by one"
     )];
     let code = File::open(&path).map_or_else(|_| String::new(), code);
     let any_origin = |app: &super::source::Values| {
@@ -58,7 +58,7 @@ pub(super) fn warnings(layers: &Layers, server: &Server) -> Vec<String> {
     if there > layers.apps.len() {
         warnings.push(format!(
             "{name} seems to have {there} applications, and here {}: clients and publishers of the others are \
-             refused. Write one [[apps]] for each in a TOML file for --config",
+             refused. `resound import` makes a file of all for --config",
             match layers.apps.len() {
                 1 => "there is one".to_owned(),
                 count => format!("there are {count}"),

@@ -8,8 +8,9 @@ use std::rc::Rc;
 use toml::de::{DeTable, DeValue};
 
 use super::file;
+use super::import::{Imported, Said};
 use super::setting::{FOR_OTHERS, OF_PUSHER, SETTINGS, Section, Setting};
-use super::{ConfigError, Sources, dotenv};
+use super::{ConfigError, ConfigJson, Sources, dotenv};
 
 /// Where a value was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum Source {
     Default,
     /// A file's line, from 1.
     File(Rc<Path>, usize),
+    /// A place in a Laravel project's configuration.
+    Json(Rc<Path>, Rc<str>),
     /// A line of a `.env`, from 1, and the variable there.
     Dotenv(Rc<Path>, usize, &'static str),
     /// A file of systemd's directory of credentials.
@@ -35,7 +38,7 @@ impl Source {
     pub(super) fn strength(&self) -> u8 {
         match self {
             Self::Default => 0,
-            Self::File(..) => 1,
+            Self::File(..) | Self::Json(..) => 1,
             Self::Dotenv(..) => 2,
             Self::Credential(_) => 3,
             Self::Environment(_) => 4,
@@ -50,6 +53,7 @@ impl fmt::Display for Source {
         match self {
             Self::Default => f.write_str("default"),
             Self::File(path, line) => write!(f, "{} line {line}", path.display()),
+            Self::Json(path, place) => write!(f, "{} at {place}", path.display()),
             Self::Dotenv(path, line, name) => write!(f, "{} line {line}, {name}", path.display()),
             Self::Credential(path) => write!(f, "credential {}", path.display()),
             Self::Environment(name) => write!(f, "environment variable {name}"),
@@ -93,6 +97,8 @@ pub struct Layers {
     pub apps: Vec<Values>,
     /// What was said but means nothing, for a warning.
     pub warnings: Vec<String>,
+    /// What may be as it should be, and may be not.
+    pub notes: Vec<String>,
     /// The files that were read, with their whole paths.
     pub files: Vec<PathBuf>,
     /// The directory in which a `.env` was looked for in vain.
@@ -113,6 +119,9 @@ impl Layers {
             layers
                 .read_toml(&Rc::from(path.as_path()), &text)
                 .map_err(|error| file::with_hint_at_dotenv(error, path, &text))?;
+        }
+        if let Some(json) = &sources.config_json {
+            layers.read_json(json)?;
         }
         let mut said = Values::new();
         if let Some(path) = layers.find_dotenv(sources) {
@@ -139,6 +148,41 @@ impl Layers {
         }
         layers.say(said);
         Ok(layers)
+    }
+
+    fn read_json(&mut self, json: &ConfigJson) -> Result<(), ConfigError> {
+        let place = match json {
+            ConfigJson::File(path) => path.as_path(),
+            ConfigJson::Text(_) => Path::new("standard input"),
+            ConfigJson::Imported(_) => Path::new("the document"),
+        };
+        let read = |text: &str| {
+            let imported = Imported::from_laravel(text);
+            imported.map_err(|error| {
+                ConfigError::one(format!("--config-json {}: {error}", place.display()))
+            })
+        };
+        let mut imported = match json {
+            ConfigJson::File(path) => {
+                let text = file::read_json(path)?;
+                self.files.push(file::absolute(path));
+                read(&text)?
+            }
+            ConfigJson::Text(text) => read(text)?,
+            ConfigJson::Imported(imported) => imported.clone(),
+        };
+        self.notes.append(&mut imported.notes);
+        let place: Rc<Path> = Rc::from(place);
+        let values = |said: Said| {
+            said.into_iter().map(|(id, (text, path))| {
+                let source = Source::Json(Rc::clone(&place), path.into());
+                (id, Value { text, source })
+            })
+        };
+        self.shared.extend(values(imported.shared));
+        let apps = imported.apps.into_iter();
+        self.apps.extend(apps.map(|said| values(said).collect()));
+        Ok(())
     }
 
     /// The file that was asked for, or `.env` in the working directory if there is one.

@@ -13,6 +13,9 @@ const MAX_FUNCTION_LINES: usize = 70;
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli", &["config"]),
     ("generate", &["cli"]),
+    ("import", &["cli", "config"]),
+    ("tools", &["cli", "client", "config", "apps", "protocol"]),
+    ("client", &["protocol"]),
     ("health", &["config"]),
     ("control", &["config", "server"]),
     (

@@ -28,6 +28,18 @@ pub(crate) struct Authority {
     old_client: Arc<ClientConfig>,
 }
 
+impl Authority {
+    /// The file with the certificate.
+    pub(crate) fn cert(&self) -> &str {
+        self.cert.to_str().unwrap()
+    }
+
+    /// The file with its key.
+    pub(crate) fn key(&self) -> &str {
+        self.key.to_str().unwrap()
+    }
+}
+
 pub(crate) fn authority() -> Authority {
     let dir = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

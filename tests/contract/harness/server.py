@@ -11,7 +11,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from . import signing
+from . import imported, signing
 
 ROOT = Path(__file__).resolve().parents[3]
 START_S = 10
@@ -32,17 +32,20 @@ class Server:
             for name, value in os.environ.items()
             if not name.startswith(("REVERB_", "RESOUND_"))
         }
-        environment |= {
+        wanted = {
             "REVERB_APP_ID": signing.APP_ID,
             "REVERB_APP_KEY": signing.KEY,
             "REVERB_APP_SECRET": signing.SECRET,
-            # One worker makes the order of frames on different sockets repeatable.
-            "RESOUND_WORKERS": "1",
         }
-        environment |= settings or {}
+        wanted |= settings or {}
+        arguments = []
+        if imported.PROJECT:
+            arguments, wanted = imported.arguments(binary(), wanted)
+        # One worker makes the order of frames on different sockets repeatable.
+        environment |= wanted | {"RESOUND_WORKERS": "1"}
         self.log = []
         self.process = subprocess.Popen(
-            [binary(), "start", "--host", "127.0.0.1", "--port", "0"],
+            [binary(), "start", "--host", "127.0.0.1", "--port", "0", *arguments],
             cwd=self.directory.name,
             env=environment,
             stdout=subprocess.DEVNULL,

@@ -38,9 +38,8 @@ impl Process {
         settings: &[(&str, &str)],
     ) -> Self {
         let program = env!("CARGO_BIN_EXE_resound");
-        let script = format!(
-            "{limits} exec {program} start --host 127.0.0.1 --port 0 --workers 2 {arguments}"
-        );
+        let script =
+            format!("{limits} exec {program} start --host 127.0.0.1 --workers 2 {arguments}");
         let mut child = Command::new("sh")
             .args(["-c", &script])
             .current_dir(dir.path())
@@ -50,6 +49,7 @@ impl Process {
                 ("REVERB_APP_ID", APP_ID),
                 ("REVERB_APP_KEY", KEY),
                 ("REVERB_APP_SECRET", SECRET),
+                ("REVERB_SERVER_PORT", "0"),
                 ("RESOUND_METRICS_PORT", "off"),
             ])
             .envs(settings.iter().copied())
@@ -61,7 +61,7 @@ impl Process {
             .split("server on ")
             .nth(1)
             .unwrap()
-            .split_whitespace()
+            .split([' ', '/', '\n'])
             .next()
             .unwrap();
         Self {
