@@ -39,7 +39,7 @@ pub enum HealthError {
 /// speaks only TLS merely that it accepts connections is looked at: its certificate is for
 /// others to judge. All hosts were had when it started, so the first is asked.
 pub fn check(server: &Server) -> Result<(), HealthError> {
-    match (server.hosts.first(), &server.socket) {
+    match (server.dialled_host(), &server.socket) {
         (Some(host), None) => check_port(server, host),
         (Some(host), Some(_)) if !server.is_port_secure() => check_port(server, host),
         (_, Some(socket)) => {
@@ -58,11 +58,6 @@ pub fn check(server: &Server) -> Result<(), HealthError> {
 }
 
 fn check_port(server: &Server, host: &str) -> Result<(), HealthError> {
-    let host = match host.trim_matches(['[', ']']) {
-        "0.0.0.0" => "127.0.0.1",
-        "::" => "::1",
-        other => other,
-    };
     let address = format!("{host}:{}", server.port);
     let connect = || connect(host, server.port);
     if server.is_port_secure() {
@@ -82,9 +77,11 @@ fn check_up<S: Read + Write>(
 ) -> Result<(), HealthError> {
     let asked = connect().and_then(|stream| {
         // One that trusts this machine wants to be told by it for whom it asks.
-        let proxies = &server.proxies;
-        let is_trusted = proxies.proxy_protocol && proxies.trusted.contains(own(&stream)?);
-        let before = if is_trusted { "PROXY UNKNOWN\r\n" } else { "" };
+        let before = if server.proxies.expects_header_from(own(&stream)?) {
+            "PROXY UNKNOWN\r\n"
+        } else {
+            ""
+        };
         ask(stream, before, &server.path)
     });
     match asked {

@@ -32,7 +32,7 @@ pub struct Socket {
     pub id: String,
     /// Silence after which the client pings.
     activity_timeout: Duration,
-    heard: Instant,
+    last_received: Instant,
     /// Until when a pong has to be there, if one is waited for.
     pong_by: Option<Instant>,
 }
@@ -173,7 +173,7 @@ impl Socket {
             endpoint: endpoint.to_string(),
             id: String::new(),
             activity_timeout: Duration::from_secs(DEFAULT_ACTIVITY_TIMEOUT),
-            heard: Instant::now(),
+            last_received: Instant::now(),
             pong_by: None,
         };
         socket.wait_until_established().await?;
@@ -236,10 +236,12 @@ impl Socket {
     /// Returns the next message, and answers pings meanwhile.
     ///
     /// # Errors
-    /// If the connection has ended, or nothing is heard of the server.
+    /// If the connection has ended, or nothing is received from the server.
     pub async fn next(&mut self) -> Result<Message, SocketError> {
         loop {
-            let due = self.pong_by.unwrap_or(self.heard + self.activity_timeout);
+            let due = self
+                .pong_by
+                .unwrap_or(self.last_received + self.activity_timeout);
             let Ok(read) = timeout_at(due, self.stream.next()).await else {
                 if self.pong_by.is_some() {
                     return Err(self.lost("the server does not answer a ping"));
@@ -249,7 +251,7 @@ impl Socket {
                     .await?;
                 continue;
             };
-            self.heard = Instant::now();
+            self.last_received = Instant::now();
             self.pong_by = None;
             let text = match read {
                 Some(Ok(Frame::Text(text))) => text,

@@ -28,6 +28,17 @@ impl Server {
         places.join(", ")
     }
 
+    /// The first host, as it is dialled from this machine, an IPv6 address without brackets;
+    /// `None` if it has no port.
+    pub(crate) fn dialled_host(&self) -> Option<&str> {
+        let bare = self.hosts.first()?.trim_matches(['[', ']']);
+        Some(match bare {
+            "0.0.0.0" => "127.0.0.1",
+            "::" => "::1",
+            other => other,
+        })
+    }
+
     /// Whether only this machine can reach it.
     pub(super) fn is_local(&self) -> bool {
         self.hosts.iter().all(|host| is_loopback(host))

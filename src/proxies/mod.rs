@@ -9,7 +9,7 @@ pub mod header;
 mod networks;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub use forwarded::ForwardedHeader;
 pub use networks::Networks;
@@ -23,6 +23,13 @@ pub struct Proxies {
     pub forwarded_header: ForwardedHeader,
     /// Whether their connections begin with a PROXY header.
     pub proxy_protocol: bool,
+}
+
+impl Proxies {
+    /// Whether a connection from this address has to begin with a PROXY header.
+    pub fn expects_header_from(&self, address: IpAddr) -> bool {
+        self.proxy_protocol && self.trusted.contains(address)
+    }
 }
 
 /// Who is at the other end of a connection or of a request.

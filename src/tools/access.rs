@@ -104,11 +104,7 @@ fn choose<'a>(apps: &'a [App], id: Option<&str>) -> Result<&'a App, AccessError>
 /// The server that settings describe, as it is reached on its own machine: on a plain port, or
 /// else on its Unix socket, or with TLS, by its public name.
 fn local(server: &Server) -> Endpoint {
-    let first = server.hosts.first().map(|host| match host.as_str() {
-        "0.0.0.0" => "127.0.0.1",
-        "::" | "[::]" => "[::1]",
-        other => other,
-    });
+    let first = server.dialled_host();
     let is_secure = server.is_port_secure();
     let name = if is_secure {
         server.hostname.as_deref()
@@ -129,17 +125,15 @@ fn local(server: &Server) -> Endpoint {
         host.to_owned()
     };
     let own = match &via {
-        Via::Host(host) => host.trim_matches(['[', ']']).parse().ok(),
+        Via::Host(host) => host.parse().ok(),
         Via::Name | Via::Unix(_) => Some(std::net::Ipv4Addr::LOCALHOST.into()),
     };
-    let proxies = &server.proxies;
     Endpoint {
         is_secure: is_secure && !matches!(via, Via::Unix(_)),
         host,
         port: server.port,
         prefix: server.path.clone(),
-        wants_proxy_header: proxies.proxy_protocol
-            && own.is_some_and(|own| proxies.trusted.contains(own)),
+        wants_proxy_header: own.is_some_and(|own| server.proxies.expects_header_from(own)),
         via,
     }
 }

@@ -63,7 +63,7 @@ pub async fn listen(arguments: Listen) -> Result<(), ToolError> {
             return Err(error);
         };
         let pause = listener.pause.max(least);
-        tell(&format!("{error}; again in {} s", pause.as_secs()));
+        print_status(&format!("{error}; again in {} s", pause.as_secs()));
         sleep(pause).await;
         listener.pause = (pause * 2).clamp(Duration::from_secs(1), MAX_PAUSE);
     }
@@ -117,12 +117,12 @@ impl Listener {
                 "pusher_internal:subscription_succeeded" => {
                     waited_for.remove(channel);
                     if let Some(ids) = message.data["presence"]["ids"].as_array() {
-                        tell_members(channel, ids);
+                        print_members(channel, ids);
                     }
                     if waited_for.is_empty() {
                         self.has_joined = true;
                         self.pause = Duration::ZERO;
-                        tell(&format!("listening as socket {}", visible(&socket.id)));
+                        print_status(&format!("listening as socket {}", visible(&socket.id)));
                     }
                 }
                 // It does not say for which channel; they are answered in turn.
@@ -137,7 +137,7 @@ impl Listener {
                         reason: visible(&reason_of(&message.data)),
                     }));
                 }
-                "pusher:error" => tell(&visible(&reason_of(&message.data))),
+                "pusher:error" => print_status(&visible(&reason_of(&message.data))),
                 _ => self.printer.print(&message)?,
             }
         }
@@ -156,7 +156,7 @@ fn reason_of(data: &Value) -> String {
     }
 }
 
-fn tell_members(channel: &str, ids: &[Value]) {
+fn print_members(channel: &str, ids: &[Value]) {
     let names: Vec<String> = ids
         .iter()
         .map(|id| match id {
@@ -164,7 +164,7 @@ fn tell_members(channel: &str, ids: &[Value]) {
             other => other.to_string(),
         })
         .collect();
-    tell(&format!(
+    print_status(&format!(
         "{} members: {}",
         visible(channel),
         names.join(", ")
@@ -238,7 +238,7 @@ fn as_json(message: &Message) -> String {
 }
 
 /// For a person, beside what is printed for whoever reads the events.
-fn tell(text: &str) {
+fn print_status(text: &str) {
     // Nothing can be done about a terminal that is gone.
     let _ = writeln!(io::stderr(), "{text}");
 }

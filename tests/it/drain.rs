@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::http::parsed;
-use crate::support::{Client, Http, Process};
+use crate::support::{Client, Http, PATIENCE, Process};
 
 const DRAIN: &[(&str, &str)] = &[("RESOUND_DRAIN_SECONDS", "3"), ("RESOUND_DRAIN_PAUSE", "1")];
 
@@ -21,7 +21,13 @@ fn sockets_are_closed_one_after_the_other_while_it_serves() {
     let begin = Instant::now();
     server.signal("-TERM");
     server.logged("closing connections");
-    let ready = http.request("GET", "/ready", "");
+    // It is logged a moment before.
+    let ready = loop {
+        let ready = http.request("GET", "/ready", "");
+        if ready.status != 200 || begin.elapsed() > PATIENCE {
+            break ready;
+        }
+    };
     assert_eq!(
         (ready.status, &parsed(&ready)["lifecycle"]),
         (503, &"draining".into())

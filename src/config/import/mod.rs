@@ -115,6 +115,16 @@ fn say_app(app: &mut Said, key: &str, text: String, node: &Node<'_>) {
     say(app, Section::App, key, text, node);
 }
 
+/// Client events are let through for members, or for nobody.
+fn say_client_events(app: &mut Said, enabled: &Node<'_>) {
+    let from = if enabled.is_truthy() {
+        "members"
+    } else {
+        "none"
+    };
+    say_app(app, "accept_client_events_from", from.to_owned(), enabled);
+}
+
 /// Takes over what is there a number of KiB, and here of bytes.
 fn take_kilobytes(
     said: &mut Said,

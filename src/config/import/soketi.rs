@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::node::Node;
-use super::{Imported, Said, say, say_app, take_app, take_kilobytes};
+use super::{Imported, Said, say, say_app, say_client_events, take_app, take_kilobytes};
 use crate::config::ConfigError;
 use crate::config::setting::Section;
 
@@ -333,14 +333,7 @@ fn read_app(
     let ttl = document.at("channelLimits.cacheTtl");
     let seconds = ttl.text()?.unwrap_or_else(|| CACHE_TTL.to_owned());
     say_app(&mut app, "cache.ttl", seconds, &ttl);
-    let messages = node.at("enableClientMessages");
-    let from = if messages.is_truthy() {
-        "members"
-    } else {
-        "none"
-    };
-    let from = from.to_owned();
-    say_app(&mut app, "accept_client_events_from", from, &messages);
+    say_client_events(&mut app, &node.at("enableClientMessages"));
     if node.at("enableUserAuthentication").is_truthy() {
         let wait = document.at("userAuthenticationTimeout");
         let ms = wait.value.as_u64().unwrap_or(AUTHENTICATION_MS);

@@ -2,7 +2,7 @@
 
 use super::node::Node;
 use super::parts::{note_others, read_origins, read_redis, read_tls, say_true};
-use super::{Imported, Said, say_app, take_app, take_kilobytes};
+use super::{Imported, Said, say_client_events, take_app, take_kilobytes};
 use crate::config::ConfigError;
 use crate::config::setting::Section;
 
@@ -76,14 +76,7 @@ fn read_app(imported: &mut Imported, node: &Node<'_>) -> Result<Said, ConfigErro
     if !node.at("allowed_origins").is_nothing() {
         read_origins(&mut app, node)?;
     }
-    let messages = node.at("enable_client_messages");
-    let from = if messages.is_truthy() {
-        "members"
-    } else {
-        "none"
-    };
-    let from = from.to_owned();
-    say_app(&mut app, "accept_client_events_from", from, &messages);
+    say_client_events(&mut app, &node.at("enable_client_messages"));
     let path = node.at("path");
     if !path.is_nothing() {
         imported.notes.push(format!(
