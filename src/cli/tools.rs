@@ -15,6 +15,17 @@ pub struct Access {
     /// A Pusher-compatible server, such as https://ws.example.com [default: the one that these settings describe, on this machine]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+    /// The application.
+    #[command(flatten)]
+    pub app: AppSettings,
+    /// Seconds that the server may take for an answer
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub timeout: Duration,
+}
+
+/// Which application is meant, and where else that is said.
+#[derive(Args, Debug, Default)]
+pub struct AppSettings {
     /// The application's id [env: REVERB_APP_ID]
     #[arg(long, value_name = "ID")]
     pub app_id: Option<String>,
@@ -30,9 +41,6 @@ pub struct Access {
     /// A Laravel .env [default: .env, if there is one]
     #[arg(long, value_name = "FILE")]
     pub env_file: Option<PathBuf>,
-    /// Seconds that the server may take for an answer
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
-    pub timeout: Duration,
 }
 
 /// Arguments of `publish`.
@@ -159,7 +167,7 @@ pub enum NewAppFormat {
     Json,
 }
 
-impl Access {
+impl AppSettings {
     /// Where the settings are to be read from.
     pub fn sources(&self) -> Sources {
         let settings = Settings {
@@ -174,7 +182,7 @@ impl Access {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|it| (1..=3600).contains(it));
     seconds
         .map(Duration::from_secs)

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use md5::{Digest, Md5};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -38,6 +38,9 @@ const IN_PATH: &AsciiSet = &IN_QUERY
     .remove(b':')
     .remove(b'+');
 
+/// What bodies of the API are.
+pub const JSON: &str = "application/json";
+
 /// What the client calls itself.
 pub const AGENT: &str = concat!("resound/", env!("CARGO_PKG_VERSION"));
 
@@ -54,10 +57,35 @@ pub struct Call<'a> {
     pub body: &'a str,
 }
 
+/// A request of any kind.
+#[derive(Debug, Default)]
+pub struct Plain<'a> {
+    /// `GET`, `POST` or another one.
+    pub method: &'static str,
+    /// Path and query, escaped, with the server's prefix.
+    pub target: &'a str,
+    /// Headers beside `Host`, `User-Agent` and those of the body.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// Its kind and what it is; empty for none.
+    pub body: (&'a str, &'a str),
+}
+
 /// An answer of any kind.
-struct Reply {
-    status: u16,
-    body: String,
+#[derive(Debug)]
+pub struct Reply {
+    /// Its status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: String,
+}
+
+impl Reply {
+    /// A header's value, if it is a text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
 }
 
 /// Asks, and takes only 200 and what is JSON for an answer.
@@ -71,15 +99,13 @@ pub async fn call(
     limit: Duration,
 ) -> Result<serde_json::Value, ClientError> {
     let path = format!("/apps/{}{}", escape(&app.id), call.path);
-    let query = signed_query(app, &path, call, now());
-    let uri = format!("{}{path}?{query}", endpoint.prefix);
-    let sent = timeout(limit, send(endpoint, call.method, &uri, call.body));
-    let reply = sent.await.unwrap_or_else(|_| {
-        Err(ClientError::TimedOut {
-            endpoint: endpoint.to_string(),
-            limit,
-        })
-    })?;
+    let plain = Plain {
+        method: call.method,
+        target: &signed(endpoint, app, call),
+        body: (JSON, call.body),
+        ..Plain::default()
+    };
+    let reply = request(endpoint, &plain, limit).await?;
     let request = || format!("{} {path}", call.method);
     if reply.status != 200 {
         return Err(ClientError::Refused {
@@ -99,24 +125,47 @@ pub async fn call(
     })
 }
 
-/// Sends one request on a connection of its own.
-async fn send(
+/// What a request to the API of an application asks for: path and query, signed now.
+pub fn signed(endpoint: &Endpoint, app: &Credentials, call: &Call<'_>) -> String {
+    let path = format!("/apps/{}{}", escape(&app.id), call.path);
+    let query = signed_query(app, &path, call, now());
+    format!("{}{path}?{query}", endpoint.prefix)
+}
+
+/// Asks anything, on a connection of its own.
+///
+/// # Errors
+/// If there is no answer within `limit`.
+pub async fn request(
     endpoint: &Endpoint,
-    method: &str,
-    uri: &str,
-    body: &str,
+    plain: &Plain<'_>,
+    limit: Duration,
 ) -> Result<Reply, ClientError> {
+    let sent = timeout(limit, send(endpoint, plain)).await;
+    sent.unwrap_or_else(|_| {
+        Err(ClientError::TimedOut {
+            endpoint: endpoint.to_string(),
+            limit,
+        })
+    })
+}
+
+async fn send(endpoint: &Endpoint, plain: &Plain<'_>) -> Result<Reply, ClientError> {
     let lost = |error: &dyn std::fmt::Display| ClientError::Lost {
         endpoint: endpoint.to_string(),
         error: error.to_string(),
     };
     let mut request = Request::builder()
-        .method(method)
-        .uri(uri)
+        .method(plain.method)
+        .uri(plain.target)
         .header(HOST, endpoint.authority())
         .header(USER_AGENT, AGENT);
+    for (name, value) in plain.headers {
+        request = request.header(*name, *value);
+    }
+    let (kind, body) = plain.body;
     if !body.is_empty() {
-        request = request.header(CONTENT_TYPE, "application/json");
+        request = request.header(CONTENT_TYPE, kind);
     }
     let request = request.body(Full::new(Bytes::from(body.to_owned())));
     let request = request.map_err(|error| ClientError::Foreign {
@@ -133,6 +182,7 @@ async fn send(
         let body = body.map_err(|error| lost(&error))?.to_bytes();
         Ok(Reply {
             status: head.status.as_u16(),
+            headers: head.headers,
             body: String::from_utf8_lossy(&body).into_owned(),
         })
     };
@@ -188,7 +238,7 @@ fn now() -> u64 {
 }
 
 /// The beginning of what a server has said, on one line.
-pub(super) fn cut(text: &str) -> String {
+pub fn cut(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut visible = line.chars().filter(|c| !c.is_control());
     let shown: String = visible.by_ref().take(MAX_SHOWN).collect();

@@ -208,6 +208,11 @@ impl Socket {
         }
     }
 
+    /// Silence after which it pings.
+    pub fn activity_timeout(&self) -> Duration {
+        self.activity_timeout
+    }
+
     /// Asks to join a channel; the application signs where that is needed. `member` is the
     /// data of presence channels, JSON with `user_id`. The answer comes as a message.
     ///

@@ -49,7 +49,8 @@ pub(super) fn no_application(layers: &Layers) -> String {
         .copied()
         .filter(|name| layers.for_others.contains_key(*name))
         .collect();
-    if let Some((_, source)) = found.first().and_then(|name| layers.for_others.get(*name)) {
+    if let Some(said) = found.first().and_then(|name| layers.for_others.get(*name)) {
+        let source = &said.place;
         let _ = write!(
             text,
             "\nthere is {} ({source}): Laravel uses these for Pusher's service; Resound reads the REVERB_ names, \
@@ -104,7 +105,7 @@ pub(super) fn known_secrets(layers: &Layers, server: &Server) -> Vec<String> {
 /// Tells when Laravel, by the variables it shares with this server, dials something else
 /// than what listens. That is as it should be behind a proxy, so it is no warning.
 pub(super) fn broadcaster_mismatch(layers: &Layers, server: &Server) -> Option<String> {
-    let said = |name: &str| Some(layers.for_others.get(name)?.0.as_str());
+    let said = |name: &str| Some(layers.for_others.get(name)?.text.as_str());
     let host = layers
         .shared
         .get(&(Section::Server, "hostname"))

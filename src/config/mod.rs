@@ -31,6 +31,7 @@ use crate::telemetry;
 pub use listen::UnixSocket;
 pub use report::Effective;
 pub use scaling::Scaling;
+pub use source::Variable;
 pub use tls::{Tls, TlsFiles, TlsVersion};
 
 /// The file that ships in `config/`, every setting of it commented out.
@@ -106,6 +107,8 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// What may be as it should be, and may be not.
     pub notes: Vec<String>,
+    /// What variables say to Laravel, and to its pages, by name.
+    pub laravel: HashMap<&'static str, Variable>,
     /// The files that settings were read from, with their whole paths.
     pub files: Vec<PathBuf>,
     /// What TLS would be served with, for whoever has loaded it.

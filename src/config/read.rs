@@ -54,6 +54,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, ConfigError> {
         apps,
         effective: reader.effective,
         warnings: reader.warnings,
+        laravel: layers.for_others,
         files: layers.files,
         certificates: Vec::new(),
     })

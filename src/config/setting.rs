@@ -209,6 +209,22 @@ pub const SETTINGS: &[Setting] = &[
 /// browser, not for a server; known, so that they are not taken for mistakes.
 pub const FOR_OTHERS: &[&str] = &["REVERB_PORT", "REVERB_SCHEME"];
 
+/// More of Laravel's variables, and of its pages: what `resound doctor` compares with.
+pub(super) const OF_LARAVEL: &[&str] = &[
+    "APP_URL",
+    "BROADCAST_CONNECTION",
+    "BROADCAST_DRIVER",
+    "QUEUE_CONNECTION",
+    "REVERB_APP_ID",
+    "REVERB_APP_KEY",
+    "REVERB_APP_SECRET",
+    "REVERB_HOST",
+    "VITE_REVERB_APP_KEY",
+    "VITE_REVERB_HOST",
+    "VITE_REVERB_PORT",
+    "VITE_REVERB_SCHEME",
+];
+
 /// The variables that Laravel uses for Pusher's own service.
 pub(super) const OF_PUSHER: &[&str] = &["PUSHER_APP_ID", "PUSHER_APP_KEY", "PUSHER_APP_SECRET"];
 

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::file;
 use super::import::{Imported, Said};
-use super::setting::{FOR_OTHERS, OF_PUSHER, SETTINGS, Section, Setting};
+use super::setting::{FOR_OTHERS, OF_LARAVEL, OF_PUSHER, SETTINGS, Section, Setting};
 use super::{ConfigError, ConfigJson, Sources, dotenv};
 
 /// Where a value was said.
@@ -85,6 +85,15 @@ pub struct Value {
     pub source: Source,
 }
 
+/// What a variable says that is not, or not only, for this server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its value.
+    pub text: String,
+    /// Where it was said, for a person.
+    pub place: String,
+}
+
 /// Values by setting.
 pub type Values = HashMap<(Section, &'static str), Value>;
 
@@ -105,8 +114,8 @@ pub struct Layers {
     pub without_dotenv: Option<PathBuf>,
     /// Where the Laravel project is, going by its `.env`.
     pub folder: Option<PathBuf>,
-    /// What variables say that are no settings of ours, by name, with the place.
-    pub for_others: HashMap<&'static str, (String, String)>,
+    /// What variables say to Laravel, and to its pages, by name.
+    pub for_others: HashMap<&'static str, Variable>,
 }
 
 impl Layers {
@@ -240,13 +249,20 @@ impl Layers {
         )
     }
 
-    /// Keeps what a variable says that is not for this server and yet says something.
+    /// Keeps what a variable says to others than this server.
     fn keep_for_others(&mut self, name: &str, text: Option<&str>, place: &str) {
-        let known = FOR_OTHERS.iter().chain(OF_PUSHER);
+        let known = FOR_OTHERS.iter().chain(OF_PUSHER).chain(OF_LARAVEL);
         if let Some(name) = known.copied().find(|known| *known == name)
             && let Some(text) = text.and_then(meaning)
         {
-            self.for_others.insert(name, (text, place.to_owned()));
+            let place = place.to_owned();
+            // Whether they are the same, signatures tell.
+            let text = if name.ends_with("_SECRET") {
+                "(hidden)".to_owned()
+            } else {
+                text
+            };
+            self.for_others.insert(name, Variable { text, place });
         }
     }
 

@@ -41,8 +41,75 @@ $document = [
     'redis' => array_combine($redis, array_map(fn ($it) => $config->get("database.redis.$it"), $redis)),
     'websockets' => $config->get('websockets'),
 ];
+if (($argv[2] ?? '') === 'doctor') {
+    $document['state'] = state_of_project($app, $config, $directory);
+}
 $json = json_encode($document, JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE);
 ob_end_clean();
 file_put_contents('php://stdout', $json . "\n");
 // What it prints at its end is none of this, either.
 ob_start(fn () => '');
+
+// What else `resound doctor` looks at.
+function state_of_project($app, $config, string $directory): array
+{
+    $routes = [];
+    foreach ($app->make('router')->getRoutes() as $route) {
+        if (in_array('POST', $route->methods()) && str_ends_with($route->uri(), 'broadcasting/auth')) {
+            $routes[] = '/'.ltrim($route->uri(), '/');
+        }
+    }
+    $is_cached = $app->configurationIsCached();
+
+    return [
+        'framework' => $app->version(),
+        'auth_routes' => $routes,
+        'is_cached' => $is_cached,
+        'stale' => $is_cached ? stale_configuration($app, $config, $directory) : [],
+        'queue' => state_of_queue($app, $config),
+        'cors_paths' => $config->get('cors.paths'),
+    ];
+}
+
+// Where the cached configuration is not what the files and .env say now.
+function stale_configuration($app, $config, string $directory): array
+{
+    Dotenv\Dotenv::create(Illuminate\Support\Env::getRepository(), $app->environmentPath(), $app->environmentFile())->safeLoad();
+    $stale = [];
+    foreach (['broadcasting', 'reverb', 'queue'] as $name) {
+        $file = "$directory/config/$name.php";
+        // Without a file, Laravel has its own.
+        $now = is_file($file) ? Illuminate\Support\Arr::dot(require $file) : [];
+        foreach ($now as $key => $value) {
+            if (!is_object($value) && $config->get("$name.$key") != $value) {
+                $stale[] = "$name.$key";
+            }
+        }
+    }
+
+    return $stale;
+}
+
+// Jobs that wait, and since when, where the connection tells.
+function state_of_queue($app, $config): array
+{
+    $connection = $config->get('queue.default');
+    $queue = $config->get("queue.connections.$connection", []);
+    $name = $queue['queue'] ?? 'default';
+    $state = ['connection' => $connection, 'driver' => $queue['driver'] ?? null, 'queue' => $name];
+    if (in_array($state['driver'], [null, 'sync', 'null', 'deferred', 'background'], true)) {
+        return $state;
+    }
+    try {
+        $state['waiting'] = $app->make('queue')->connection()->size($name);
+        if ($state['driver'] === 'database') {
+            $jobs = $app->make('db')->connection($queue['connection'] ?? null)->table($queue['table'] ?? 'jobs');
+            $oldest = $jobs->where('queue', $name)->whereNull('reserved_at')->where('available_at', '<=', time())->min('available_at');
+            $state['oldest_seconds'] = $oldest === null ? null : time() - $oldest;
+        }
+    } catch (Throwable $error) {
+        $state['error'] = $error->getMessage();
+    }
+
+    return $state;
+}

@@ -14,7 +14,7 @@ use crate::cli::Import;
 use crate::config::import::Imported;
 use crate::config::{Config, ConfigError, ConfigJson, Sources};
 
-pub use php::{PhpError, SCRIPT};
+pub use php::{PhpError, SCRIPT, ask};
 
 /// Bytes of a document or a file that is imported.
 const MAX_BYTES: u64 = 16 << 20;
@@ -127,7 +127,7 @@ fn read(arguments: &Import) -> Result<Found, ImportError> {
         Some(path) => (name_of(path), read_file(path)?),
         None => {
             let directory = &arguments.directory;
-            let text = php::ask(&arguments.php, directory)?;
+            let text = ask(&arguments.php, directory, &[])?;
             let whole = std::path::absolute(directory).unwrap_or_else(|_| directory.clone());
             (whole.display().to_string(), text)
         }

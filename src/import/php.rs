@@ -57,11 +57,11 @@ pub enum PhpError {
     TimedOut(PathBuf),
 }
 
-/// Returns the document that the project prints.
+/// Returns the document that the project prints; `more` are arguments behind its directory.
 ///
 /// # Errors
 /// If there is no PHP or no project, or it does not boot.
-pub(super) fn ask(php: &str, directory: &Path) -> Result<String, PhpError> {
+pub fn ask(php: &str, directory: &Path, more: &[&str]) -> Result<String, PhpError> {
     if !directory.join("artisan").is_file() {
         return Err(PhpError::NoProject(directory.to_owned()));
     }
@@ -74,6 +74,7 @@ pub(super) fn ask(php: &str, directory: &Path) -> Result<String, PhpError> {
     let mut child = Command::new(php)
         .args(["-d", "display_errors=stderr", "--"])
         .arg(&whole)
+        .args(more)
         .current_dir(&whole)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

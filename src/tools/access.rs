@@ -40,8 +40,8 @@ pub(super) struct Target {
 impl Target {
     pub(super) fn of(access: &Access) -> Result<Self, AccessError> {
         let endpoint = access.url.as_deref().map(Endpoint::parse).transpose()?;
-        let config = Config::load(&access.sources())?;
-        let app = choose(&config.apps, access.app_id.as_deref())?;
+        let config = Config::load(&access.app.sources())?;
+        let app = choose(&config.apps, access.app.app_id.as_deref())?;
         let app = Credentials {
             id: app.id.clone(),
             key: app.key.clone(),
@@ -91,7 +91,10 @@ impl Target {
 }
 
 /// The one application, or that of the id.
-fn choose<'a>(apps: &'a [App], id: Option<&str>) -> Result<&'a App, AccessError> {
+///
+/// # Errors
+/// If there are several, or none with the id.
+pub fn choose<'a>(apps: &'a [App], id: Option<&str>) -> Result<&'a App, AccessError> {
     let mut those = apps.iter().filter(|app| id.is_none_or(|id| app.id == id));
     match (those.next(), those.next()) {
         (Some(app), None) => Ok(app),
@@ -103,7 +106,7 @@ fn choose<'a>(apps: &'a [App], id: Option<&str>) -> Result<&'a App, AccessError>
 
 /// The server that settings describe, as it is reached on its own machine: on a plain port, or
 /// else on its Unix socket, or with TLS, by its public name.
-fn local(server: &Server) -> Endpoint {
+pub fn local(server: &Server) -> Endpoint {
     let first = server.dialled_host();
     let is_secure = server.is_port_secure();
     let name = if is_secure {

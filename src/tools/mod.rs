@@ -14,9 +14,10 @@ mod queries;
 
 use std::io;
 
-pub use access::AccessError;
+pub use access::{AccessError, choose, local};
 pub use apps::new_app;
 pub use listen::listen;
+pub use output::visible;
 pub use publish::publish;
 pub use queries::{channels, terminate, users};
 

@@ -2,7 +2,7 @@
 
 /// The text with control characters escaped: what strangers have sent must not move the
 /// cursor.
-pub(super) fn visible(text: &str) -> String {
+pub fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() {
