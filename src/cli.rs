@@ -1,5 +1,6 @@
 //! The command line: clap types, and nothing that acts.
 
+pub mod doctor;
 pub mod tools;
 
 use std::path::PathBuf;
@@ -51,6 +52,9 @@ pub enum Command {
     Status(Status),
     /// Ask the server that these settings describe whether it is up (exit code 0 or 1)
     Health(Settings),
+    /// Find out why nothing arrives: check settings, Laravel, proxies, certificates, sockets and
+    /// queue, and name the line to change (exit code 0, 1 for warnings, 2 for errors)
+    Doctor(doctor::Doctor),
     /// Publish an event, as the application would
     Publish(tools::Publish),
     /// Print what arrives in channels

@@ -44,8 +44,8 @@ The settings of the service that the package for Debian installs.
 The settings of a Laravel project, read if it is in the working directory.
 .SH "SEE ALSO"
 \fBresound-start\fR(1), \fBresound-check\fR(1), \fBresound-import\fR(1), \fBresound-reload\fR(1),
-\fBresound-status\fR(1), \fBresound-health\fR(1), \fBresound-publish\fR(1), \fBresound-listen\fR(1),
-\fBresound-channels\fR(1), \fBresound-users\fR(1), \fBresound-terminate\fR(1), \fBresound-apps\fR(1),
+\fBresound-status\fR(1), \fBresound-health\fR(1), \fBresound-doctor\fR(1), \fBresound-publish\fR(1),
+\fBresound-listen\fR(1), \fBresound-channels\fR(1), \fBresound-users\fR(1), \fBresound-terminate\fR(1), \fBresound-apps\fR(1),
 \fBresound-demo\fR(1), \fBresound-generate\fR(1)
 "#;
 

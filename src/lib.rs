@@ -14,8 +14,9 @@
 //! Downwards only, and no two modules each other; neighbours on one row never:
 //!
 //! ```text
-//! main → cli, generate, import, tools, health, control, config, telemetry, shutdown, systemd, server
+//! main → cli, generate, import, doctor, tools, health, control, config, telemetry, shutdown, systemd, server
 //! cli, health → config
+//! doctor → cli, import, tools, client, config, apps, protocol
 //! import → cli, config
 //! generate → cli
 //! tools → cli, client, config, apps, protocol
@@ -110,6 +111,7 @@
 pub mod cli;
 pub mod client;
 pub mod control;
+pub mod doctor;
 pub mod generate;
 pub mod health;
 pub mod import;

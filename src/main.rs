@@ -5,14 +5,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use resound::cli::doctor::Doctor;
 use resound::cli::tools::{Apps, AppsCommand};
 use resound::cli::{Check, Cli, Command, Generate, Import, Status};
 use resound::config::{Config, ConfigError, Sources, report};
+use resound::doctor::{Finding, Level};
 use resound::import::ImportError;
 use resound::server::{Answer, ControlSocket, PidFile, Reloader, Server, StartError};
 use resound::shutdown::{Signals, Stop};
 use resound::tools::{self, ToolError};
-use resound::{control, generate, health, import, systemd, telemetry};
+use resound::{control, doctor, generate, health, import, systemd, telemetry};
 use tokio::signal::unix::Signal;
 
 /// It gives memory back to the system after a burst, which glibc's does not: that
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Import(arguments) => run_import(&arguments),
         Command::Reload(settings) => reload(&settings.into_sources()),
         Command::Status(arguments) => status(arguments),
+        Command::Doctor(arguments) => run_doctor(&arguments),
         Command::Publish(arguments) => ask(tools::publish(arguments)),
         Command::Listen(arguments) => ask(async move {
             tools::listen(arguments).await?;
@@ -178,6 +181,43 @@ fn finish(done: Result<String, ToolError>) -> ExitCode {
         Ok(text) => write(&text, 0),
         Err(error) if error.is_usage() => fail(&error, BAD_CONFIGURATION),
         Err(error) => fail(&error, 1),
+    }
+}
+
+/// Findings are told as they come, or all at the end as one document.
+fn run_doctor(arguments: &Doctor) -> ExitCode {
+    let mut told = Ok(());
+    let mut tell = |finding: &Finding| {
+        if !arguments.json && told.is_ok() {
+            told = anstream::stdout().write_all(finding.in_lines().as_bytes());
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, 1),
+    };
+    let looked = runtime.block_on(doctor::doctor(arguments, &mut tell));
+    // A name may be looked up for longer than anybody waits.
+    runtime.shutdown_background();
+    let (worst, document) = match looked {
+        Ok(report) => (report.worst(), report.to_json()),
+        Err(error) => return fail(&error, BAD_CONFIGURATION),
+    };
+    if let Err(error) = told {
+        return fail(&format_args!("cannot write to standard output: {error}"), 1);
+    }
+    let code = match worst {
+        Level::Ok | Level::Note => 0,
+        Level::Warning => 1,
+        Level::Error => 2,
+    };
+    if arguments.json {
+        write(&format!("{document:#}\n"), code)
+    } else {
+        code.into()
     }
 }
 

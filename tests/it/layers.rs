@@ -13,6 +13,12 @@ const MAX_FUNCTION_LINES: usize = 70;
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli", &["config"]),
     ("generate", &["cli"]),
+    (
+        "doctor",
+        &[
+            "cli", "import", "tools", "client", "config", "apps", "protocol",
+        ],
+    ),
     ("import", &["cli", "config"]),
     ("tools", &["cli", "client", "config", "apps", "protocol"]),
     ("client", &["protocol"]),

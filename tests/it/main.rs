@@ -9,12 +9,14 @@
 
 mod apps;
 mod auth;
+mod book;
 mod cache;
 mod check;
 mod cli;
 mod client_events;
 mod connect;
 mod demo;
+mod doctor;
 mod drain;
 mod events;
 mod frames;

@@ -639,7 +639,7 @@ fn a_prefix_is_part_of_the_url() {
 #[test]
 fn the_commands_that_the_pages_show_are_understood() {
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    for (page, least) in [("tools.md", 8), ("import.md", 8)] {
+    for (page, least) in [("tools.md", 8), ("import.md", 8), ("doctor.md", 4)] {
         let text = std::fs::read_to_string(dir.join(page)).unwrap();
         let mut lines = Vec::new();
         for block in text.split("```sh\n").skip(1) {

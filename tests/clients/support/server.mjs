@@ -77,7 +77,7 @@ async function start(args, env, dotenv) {
   const listening = new Promise((resolve, reject) => {
     child.stderr.setEncoding('utf8').on('data', (text) => {
       log += text;
-      const line = /Starting server on [\d.]+:(\d+).*\n/.exec(log);
+      const line = /Starting (?:secure )?server on [\d.]+:(\d+).*\n/.exec(log);
       if (line) resolve(Number(line[1]));
     });
     child.once('error', (error) => reject(new Error(`cannot run ${binary}: ${error.message}`)));

@@ -1,0 +1,363 @@
+//! The way to a server, and who answers at its end.
+
+use std::io;
+use std::time::Duration;
+
+use rustls::CertificateError;
+use tokio::time::timeout;
+
+use super::places::{Dialled, Places, is_loopback};
+use super::port::listener_of;
+use super::report::Problem;
+use crate::client::http::{Plain, Reply, cut, request};
+use crate::client::{ClientError, connect};
+use crate::config::Config;
+
+/// The checks that end all others of the same address.
+const OF_WAY: [&str; 5] = ["name", "connect", "tls", "certificate", "server"];
+
+/// Whether nothing can be asked at the address that it is about.
+pub(super) fn is_of_way(problem: &Problem) -> bool {
+    OF_WAY.contains(&problem.check)
+}
+
+/// Connects, with TLS if the address has it.
+pub(super) async fn check(
+    dialled: &Dialled,
+    (config, places): (&Config, &Places),
+    limit: Duration,
+) -> Result<(), Problem> {
+    let endpoint = &dialled.endpoint;
+    match timeout(limit, connect(endpoint)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(problem_of(&error, dialled, config, places)),
+        Err(_) => Err(Problem::new(
+            "connect",
+            format!("{endpoint}: no connection in {} s", limit.as_secs()),
+            format!(
+                "open that port in the firewall between here and there, or correct {}",
+                dialled.said
+            ),
+        )),
+    }
+}
+
+fn problem_of(error: &ClientError, dialled: &Dialled, config: &Config, places: &Places) -> Problem {
+    let said = &dialled.said;
+    match error {
+        ClientError::Name { .. } => Problem::new(
+            "name",
+            error.to_string(),
+            format!("correct the host in {said}, or enter the name in the DNS or in /etc/hosts"),
+        ),
+        ClientError::Connect { error: cause, .. } => {
+            let text = format!("{} at {}", error, dialled.endpoint);
+            Problem::new(
+                "connect",
+                text,
+                fix_of_refusal(cause, dialled, config, places),
+            )
+        }
+        ClientError::Tls { host, error: cause } => problem_of_tls(host, cause, dialled),
+        other => Problem::new("connect", other.to_string(), format!("look at {said}")),
+    }
+}
+
+fn fix_of_refusal(
+    cause: &io::Error,
+    dialled: &Dialled,
+    config: &Config,
+    places: &Places,
+) -> String {
+    let said = &dialled.said;
+    if cause.kind() != io::ErrorKind::ConnectionRefused {
+        return format!("look at the network on the way there, or correct {said}");
+    }
+    if !places.is_own {
+        return format!("start what listens there, or correct {said}");
+    }
+    let ports: Vec<u16> = config.server.ports().map(|(port, _)| port).collect();
+    if ports.contains(&dialled.endpoint.port) {
+        return format!("start the server: resound start (the port is that of {said})");
+    }
+    let own = ports[0];
+    let state = match listener_of(own) {
+        Some(program) => format!("{program} does"),
+        None => "nothing does at the moment".to_owned(),
+    };
+    format!(
+        "set REVERB_PORT={own}, or REVERB_SERVER_PORT={}: the server's settings say that it listens on port {own} ({state}); \
+         what is dialled, {said} say",
+        dialled.endpoint.port
+    )
+}
+
+fn problem_of_tls(host: &str, cause: &io::Error, dialled: &Dialled) -> Problem {
+    let inner = cause
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let endpoint = &dialled.endpoint;
+    let Some(rustls::Error::InvalidCertificate(fault)) = inner else {
+        return Problem::new(
+            "tls",
+            format!("{endpoint}: no TLS handshake ({cause}): that port does not speak TLS"),
+            format!(
+                "set the scheme to http in {}, or put TLS there: RESOUND_TLS_CERT and RESOUND_TLS_KEY, or a proxy",
+                dialled.said
+            ),
+        );
+    };
+    let (text, fix) = match fault {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
+            format!("the certificate of {host} has expired"),
+            "renew it (certbot renew) and have the proxy load it (nginx -s reload); Resound loads its own by itself"
+                .to_owned(),
+        ),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
+            format!("the certificate of {host} is not valid yet"),
+            "set this machine's clock, or wait".to_owned(),
+        ),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
+            format!("the certificate that {host} shows is for other names"),
+            format!(
+                "get one for {host}, or dial a name that it is for ({}); with several sites behind one proxy, \
+                 look which server_name has this certificate",
+                dialled.said
+            ),
+        ),
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => (
+            format!("nobody that this machine trusts has signed the certificate of {host}"),
+            "serve the whole chain (fullchain.pem, not cert.pem); an authority of your own has to be trusted by PHP \
+             (curl.cainfo in php.ini), by browsers, and here with SSL_CERT_FILE=FILE"
+                .to_owned(),
+        ),
+        _ => (
+            format!("the certificate of {host} is refused"),
+            "look at it: openssl s_client -connect HOST:PORT -showcerts".to_owned(),
+        ),
+    };
+    Problem::new("certificate", format!("{endpoint}: {text} ({cause})"), fix)
+}
+
+/// An answer that was lost: what speaks there is not HTTP, or is TLS.
+pub(super) async fn problem_of_loss(
+    error: &dyn std::fmt::Display,
+    dialled: &Dialled,
+    limit: Duration,
+) -> Problem {
+    let mut secure = dialled.endpoint.clone();
+    secure.is_secure = true;
+    let speaks_tls = !dialled.endpoint.is_secure
+        && match timeout(limit, connect(&secure)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(ClientError::Tls { error, .. })) => is_about_certificate(&error),
+            _ => false,
+        };
+    if speaks_tls {
+        return plain_to_tls(dialled);
+    }
+    let who = program_at(dialled).map_or(String::new(), |program| format!(" It is {program}."));
+    Problem::new(
+        "server",
+        format!(
+            "{}: what listens there does not speak HTTP ({error}).{who}",
+            dialled.endpoint
+        ),
+        format!("stop it, or correct {}", dialled.said),
+    )
+}
+
+fn is_about_certificate(error: &io::Error) -> bool {
+    let inner = error
+        .get_ref()
+        .and_then(|it| it.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+fn plain_to_tls(dialled: &Dialled) -> Problem {
+    Problem::new(
+        "tls",
+        format!(
+            "{}: that port speaks TLS, and is dialled without",
+            dialled.endpoint
+        ),
+        format!("set the scheme to https in {}", dialled.said),
+    )
+}
+
+/// Who has made an answer, as far as it shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Maker {
+    /// A proxy that answers itself, by its name.
+    Proxy(&'static str),
+    /// A Laravel application, or another PHP one.
+    Application,
+    /// Anything else, with what it calls itself.
+    Other(String),
+}
+
+impl Maker {
+    pub(super) fn of(reply: &Reply) -> Self {
+        let server = reply.header("server").unwrap_or_default();
+        let is_page = reply.body.trim_start().starts_with('<');
+        let powered = reply.header("x-powered-by").unwrap_or_default();
+        let cookies = reply.headers.get_all("set-cookie").iter();
+        let has_session = cookies
+            .filter_map(|it| it.to_str().ok())
+            .any(|it| it.contains("_session=") || it.starts_with("XSRF-TOKEN="));
+        if has_session
+            || powered.starts_with("PHP")
+            || reply.body.contains("could not be found.\"")
+            || reply.body.contains("Illuminate\\")
+        {
+            return Self::Application;
+        }
+        for (begin, name) in [
+            ("nginx", "nginx"),
+            ("openresty", "nginx"),
+            ("Apache", "Apache"),
+            ("Caddy", "Caddy"),
+            ("cloudflare", "Cloudflare"),
+        ] {
+            // It also stands in what they pass on.
+            if server.starts_with(begin) && (is_page || reply.body.is_empty()) {
+                return Self::Proxy(name);
+            }
+        }
+        if reply
+            .body
+            .contains("<h1>503 Service Unavailable</h1>\nNo server is available")
+        {
+            return Self::Proxy("HAProxy");
+        }
+        match (server, is_page) {
+            ("", true) => Self::Other("a web page".to_owned()),
+            ("", false) => Self::Other("an unknown program".to_owned()),
+            (name, _) => Self::Other(cut(name)),
+        }
+    }
+}
+
+/// What is wrong if the answer is none of a server of the protocol.
+pub(super) fn problem_of_stranger(
+    reply: &Reply,
+    (asked, location): (&str, &str),
+    dialled: &Dialled,
+) -> Problem {
+    let endpoint = &dialled.endpoint;
+    let status = reply.status;
+    let maker = Maker::of(reply);
+    if status == 400
+        && reply
+            .body
+            .contains("plain HTTP request was sent to HTTPS port")
+    {
+        return plain_to_tls(dialled);
+    }
+    if (300..400).contains(&status) {
+        return redirected(reply, asked, dialled);
+    }
+    let name = match &maker {
+        Maker::Proxy(name) => (*name).to_owned(),
+        Maker::Application => "the application".to_owned(),
+        Maker::Other(name) => name.clone(),
+    };
+    let text = format!("{endpoint} answers {status} to {asked}, by {name}: ");
+    match (status, &maker) {
+        (502..=504, Maker::Proxy(_)) => Problem::new(
+            "upstream",
+            format!("{text}it does not reach the server behind it"),
+            format!(
+                "start the server, and compare the address behind the proxy with what it listens on ({})",
+                upstream_words(&name)
+            ),
+        ),
+        (413, Maker::Proxy(_)) => Problem::new(
+            "body-size",
+            format!("{text}it lets through no event of that size"),
+            match name.as_str() {
+                "nginx" => "client_max_body_size 2m; in the server or location of nginx".to_owned(),
+                "Apache" => "LimitRequestBody 2097152 in Apache's virtual host".to_owned(),
+                _ => format!("raise the limit of bodies in {name}"),
+            },
+        ),
+        (_, Maker::Proxy(_) | Maker::Application) => Problem::new(
+            "path",
+            format!("{text}it is not passed on to the server"),
+            format!(
+                "pass {location} on, as docs/deploy has it: {}",
+                location_words(&name, location)
+            ),
+        ),
+        (_, Maker::Other(_)) => {
+            let who = program_at(dialled).map_or(String::new(), |it| format!(" ({it})"));
+            let body = cut(&reply.body);
+            Problem::new(
+                "server",
+                format!("{text}that is no server of Pusher's protocol{who}: {body}"),
+                format!(
+                    "stop it and start the server there, or correct {}",
+                    dialled.said
+                ),
+            )
+        }
+    }
+}
+
+/// The program that listens at an address of this machine.
+fn program_at(dialled: &Dialled) -> Option<String> {
+    let endpoint = &dialled.endpoint;
+    is_loopback(endpoint)
+        .then(|| listener_of(endpoint.port))
+        .flatten()
+}
+
+fn redirected(reply: &Reply, asked: &str, dialled: &Dialled) -> Problem {
+    let to = cut(reply.header("location").unwrap_or("nowhere"));
+    Problem::new(
+        "redirect",
+        format!(
+            "{} answers {} to {asked}: it redirects to {to}, which neither Laravel nor Echo follows",
+            dialled.endpoint, reply.status
+        ),
+        format!(
+            "dial that address itself: scheme, host and port in {}",
+            dialled.said
+        ),
+    )
+}
+
+fn upstream_words(proxy: &str) -> &'static str {
+    match proxy {
+        "nginx" => "proxy_pass, upstream",
+        "Apache" => "ProxyPass",
+        "HAProxy" => "the server lines of the backend, and its health check",
+        _ => "its upstream",
+    }
+}
+
+fn location_words(proxy: &str, location: &str) -> String {
+    match proxy {
+        "nginx" => format!("location {location}/ {{ proxy_pass http://127.0.0.1:8080; }}"),
+        "Apache" => format!("ProxyPass \"{location}/\" \"http://127.0.0.1:8080{location}/\""),
+        "the application" => format!(
+            "in nginx a location {location}/ of its own, before that of index.php; the application must not get it"
+        ),
+        _ => format!("a route for {location}/"),
+    }
+}
+
+/// Asks for a path without proof, for what `/ready` and the like say.
+pub(super) async fn get(
+    dialled: &Dialled,
+    path: &str,
+    limit: Duration,
+) -> Result<Reply, ClientError> {
+    let target = format!("{}{path}", dialled.endpoint.prefix);
+    let plain = Plain {
+        method: "GET",
+        target: &target,
+        ..Plain::default()
+    };
+    request(&dialled.endpoint, &plain, limit).await
+}
