@@ -1,10 +1,10 @@
 //! `resound doctor`: why nothing arrives, and which line to change.
 //!
 //! It does what Laravel and a browser do, one after the other, and looks at each step: reads
-//! the settings and asks the project's PHP ([`project`]); connects where Laravel publishes and
-//! asks the HTTP API there, signed ([`api`]); opens a socket where browsers do, joins a private
-//! channel and waits for what was published ([`socket`]); asks the application who may join
-//! ([`auth`]). What a step cannot do without is looked at before, so that what is told first is
+//! the settings and asks the project's PHP (`project`); connects where Laravel publishes and
+//! asks the HTTP API there, signed (`api`); opens a socket where browsers do, joins a private
+//! channel and waits for what was published (`socket`); asks the application who may join
+//! (`auth`). What a step cannot do without is looked at before, so that what is told first is
 //! the cause, and what only follows from it is not told at all.
 //!
 //! Any server of the protocol can be asked; what only Resound says (`/ready`, its texts) makes
