@@ -25,9 +25,9 @@ pub struct Doctor {
     /// Where the page asks whether a user may join a channel [default: the project's route, on APP_URL]
     #[arg(long, value_name = "URL")]
     pub auth: Option<String>,
-    /// Channel to ask that for
-    #[arg(long, value_name = "CHANNEL", default_value = "private-resound-doctor")]
-    pub channel: String,
+    /// Channel to ask that for [default: one that nobody has]
+    #[arg(long, value_name = "CHANNEL")]
+    pub channel: Option<String>,
     /// Header to ask with, such as "Authorization: Bearer 1|abc", to be a user; can be repeated
     #[arg(long = "header", value_name = "HEADER")]
     pub headers: Vec<String>,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::places::{Dialled, Places};
 use super::reach;
 use super::report::{Problem, Report};
-use crate::client::http::{Call, JSON, Plain, Reply, cut, request, signed};
+use crate::client::http::{Call, JSON, Plain, Reply, cut, escape, request, signed};
 use crate::client::{ClientError, Credentials};
 use crate::config::Config;
 
@@ -55,7 +55,7 @@ impl Api<'_> {
                 self.app.id
             ),
         );
-        let size = self.config.apps[0].events.data;
+        let size = self.size_of_large_event().await;
         let channel = format!("resound-doctor-{}", random());
         let answer = self.publish(&channel, size).await?;
         if let Some(answer) = answer {
@@ -68,6 +68,19 @@ impl Api<'_> {
             );
         }
         Ok(())
+    }
+
+    /// How large a body may well be: of Resound as large as its greatest event, of others as
+    /// Reverb's default has it, whose 10 000 bytes have the headers in them.
+    async fn size_of_large_event(&self) -> usize {
+        let path = format!("/apps/{}/channels", escape(&self.app.id));
+        let unsigned = reach::get(&self.places.publish, &path, self.limit).await;
+        let is_resound = unsigned.is_ok_and(|it| it.body.contains("auth_key is missing."));
+        let app = self.config.apps.iter().find(|app| app.id == self.app.id);
+        match app {
+            Some(app) if is_resound => app.events.data,
+            _ => 8000,
+        }
     }
 
     /// Publishes a small event in a body of at least this size; what the server itself says if
@@ -88,7 +101,7 @@ impl Api<'_> {
             body: &body,
         };
         let reply = self.ask(&call).await?;
-        if reply.status == 413 && !matches!(reach::Maker::of(&reply), reach::Maker::Proxy(_)) {
+        if reply.status == 413 && reply.body.starts_with("Payload too large") {
             return Ok(Some(format!(
                 "the server takes no body of {size} bytes: {}",
                 cut(&reply.body)
@@ -130,16 +143,28 @@ impl Api<'_> {
         let body = reply.body.trim();
         match reply.status {
             200 if is_json => Ok(()),
+            401 if body.starts_with('<') || reply.header("www-authenticate").is_some() => {
+                Err(Problem::new(
+                    "password",
+                    format!(
+                        "{asked} is answered with 401, by something in front that asks for a password"
+                    ),
+                    "exempt /app/ and /apps/ from it: in nginx, auth_basic off; in their locations",
+                ))
+            }
             401 => Err(self.problem_of_signature(body, asked)),
-            404 if body.starts_with("No matching application") => Err(Problem::new(
-                "application",
-                format!(
-                    "{asked}: the server that answers has no application {:?}",
-                    self.app.id
-                ),
-                self.fix_of("ID"),
-            )),
-            404 if body == "Not found." => Err(Problem::new(
+            // Resound's and Reverb's, and soketi's.
+            404 if body.starts_with("No matching application") || body.contains("The app ") => {
+                Err(Problem::new(
+                    "application",
+                    format!(
+                        "{asked}: the server that answers has no application {:?}",
+                        self.app.id
+                    ),
+                    self.fix_of("ID"),
+                ))
+            }
+            404 if body == "Not found." && self.find_prefix().await.is_none() => Err(Problem::new(
                 "path",
                 format!(
                     "{asked} is answered with 404: {body} It arrives as another path, which a proxy has made of it"
@@ -147,11 +172,13 @@ impl Api<'_> {
                 "have the proxy pass on the path as it is: in nginx a proxy_pass without a path behind the address",
             )),
             // Resound's, or Reverb's.
-            429 | 500 | 503 if !body.starts_with('<') && !body.is_empty() => Err(Problem::new(
-                "server",
-                format!("{asked} is answered with {}: {}", reply.status, cut(body)),
-                "look at the server's log",
-            )),
+            429 | 500 | 503 if body.starts_with("Over capacity") || is_own_error(reply) => {
+                Err(Problem::new(
+                    "server",
+                    format!("{asked} is answered with {}: {}", reply.status, cut(body)),
+                    "look at the server's log",
+                ))
+            }
             status => {
                 let dialled = &self.places.publish;
                 if status == 404
@@ -247,6 +274,12 @@ impl Api<'_> {
         }
         None
     }
+}
+
+/// Whether Reverb says that it has failed, or a server that there are too many requests.
+fn is_own_error(reply: &Reply) -> bool {
+    let body = reply.body.trim();
+    reply.status != 503 && !body.starts_with('<') && !body.is_empty()
 }
 
 fn wrong_prefix(dialled: &Dialled, prefix: &str, asked: &str) -> Problem {

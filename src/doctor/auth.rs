@@ -14,6 +14,9 @@ use crate::client::http::{Plain, Reply, cut, request};
 /// A socket id as servers make them.
 const SOCKET_ID: &str = "1234.5678";
 
+/// A channel that nobody has.
+const CHANNEL: &str = "private-resound-doctor";
+
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Reads headers that were given, name and value.
@@ -28,20 +31,27 @@ pub(super) fn headers(given: &[String]) -> Result<Vec<(String, String)>, UsageEr
     };
     given
         .iter()
-        .map(|text| read(text).ok_or_else(|| UsageError::Header(text.clone())))
+        .map(|text| read(text).ok_or(UsageError::Header))
         .collect()
 }
 
 /// Asks as Echo does, from the page.
 pub(super) async fn check(
     api: &Api<'_>,
-    channel: &str,
+    channel: Option<&str>,
     given: &[(String, String)],
     project: Option<&Project>,
     report: &mut Report<'_>,
 ) -> Result<(), Problem> {
     let Some(url) = &api.places.auth else {
-        if project.is_some() {
+        if project.is_some_and(|it| !it.auth_routes().is_empty()) {
+            report.note(
+                "auth-endpoint",
+                "not looked at: APP_URL is no URL; --auth names the whole address",
+            );
+            return Ok(());
+        }
+        if project.is_some_and(Project::has_channels) {
             return Err(Problem::new(
                 "auth-endpoint",
                 "the project has no route broadcasting/auth: nobody can join private and presence channels",
@@ -73,10 +83,25 @@ pub(super) async fn check(
     }
     let body: String = url::form_urlencoded::Serializer::new(String::new())
         .append_pair("socket_id", SOCKET_ID)
-        .append_pair("channel_name", channel)
+        .append_pair("channel_name", channel.unwrap_or(CHANNEL))
         .finish();
     let reply = asked.send("POST", &headers, &body).await?;
-    asked.judge(&reply, channel, (!given.is_empty(), has_token), report)
+    if given.is_empty() && asked.is_guest_refused(&reply, &headers, &body).await {
+        let text = format!(
+            "{url} refuses a guest ({}); --header asks as a user",
+            reply.status
+        );
+        report.ok("auth-endpoint", text);
+        return Ok(());
+    }
+    if reply.status == 403 && !given.is_empty() && channel.is_none() {
+        report.ok(
+            "auth-endpoint",
+            format!("{url} knows this user; --channel asks for a channel"),
+        );
+        return Ok(());
+    }
+    asked.judge(&reply, channel.unwrap_or(CHANNEL), has_token, report)
 }
 
 struct Asked<'a> {
@@ -171,11 +196,31 @@ impl Asked<'_> {
         (headers, has_token)
     }
 
+    /// Whether somebody who is not logged in is refused: with a status, or, as the guards of
+    /// sessions do, with a login page for those who do not ask for JSON.
+    async fn is_guest_refused(
+        &self,
+        reply: &Reply,
+        headers: &[(String, String)],
+        body: &str,
+    ) -> bool {
+        let is_refusal = |reply: &Reply| {
+            matches!(reply.status, 401 | 403) && reply.header("www-authenticate").is_none()
+        };
+        if !matches!(reply.status, 300..=399 | 500) {
+            return is_refusal(reply);
+        }
+        let mut headers = headers.to_vec();
+        headers.push(("accept".to_owned(), "application/json".to_owned()));
+        let again = self.ask(self.url, "POST", &headers, body).await;
+        again.is_ok_and(|reply| is_refusal(&reply))
+    }
+
     fn judge(
         &self,
         reply: &Reply,
         channel: &str,
-        (is_somebody, has_token): (bool, bool),
+        has_token: bool,
         report: &mut Report<'_>,
     ) -> Result<(), Problem> {
         let url = self.url;
@@ -189,13 +234,6 @@ impl Asked<'_> {
         };
         match status {
             200 => self.judge_signature(reply, channel, report),
-            401 | 403 if !is_somebody => {
-                report.ok(
-                    "auth-endpoint",
-                    format!("{url} refuses a guest ({status}); --header asks as a user"),
-                );
-                Ok(())
-            }
             401 => problem(
                 "the user of these headers is not known".to_owned(),
                 "log in anew, or look at the guard in the route's middleware (auth:sanctum)",
@@ -245,8 +283,12 @@ impl Asked<'_> {
             return Err(Problem::new(
                 "auth-endpoint",
                 format!(
-                    "{url} answers 200, and not with JSON that has \"auth\": {}",
-                    cut(&reply.body)
+                    "{url} answers 200, and not with JSON that has \"auth\"{}",
+                    if reply.body.trim_start().starts_with('<') {
+                        ", but with a page"
+                    } else {
+                        ""
+                    }
                 ),
                 "set authEndpoint in Echo's options to the route of php artisan route:list --path=broadcasting; a page \
                  instead of JSON is that of another route, or of a login",

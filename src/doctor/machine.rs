@@ -3,7 +3,6 @@
 use std::fs;
 use std::time::Duration;
 
-use rustix::process::{Resource, getrlimit};
 use serde_json::Value;
 
 use super::places::{Dialled, Places};
@@ -31,7 +30,6 @@ pub(super) async fn check(report: &mut Report<'_>, config: &Config, places: &Pla
         );
         return;
     }
-    check_limits(report);
     let own = Dialled {
         endpoint: tools::local(&config.server),
         said: "the settings of the server".to_owned(),
@@ -56,6 +54,7 @@ pub(super) async fn check(report: &mut Report<'_>, config: &Config, places: &Pla
         "machine",
         format!("Resound {version} answers on port {port}"),
     );
+    check_limits(report, port);
     if state["lifecycle"] != "running" {
         report.warn(
             "machine",
@@ -77,12 +76,11 @@ pub(super) async fn check(report: &mut Report<'_>, config: &Config, places: &Pla
 /// Something answers that is not Resound.
 fn tell_other_program(report: &mut Report<'_>, port: u16) {
     match listener_of(port) {
-        Some(program) if program.contains("reverb:start") => report.warn(
+        Some(program) if program.name.contains("reverb:start") => report.note(
             "machine",
             format!(
-                "port {port} is Laravel Reverb's ({program}): Resound cannot listen there meanwhile"
+                "port {port} is Laravel Reverb's ({program}); stop it where it is started before Resound is"
             ),
-            "stop it where it is started (supervisorctl stop, systemctl stop), then start Resound",
         ),
         Some(program) => report.note("machine", format!("port {port} is that of {program}")),
         None => report.note("machine", format!("port {port} is not Resound's")),
@@ -107,12 +105,12 @@ fn places_of_redis(config: &Config) -> String {
     }
 }
 
-fn check_limits(report: &mut Report<'_>) {
-    let files = getrlimit(Resource::Nofile).maximum;
+fn check_limits(report: &mut Report<'_>, port: u16) {
+    let files = listener_of(port).and_then(|program| program.max_files());
     if let Some(files) = files.filter(|files| *files < FEW_FILES) {
         report.warn(
             "machine",
-            format!("a process of this shell may have {files} open files, and each connection takes one"),
+            format!("the server may have {files} open files, and each connection takes one"),
             "LimitNOFILE=65536 in the systemd unit, minfds=65536 in supervisord.conf, or nofile in /etc/security/limits.conf",
         );
     }

@@ -8,7 +8,7 @@
 //! the cause, and what only follows from it is not told at all.
 //!
 //! Any server of the protocol can be asked; what only Resound says (`/ready`, its texts) makes
-//! findings more exact. It publishes one event, to a channel of its own.
+//! findings more exact. It publishes a few events, to channels of its own.
 
 mod api;
 mod auth;
@@ -20,7 +20,7 @@ mod reach;
 mod report;
 mod socket;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use report::{Finding, Level, Report, Text};
 
@@ -44,8 +44,8 @@ pub enum UsageError {
     #[error("{0} {1:?}: expected a URL that begins with https:// or http://")]
     Page(&'static str, String),
     /// A header cannot be used.
-    #[error("--header {0:?}: expected a name and a value, such as \"Authorization: Bearer 1|abc\"")]
-    Header(String),
+    #[error("--header: expected a name and a value, such as \"Authorization: Bearer 1|abc\"")]
+    Header,
 }
 
 /// Looks at everything; `watch` is told each finding as it comes.
@@ -72,8 +72,12 @@ async fn look(
     headers: &[(String, String)],
     report: &mut Report<'_>,
 ) -> Result<(), Problem> {
-    let project = find_project(arguments, report)?;
-    let config = load(arguments, project.as_ref(), report)?;
+    let directory = find_directory(arguments, report);
+    let project = match &directory {
+        Some(directory) => ask_project(arguments, directory, report)?,
+        None => None,
+    };
+    let config = load(arguments, (directory, project.as_ref()), report)?;
     if let Some(project) = &project {
         project.check(report, |name| variable(&config, name).cloned())?;
     }
@@ -87,16 +91,7 @@ async fn look(
         app: &app,
         limit,
     };
-    let published = match api.check(report).await {
-        Ok(()) => Ok(()),
-        // Without a way there, nothing else of it can be looked at.
-        Err(problem) if places.is_one() && reach::is_of_way(&problem) => return Err(problem),
-        Err(problem) => {
-            report.error(problem);
-            Err(())
-        }
-    };
-    let can_publish = published.is_ok();
+    let can_publish = check_api(&api, arguments.url.is_some(), report).await?;
     let socket = match socket::check(&api, can_publish, report).await {
         Ok(socket) => Some(socket),
         Err(problem) => {
@@ -104,7 +99,14 @@ async fn look(
             None
         }
     };
-    let asked = auth::check(&api, &arguments.channel, headers, project.as_ref(), report).await;
+    let asked = auth::check(
+        &api,
+        arguments.channel.as_deref(),
+        headers,
+        project.as_ref(),
+        report,
+    )
+    .await;
     if let Err(problem) = asked {
         report.error(problem);
     }
@@ -124,31 +126,65 @@ async fn look(
     }
 }
 
-fn find_project(arguments: &Doctor, report: &mut Report<'_>) -> Result<Option<Project>, Problem> {
-    let directory = match &arguments.project {
-        Some(directory) => directory,
-        None if Path::new("artisan").is_file() => Path::new("."),
-        None => {
-            report.note("laravel", "no Laravel project here; --project names one");
-            return Ok(None);
+/// Whether events can be published; `Err` if nothing else is worth a look.
+async fn check_api(
+    api: &api::Api<'_>,
+    is_url_given: bool,
+    report: &mut Report<'_>,
+) -> Result<bool, Problem> {
+    match api.check(report).await {
+        Ok(()) => Ok(true),
+        // What a socket of the same server would meet follows from it.
+        Err(problem) if api.places.is_one() && reach::ends_all(&problem) => Err(problem),
+        // Where Laravel publishes need not be reached from here.
+        Err(problem) if is_url_given && reach::is_of_way(&problem) => {
+            report.warn(problem.check, problem.text, problem.fix);
+            Ok(false)
         }
-    };
-    let asked = Project::ask(&arguments.php, directory);
-    let fix = "mend that first: php artisan about says the same";
-    asked
-        .map(Some)
-        .map_err(|error| Problem::new("laravel", error.to_string(), fix))
+        Err(problem) => {
+            report.error(problem);
+            Ok(false)
+        }
+    }
+}
+
+/// The project's directory, if there is one.
+fn find_directory(arguments: &Doctor, report: &mut Report<'_>) -> Option<PathBuf> {
+    if let Some(directory) = &arguments.project {
+        return Some(directory.clone());
+    }
+    if Path::new("artisan").is_file() {
+        return Some(PathBuf::from("."));
+    }
+    report.note("laravel", "no Laravel project here; --project names one");
+    None
+}
+
+fn ask_project(
+    arguments: &Doctor,
+    directory: &Path,
+    report: &mut Report<'_>,
+) -> Result<Option<Project>, Problem> {
+    let project = Project::ask(&arguments.php, directory)?;
+    if project.is_none() {
+        let php = &arguments.php;
+        report.note(
+            "laravel",
+            format!("there is no {php} to ask the project with: only its .env is looked at"),
+        );
+    }
+    Ok(project)
 }
 
 /// The settings of the server; what only the project knows of the application is added.
 fn load(
     arguments: &Doctor,
-    project: Option<&Project>,
+    (directory, project): (Option<PathBuf>, Option<&Project>),
     report: &mut Report<'_>,
 ) -> Result<Config, Problem> {
     let mut sources = arguments.app.sources();
-    if let Some(project) = project {
-        sources.default_env_file = project.directory.join(".env");
+    if let Some(directory) = directory {
+        sources.default_env_file = directory.join(".env");
     }
     let loaded = Config::load(&sources).or_else(|error| {
         let Some(flags) = project.and_then(flags_of) else {
@@ -168,8 +204,9 @@ fn load(
         )
     })?;
     report.ok("settings", format!("read from {}", config.read_from()));
+    // None of them keeps anything from arriving.
     for warning in &config.warnings {
-        report.warn("settings", warning.clone(), "");
+        report.note("settings", warning.clone());
     }
     Ok(config)
 }

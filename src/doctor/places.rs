@@ -29,6 +29,8 @@ pub(super) struct Places {
     pub(super) page: Option<Url>,
     /// Where that page asks whether its user may join a channel.
     pub(super) auth: Option<Url>,
+    /// Whether somebody has said where browsers connect.
+    pub(super) is_public_known: bool,
     /// Whether nobody but the settings has said where the server is, so that it is this one.
     pub(super) is_own: bool,
 }
@@ -91,6 +93,7 @@ impl Places {
             endpoint: tools::local(&config.server),
             said: "the settings of the server".to_owned(),
         };
+        let is_public_known = public.is_some();
         let (publish, public) = match (publish, public) {
             (Some(publish), Some(public)) => (publish, public),
             (Some(one), None) | (None, Some(one)) => (one.clone(), one),
@@ -106,6 +109,7 @@ impl Places {
             public,
             page: given.page.or(app_url),
             auth,
+            is_public_known,
             is_own,
         })
     }
@@ -155,7 +159,10 @@ pub(super) fn variable<'a>(config: &'a Config, name: &str) -> Option<&'a Variabl
 }
 
 fn web_url(text: &str) -> Option<Url> {
-    let url = Url::parse(text).ok()?;
+    let mut url = Url::parse(text).ok()?;
+    // They are nobody's business; neither fails for a URL that has a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
     let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
     is_web.then_some(url)
 }
@@ -184,8 +191,8 @@ fn of_connection(connection: &Connection<'_>, config: &Config) -> Result<Dialled
     let mut dialled = dialled([scheme, host, port], said)?;
     // Reverb's own setting is what the option has as a rule; pusher-http-php puts it before its paths.
     dialled.endpoint.prefix = match option("path") {
-        Some(path) => format!("/{}", path.trim_matches('/')),
-        None => String::new(),
+        Some(path) if !path.trim_matches('/').is_empty() => format!("/{}", path.trim_matches('/')),
+        _ => String::new(),
     };
     Ok(dialled)
 }

@@ -1,11 +1,35 @@
 //! The program that listens on a port of this machine.
 
+use std::fmt;
 use std::fs;
 
-/// Its process and command line, if it can be seen: Linux shows only one's own processes, and
-/// root all.
+/// A process of this machine.
+pub(super) struct Program {
+    pub(super) process: String,
+    /// What it was started as, without flags and what follows them, which may be secrets.
+    pub(super) name: String,
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}: {}", self.process, self.name)
+    }
+}
+
+impl Program {
+    /// How many files it may have open.
+    pub(super) fn max_files(&self) -> Option<u64> {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.process)).ok()?;
+        let line = limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
+}
+
+/// Which it is, if it can be seen: Linux shows only one's own processes, and root all.
 #[cold]
-pub(super) fn listener_of(port: u16) -> Option<String> {
+pub(super) fn listener_of(port: u16) -> Option<Program> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let tables = tables
         .iter()
@@ -31,9 +55,12 @@ pub(super) fn listener_of(port: u16) -> Option<String> {
     let folders = fs::read_dir("/proc").ok()?.flatten();
     let folder = folders.filter(is_process).find(has_socket)?;
     let line = fs::read(folder.path().join("cmdline")).ok()?;
-    let words = String::from_utf8_lossy(&line).replace('\0', " ");
-    let number = folder.file_name();
-    Some(format!("process {}: {}", number.display(), words.trim()))
+    let line = String::from_utf8_lossy(&line);
+    let words = line.split('\0').take_while(|word| !word.starts_with('-'));
+    Some(Program {
+        process: folder.file_name().to_string_lossy().into_owned(),
+        name: words.collect::<Vec<_>>().join(" ").trim().to_owned(),
+    })
 }
 
 /// The sockets, as links name them, that listen on a port (proc(5), "/proc/net/tcp").
@@ -59,11 +86,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let own = listener_of(port).unwrap();
-        assert!(
-            own.starts_with(&format!("process {}: ", std::process::id())),
-            "{own}"
-        );
+        assert_eq!(own.process, std::process::id().to_string(), "{own}");
+        assert!(!own.name.contains("--"), "{own}");
+        assert!(own.max_files().unwrap() > 2);
         drop(listener);
-        assert_eq!(listener_of(port), None);
+        assert!(listener_of(port).is_none());
     }
 }

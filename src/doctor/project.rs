@@ -1,5 +1,6 @@
 //! What a Laravel project says of itself, through its own PHP.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,14 +40,28 @@ impl Connection<'_> {
 }
 
 impl Project {
-    /// Asks the project.
-    pub(super) fn ask(php: &str, directory: &Path) -> Result<Self, PhpError> {
-        let text = ask(php, directory, &["doctor"])?;
-        Ok(Self {
+    /// Asks the project, if there is a PHP to do it.
+    pub(super) fn ask(php: &str, directory: &Path) -> Result<Option<Self>, Problem> {
+        let fix = "mend that first: php artisan about says the same";
+        let text = match ask(php, directory, &["doctor"]) {
+            Ok(text) => text,
+            Err(PhpError::NoPhp { .. }) => return Ok(None),
+            Err(error) => return Err(Problem::new("laravel", error.to_string(), fix)),
+        };
+        let document = serde_json::from_str(&text).map_err(|error| {
+            let text = format!("what the project's PHP prints is not JSON: {error}");
+            Problem::new("laravel", text, fix)
+        })?;
+        Ok(Some(Self {
             directory: directory.to_owned(),
-            // The script prints nothing else.
-            document: serde_json::from_str(&text).unwrap_or_default(),
-        })
+            document,
+        }))
+    }
+
+    /// Whether it says who may join private channels.
+    pub(super) fn has_channels(&self) -> bool {
+        let file = fs::read_to_string(self.directory.join("routes/channels.php"));
+        file.is_ok_and(|text| text.contains("Broadcast::channel("))
     }
 
     pub(super) fn app_url(&self) -> Option<String> {
@@ -138,7 +153,7 @@ impl Project {
         };
         let oldest = queue["oldest_seconds"].as_u64();
         match oldest {
-            Some(seconds) if seconds > MAX_WAIT.as_secs() => report.error(Problem::new(
+            Some(seconds) if seconds > MAX_WAIT.as_secs() && queue["is_worked"] != true => report.error(Problem::new(
                 "queue",
                 format!(
                     "nobody works the queue {name:?} of connection {connection:?}: {waiting} jobs wait, the oldest for \

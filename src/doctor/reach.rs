@@ -7,7 +7,7 @@ use rustls::CertificateError;
 use tokio::time::timeout;
 
 use super::places::{Dialled, Places, is_loopback};
-use super::port::listener_of;
+use super::port::{Program, listener_of};
 use super::report::Problem;
 use crate::client::http::{Plain, Reply, cut, request};
 use crate::client::{ClientError, connect};
@@ -15,6 +15,11 @@ use crate::config::Config;
 
 /// The checks that end all others of the same address.
 const OF_WAY: [&str; 5] = ["name", "connect", "tls", "certificate", "server"];
+
+/// Whether a socket of the same server would only meet the same.
+pub(super) fn ends_all(problem: &Problem) -> bool {
+    is_of_way(problem) || ["application", "signature", "clock"].contains(&problem.check)
+}
 
 /// Whether nothing can be asked at the address that it is about.
 pub(super) fn is_of_way(problem: &Problem) -> bool {
@@ -80,6 +85,12 @@ fn fix_of_refusal(
     if ports.contains(&dialled.endpoint.port) {
         return format!("start the server: resound start (the port is that of {said})");
     }
+    if matches!(dialled.endpoint.port, 80 | 443) {
+        return format!(
+            "start the proxy that has port {}; without one, set REVERB_PORT={} and REVERB_SCHEME=http ({said})",
+            dialled.endpoint.port, ports[0]
+        );
+    }
     let own = ports[0];
     let state = match listener_of(own) {
         Some(program) => format!("{program} does"),
@@ -98,14 +109,24 @@ fn problem_of_tls(host: &str, cause: &io::Error, dialled: &Dialled) -> Problem {
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     let endpoint = &dialled.endpoint;
     let Some(rustls::Error::InvalidCertificate(fault)) = inner else {
-        return Problem::new(
-            "tls",
-            format!("{endpoint}: no TLS handshake ({cause}): that port does not speak TLS"),
-            format!(
-                "set the scheme to http in {}, or put TLS there: RESOUND_TLS_CERT and RESOUND_TLS_KEY, or a proxy",
-                dialled.said
+        let (what, fix) = match inner {
+            Some(rustls::Error::InvalidMessage(_)) => (
+                "that port does not speak TLS",
+                format!(
+                    "set the scheme to http in {}, or put TLS there: RESOUND_TLS_CERT and RESOUND_TLS_KEY, or a proxy",
+                    dialled.said
+                ),
             ),
-        );
+            _ => (
+                "it speaks no TLS, or none for that name or of version 1.2 and later",
+                format!(
+                    "look at the proxy's log, and that it has a site for {host}; otherwise correct {}",
+                    dialled.said
+                ),
+            ),
+        };
+        let text = format!("{endpoint}: no TLS handshake ({cause}): {what}");
+        return Problem::new("tls", text, fix);
     };
     let (text, fix) = match fault {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
@@ -130,6 +151,10 @@ fn problem_of_tls(host: &str, cause: &io::Error, dialled: &Dialled) -> Problem {
             "serve the whole chain (fullchain.pem, not cert.pem); an authority of your own has to be trusted by PHP \
              (curl.cainfo in php.ini), by browsers, and here with SSL_CERT_FILE=FILE"
                 .to_owned(),
+        ),
+        other if other.to_string().contains("CaUsedAsEndEntity") => (
+            format!("the certificate of {host} is made as an authority's"),
+            "make it for a server: openssl req -x509 … -addext basicConstraints=critical,CA:FALSE".to_owned(),
         ),
         _ => (
             format!("the certificate of {host} is refused"),
@@ -207,10 +232,17 @@ impl Maker {
             .any(|it| it.contains("_session=") || it.starts_with("XSRF-TOKEN="));
         if has_session
             || powered.starts_with("PHP")
-            || reply.body.contains("could not be found.\"")
+            || reply.body.contains("\"The route ")
             || reply.body.contains("Illuminate\\")
         {
             return Self::Application;
+        }
+        // What Go's library answers, which Traefik is made of.
+        if reply.body.trim() == "404 page not found" {
+            return Self::Proxy("Traefik");
+        }
+        if reply.body.contains("<center>nginx") {
+            return Self::Proxy("nginx");
         }
         for (begin, name) in [
             ("nginx", "nginx"),
@@ -254,6 +286,9 @@ pub(super) fn problem_of_stranger(
     {
         return plain_to_tls(dialled);
     }
+    if reply.header("cf-mitigated").is_some() {
+        return challenged(reply, (asked, location), dialled);
+    }
     if (300..400).contains(&status) {
         return redirected(reply, asked, dialled);
     }
@@ -264,7 +299,8 @@ pub(super) fn problem_of_stranger(
     };
     let text = format!("{endpoint} answers {status} to {asked}, by {name}: ");
     match (status, &maker) {
-        (502..=504, Maker::Proxy(_)) => Problem::new(
+        // Whoever says so stands in front of somebody else.
+        (502..=504 | 520..=526, _) => Problem::new(
             "upstream",
             format!("{text}it does not reach the server behind it"),
             format!(
@@ -305,11 +341,24 @@ pub(super) fn problem_of_stranger(
 }
 
 /// The program that listens at an address of this machine.
-fn program_at(dialled: &Dialled) -> Option<String> {
+fn program_at(dialled: &Dialled) -> Option<Program> {
     let endpoint = &dialled.endpoint;
     is_loopback(endpoint)
         .then(|| listener_of(endpoint.port))
         .flatten()
+}
+
+fn challenged(reply: &Reply, (asked, location): (&str, &str), dialled: &Dialled) -> Problem {
+    Problem::new(
+        "path",
+        format!(
+            "{} answers {} to {asked}: Cloudflare wants to see a browser",
+            dialled.endpoint, reply.status
+        ),
+        format!(
+            "exempt {location}/ from bot protection and challenges (a WAF rule that skips them)"
+        ),
+    )
 }
 
 fn redirected(reply: &Reply, asked: &str, dialled: &Dialled) -> Problem {

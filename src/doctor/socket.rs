@@ -74,7 +74,8 @@ fn check_page(places: &Places) -> Result<(), Problem> {
     let public = &places.public;
     match &places.page {
         Some(page)
-            if page.scheme() == "https"
+            if places.is_public_known
+                && page.scheme() == "https"
                 && !public.endpoint.is_secure
                 && !is_loopback(&public.endpoint) =>
         {
@@ -139,7 +140,17 @@ async fn problem_of(error: SocketError, api: &Api<'_>, origin: Option<&str>) -> 
             let text = format!("{endpoint}: {error}: {page} may not connect");
             Problem::new("origin", text, fix)
         }
-        SocketError::Client(ClientError::Refused { .. }) => problem_of_refusal(api).await,
+        SocketError::Client(ClientError::Refused { .. }) => problem_of_refusal(api, origin).await,
+        // It has answered requests.
+        SocketError::Client(ClientError::Lost { .. }) | SocketError::Lost { .. }
+            if api.places.is_one() =>
+        {
+            Problem::new(
+                "socket",
+                error.to_string(),
+                "look at the logs of the server and of the proxy: the handshake is cut off",
+            )
+        }
         SocketError::Client(ClientError::Lost { error, .. }) | SocketError::Lost { error, .. } => {
             reach::problem_of_loss(&error, dialled, api.limit).await
         }
@@ -148,19 +159,21 @@ async fn problem_of(error: SocketError, api: &Api<'_>, origin: Option<&str>) -> 
 }
 
 /// Asks once more, for the whole answer.
-async fn problem_of_refusal(api: &Api<'_>) -> Problem {
+async fn problem_of_refusal(api: &Api<'_>, origin: Option<&str>) -> Problem {
     let dialled = &api.places.public;
     let location = format!("{}/app", dialled.endpoint.prefix);
     let target = format!("{location}/{}?protocol=7", escape(&api.app.key));
+    let mut headers = vec![
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="),
+    ];
+    headers.extend(origin.map(|origin| ("origin", origin)));
     let plain = Plain {
         method: "GET",
         target: &target,
-        headers: &[
-            ("connection", "Upgrade"),
-            ("upgrade", "websocket"),
-            ("sec-websocket-version", "13"),
-            ("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="),
-        ],
+        headers: &headers,
         ..Plain::default()
     };
     let asked = format!("the WebSocket handshake at {location}/KEY");
@@ -174,7 +187,7 @@ fn problem_of_reply(reply: &Reply, (asked, location): (&str, &str), api: &Api<'_
     let dialled = &api.places.public;
     let endpoint = &dialled.endpoint;
     let is_upgrade = reply.status == 426
-        || (matches!(reply.status, 400 | 500) && !matches!(Maker::of(reply), Maker::Proxy(_)));
+        || (matches!(reply.status, 400 | 500) && matches!(Maker::of(reply), Maker::Other(_)));
     if is_upgrade {
         return Problem::new(
             "upgrade",
@@ -302,6 +315,14 @@ pub(super) async fn wait_idle(
             }
         }
     };
+    if let SocketError::Closed { .. } = ended {
+        // The server has said so itself.
+        return Err(Problem::new(
+            "idle",
+            ended.to_string(),
+            "look at the server's log",
+        ));
+    }
     let after = begin.elapsed().as_secs_f32();
     Err(Problem::new(
         "idle",

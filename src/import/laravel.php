@@ -59,29 +59,28 @@ function state_of_project($app, $config, string $directory): array
             $routes[] = '/'.ltrim($route->uri(), '/');
         }
     }
-    $is_cached = $app->configurationIsCached();
 
     return [
         'framework' => $app->version(),
         'auth_routes' => $routes,
-        'is_cached' => $is_cached,
-        'stale' => $is_cached ? stale_configuration($app, $config, $directory) : [],
+        'stale' => $app->configurationIsCached() ? stale_configuration($app, $directory) : [],
         'queue' => state_of_queue($app, $config),
-        'cors_paths' => $config->get('cors.paths'),
     ];
 }
 
 // Where the cached configuration is not what the files and .env say now.
-function stale_configuration($app, $config, string $directory): array
+function stale_configuration($app, string $directory): array
 {
     Dotenv\Dotenv::create(Illuminate\Support\Env::getRepository(), $app->environmentPath(), $app->environmentFile())->safeLoad();
+    $cached = require $app->getCachedConfigPath();
     $stale = [];
     foreach (['broadcasting', 'reverb', 'queue'] as $name) {
         $file = "$directory/config/$name.php";
         // Without a file, Laravel has its own.
         $now = is_file($file) ? Illuminate\Support\Arr::dot(require $file) : [];
         foreach ($now as $key => $value) {
-            if (!is_object($value) && $config->get("$name.$key") != $value) {
+            // What is not said here may be said to the web server alone.
+            if (!is_null($value) && !is_object($value) && Illuminate\Support\Arr::get($cached, "$name.$key") != $value) {
                 $stale[] = "$name.$key";
             }
         }
@@ -96,17 +95,23 @@ function state_of_queue($app, $config): array
     $connection = $config->get('queue.default');
     $queue = $config->get("queue.connections.$connection", []);
     $name = $queue['queue'] ?? 'default';
-    $state = ['connection' => $connection, 'driver' => $queue['driver'] ?? null, 'queue' => $name];
-    if (in_array($state['driver'], [null, 'sync', 'null', 'deferred', 'background'], true)) {
+    $driver = $queue['driver'] ?? null;
+    $state = ['connection' => $connection, 'queue' => $name];
+    if (in_array($driver, [null, 'sync', 'null', 'deferred', 'background'], true)) {
         return $state;
     }
     try {
-        $state['waiting'] = $app->make('queue')->connection()->size($name);
-        if ($state['driver'] === 'database') {
-            $jobs = $app->make('db')->connection($queue['connection'] ?? null)->table($queue['table'] ?? 'jobs');
-            $oldest = $jobs->where('queue', $name)->whereNull('reserved_at')->where('available_at', '<=', time())->min('available_at');
-            $state['oldest_seconds'] = $oldest === null ? null : time() - $oldest;
+        $jobs = $app->make('queue')->connection();
+        $state['waiting'] = $jobs->size($name);
+        $oldest = null;
+        if ($driver === 'database') {
+            $rows = $app->make('db')->connection($queue['connection'] ?? null)->table($queue['table'] ?? 'jobs')->where('queue', $name);
+            $state['is_worked'] = (clone $rows)->where('reserved_at', '>', time() - 300)->exists();
+            $oldest = $rows->whereNull('reserved_at')->where('available_at', '<=', time())->min('available_at');
+        } elseif (method_exists($jobs, 'creationTimeOfOldestPendingJob')) {
+            $oldest = $jobs->creationTimeOfOldestPendingJob($name);
         }
+        $state['oldest_seconds'] = $oldest === null ? null : time() - (int) $oldest;
     } catch (Throwable $error) {
         $state['error'] = $error->getMessage();
     }

@@ -5,10 +5,6 @@ use std::str::FromStr;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-/// It warns of what clients do wrong, without a limit. Of handshakes that fail, the server
-/// logs itself.
-const QUIET: (&str, LevelFilter) = ("rustls", LevelFilter::ERROR);
-
 /// Levels as `RUST_LOG` has them, `info,resound::cluster=debug`; empty for those that the
 /// server has by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,11 +54,7 @@ impl Levels {
             "" => "info",
             said => said,
         };
-        let filter: Targets = said.parse().expect("each part was parsed");
-        if said.contains("rustls") {
-            return filter;
-        }
-        filter.with_target(QUIET.0, QUIET.1)
+        said.parse().expect("each part was parsed")
     }
 }
 

@@ -1,13 +1,15 @@
 // A real Laravel, with its own PHP and its own server: each set-up is wrong in one way.
 
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { after, before, test } from '../clients/support/test.mjs';
 import { URL_OF_LARAVEL, install } from '../laravel/support/application.mjs';
 import { logIn } from '../laravel/support/person.mjs';
 import { Setup, assertFine, assertFirst, freePort } from './support/setup.mjs';
 
 const LOOKED_AT = ['laravel', 'settings', 'connect', 'signature', 'socket', 'private-channel', 'delivery', 'auth-endpoint', 'queue'];
+const here = fileURLToPath(new URL('.', import.meta.url));
 const provider = 'app/Providers/BroadcastServiceProvider.php';
 const routes = "Broadcast::routes(['prefix' => 'api', 'middleware' => ['api', 'auth:sanctum']]);";
 
@@ -69,6 +71,10 @@ function withSessions(t) {
 
 test('right: a project whose server and queue run', async (t) => {
   const { doctor } = await project(t);
+  // What reverb:install publishes.
+  const published = path.join(application.folder, 'config/reverb.php');
+  copyFileSync(path.join(here, '../laravel/support/reverb.php'), published);
+  t.after(() => rmSync(published));
   assertFine(await doctor(), [...LOOKED_AT, 'machine']);
 });
 
@@ -78,6 +84,11 @@ test('right: the project asked from elsewhere, for a user', async (t) => {
   setup.dotenv({ REVERB_SERVER_PORT: port });
   const args = ['--project', application.folder, '--header', `Authorization: Bearer ${token}`, '--channel', 'private-chat.1'];
   assertFine(await setup.doctor(args), LOOKED_AT);
+});
+
+test('right: without PHP the .env is looked at', async (t) => {
+  const { doctor } = await project(t);
+  assertFine(await doctor('--php', 'no-such-php'), ['settings', 'connect', 'signature', 'socket', 'delivery']);
 });
 
 test('Laravel broadcasts to its log', async (t) => {
@@ -148,7 +159,7 @@ test('the page has no token', async (t) => {
   assertFine(await doctor(), LOOKED_AT);
 });
 
-test('who is not logged in is sent to a login', async (t) => {
+test('a user is sent to a login', async (t) => {
   const { doctor } = await project(t);
   withSessions(t);
   change(t, provider, (text) => text.replace(routes, "Broadcast::routes(['middleware' => ['web', 'auth:sanctum']]);"));
@@ -157,7 +168,9 @@ test('who is not logged in is sent to a login', async (t) => {
   const login = path.join(application.folder, 'app/Http/Login.php');
   writeFileSync(login, "<?php namespace App\\Http; class Login extends \\Illuminate\\Auth\\Middleware\\Authenticate { protected function redirectTo($request) { return route('login'); } }");
   t.after(() => rmSync(login));
-  assertFirst(await doctor(), { check: 'auth-endpoint', text: /answers 302: it redirects to .*\/login/, fix: /Authorization: 'Bearer/ });
+  // A guest is; a user is not to be.
+  assertFine(await doctor(), LOOKED_AT);
+  assertFirst(await doctor('--header', 'Authorization: Bearer 1|expired'), { check: 'auth-endpoint', text: /answers 302: it redirects to .*\/login/, fix: /Authorization: 'Bearer/ });
 });
 
 test('a page instead of JSON answers', async (t) => {

@@ -103,6 +103,10 @@ wrong('nginx lets through no large event', { check: 'body-size', text: /413 to P
   return { args: [local(await setup.nginx(site(`client_max_body_size 8k; location / { proxy_pass http://127.0.0.1:${server}; }`)))] };
 });
 
+wrong('nginx asks for a password', { check: 'password', text: /asks for a password/, fix: /auth_basic off/ }, async (setup) => {
+  return { args: [local(await setup.nginx('server { listen 127.0.0.1:{port}; add_header WWW-Authenticate Basic always; return 401; }'))] };
+});
+
 wrong('nginx redirects to https', { check: 'redirect', text: /301 .* redirects to https:\/\//, fix: /dial that address itself/ }, async (setup) => {
   return { args: [local(await setup.nginx('server { listen 127.0.0.1:{port}; return 301 https://localhost$request_uri; }'))] };
 });

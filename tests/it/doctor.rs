@@ -99,7 +99,7 @@ fn arguments_that_cannot_be_used_are_told_before_anything_is_asked() {
         ),
         (
             &["http://h", "--header", "Bearer"],
-            "--header \"Bearer\": expected a name",
+            "--header: expected a name",
         ),
         (&["http://h", "--timeout", "0"], "from 1 to 3600"),
         (&["http://h", "--project"], "a value is required"),
