@@ -162,18 +162,21 @@ fn status(Status { json, settings }: Status) -> ExitCode {
 
 /// Runs a command that asks a server.
 fn ask(command: impl Future<Output = Result<String, ToolError>>) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    match runtime {
-        Ok(runtime) => {
-            let done = runtime.block_on(command);
-            // A name may be looked up for longer than anybody waits.
-            runtime.shutdown_background();
-            finish(done)
-        }
+    match block_on(command) {
+        Ok(done) => finish(done),
         Err(error) => fail(&error, 1),
     }
+}
+
+/// Runs what asks others to its end.
+fn block_on<T>(command: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let done = runtime.block_on(command);
+    // A name may be looked up for longer than anybody waits.
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 fn finish(done: Result<String, ToolError>) -> ExitCode {
@@ -192,16 +195,10 @@ fn run_doctor(arguments: &Doctor) -> ExitCode {
             told = anstream::stdout().write_all(finding.in_lines().as_bytes());
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
+    let looked = match block_on(doctor::doctor(arguments, &mut tell)) {
+        Ok(looked) => looked,
         Err(error) => return fail(&error, 1),
     };
-    let looked = runtime.block_on(doctor::doctor(arguments, &mut tell));
-    // A name may be looked up for longer than anybody waits.
-    runtime.shutdown_background();
     let (worst, document) = match looked {
         Ok(report) => (report.worst(), report.to_json()),
         Err(error) => return fail(&error, BAD_CONFIGURATION),

@@ -27,7 +27,6 @@ pub use report::{Finding, Level, Report, Text};
 use self::places::{Given, Places, variable};
 use self::project::Project;
 use self::report::Problem;
-use crate::apps::App;
 use crate::cli::doctor::Doctor;
 use crate::client::{Credentials, EndpointError};
 use crate::config::{Config, Sources};
@@ -237,7 +236,7 @@ fn choose(
         let app = app.map_err(|error| {
             Problem::new("application", error.to_string(), "name one: --app-id ID")
         })?;
-        return Ok(credentials(app));
+        return Ok(tools::credentials(app));
     };
     let of_laravel = |key: &str| {
         connection.text(key).ok_or_else(|| {
@@ -281,13 +280,5 @@ fn choose(
         );
         return Err(Problem::new("application", text, fix(name)));
     }
-    Ok(credentials(app))
-}
-
-fn credentials(app: &App) -> Credentials {
-    Credentials {
-        id: app.id.clone(),
-        key: app.key.clone(),
-        secret: app.secret.clone(),
-    }
+    Ok(tools::credentials(app))
 }

@@ -42,11 +42,7 @@ impl Target {
         let endpoint = access.url.as_deref().map(Endpoint::parse).transpose()?;
         let config = Config::load(&access.app.sources())?;
         let app = choose(&config.apps, access.app.app_id.as_deref())?;
-        let app = Credentials {
-            id: app.id.clone(),
-            key: app.key.clone(),
-            secret: app.secret.clone(),
-        };
+        let app = credentials(app);
         Ok(Self {
             app,
             timeout: access.timeout,
@@ -87,6 +83,15 @@ impl Target {
             ),
             other => ToolError::Socket(other, ""),
         }
+    }
+}
+
+/// What signs for an application.
+pub fn credentials(app: &App) -> Credentials {
+    Credentials {
+        id: app.id.clone(),
+        key: app.key.clone(),
+        secret: app.secret.clone(),
     }
 }
 

@@ -14,7 +14,7 @@ mod queries;
 
 use std::io;
 
-pub use access::{AccessError, choose, local};
+pub use access::{AccessError, choose, credentials, local};
 pub use apps::new_app;
 pub use listen::listen;
 pub use output::visible;

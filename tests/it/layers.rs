@@ -15,9 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("generate", &["cli"]),
     (
         "doctor",
-        &[
-            "cli", "import", "tools", "client", "config", "apps", "protocol",
-        ],
+        &["cli", "import", "tools", "client", "config", "protocol"],
     ),
     ("import", &["cli", "config"]),
     ("tools", &["cli", "client", "config", "apps", "protocol"]),
