@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use proc_macro2::{TokenStream, TokenTree};
-use resound::config::DEFAULT_FILE;
 use resound::config::setting::SETTINGS;
 use syn::visit::Visit;
 
@@ -103,18 +102,6 @@ fn the_targets_it_names_are_modules() {
         assert!(exists || name == resound::telemetry::FRAMES, "{name}");
     }
     assert!(count > 8, "{count}");
-}
-
-#[test]
-fn the_settings_it_names_exist() {
-    let page = page();
-    let is_name = |c: char| c.is_ascii_uppercase() || c == '_';
-    for name in page.split(|c| !is_name(c)).filter(|word| {
-        let prefixes = ["REVERB_", "RESOUND_", "REDIS_"];
-        prefixes.iter().any(|prefix| word.starts_with(prefix))
-    }) {
-        assert!(DEFAULT_FILE.contains(name), "{name} is not a setting");
-    }
 }
 
 /// With `UPDATE_DOCS=1`, it is made so.

@@ -5,7 +5,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use clap::Parser;
 use serde_json::{Value, json};
 
 use crate::cli;
@@ -633,28 +632,4 @@ fn a_prefix_is_part_of_the_url() {
         &settings,
     );
     assert_eq!(listener.next()["data"], 2);
-}
-
-/// Those that need a project or another server are run with one above, or by `scripts/test`.
-#[test]
-fn the_commands_that_the_pages_show_are_understood() {
-    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    for (page, least) in [("tools.md", 8), ("import.md", 8), ("doctor.md", 4)] {
-        let text = std::fs::read_to_string(dir.join(page)).unwrap();
-        let mut lines = Vec::new();
-        for block in text.split("```sh\n").skip(1) {
-            lines.extend(block.split("```").next().unwrap().lines());
-        }
-        assert!(lines.len() >= least, "{page}: {lines:?}");
-        for command in lines.iter().flat_map(|line| line.split(" | ")) {
-            let command = command.split(" > ").next().unwrap();
-            let words = command.split(' ').map(|word| word.trim_matches('\''));
-            if command.starts_with("resound ") {
-                resound::cli::Cli::try_parse_from(words)
-                    .unwrap_or_else(|error| panic!("{page}: {command}: {error}"));
-            } else {
-                assert_eq!(command, "php export.php", "{page}");
-            }
-        }
-    }
 }
