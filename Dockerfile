@@ -1,12 +1,12 @@
 # syntax=docker/dockerfile:1
 #
 #   docker build -t resound .
-#   docker run -p 8080:8080 --env-file .env resound
+#   docker run -p 8080:8080 -e REVERB_SERVER_HOST=0.0.0.0 --env-file .env resound
 #
 # or, to have a Laravel .env read as Laravel reads it (comments, ${OTHER}), mounted; user 10001
 # has to be able to read it:
 #
-#   docker run -p 8080:8080 -v ./.env:/srv/.env:ro resound
+#   docker run -p 8080:8080 -e REVERB_SERVER_HOST=0.0.0.0 -v ./.env:/srv/.env:ro resound
 #
 # It writes nothing, so that --read-only and --cap-drop=ALL do no harm.
 

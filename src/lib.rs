@@ -16,7 +16,7 @@
 //! ```text
 //! main → cli, generate, import, doctor, tools, health, control, config, telemetry, shutdown, systemd, server
 //! cli, health → config
-//! doctor → cli, import, tools, client, config, protocol
+//! doctor → cli, import, tools, client, config, protocol, server
 //! import → cli, config
 //! generate → cli
 //! tools → cli, client, config, apps, protocol

@@ -13,7 +13,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-pub use connect::{Stream, connect};
+pub use connect::{Stream, connect, connect_and_identify};
 pub use endpoint::{Endpoint, EndpointError, Via};
 
 use crate::protocol::signature::{Secret, of_subscription};

@@ -27,7 +27,7 @@ impl Api<'_> {
     /// Asks as Laravel does: a query, and an event as large as one may be.
     pub(super) async fn check(&self, report: &mut Report<'_>) -> Result<(), Problem> {
         let dialled = &self.places.publish;
-        reach::check(dialled, (self.config, self.places), self.limit).await?;
+        reach::check(dialled, (self.config, self.places), self.limit, report).await?;
         let endpoint = &dialled.endpoint;
         let how = if endpoint.is_secure {
             ", with TLS that is trusted"
@@ -187,7 +187,7 @@ impl Api<'_> {
                     return Err(wrong_prefix(dialled, &prefix, asked));
                 }
                 let location = format!("{}/apps", dialled.endpoint.prefix);
-                Err(reach::problem_of_stranger(
+                Err(reach::problem_of_unknown_answer(
                     reply,
                     (asked, &location),
                     dialled,

@@ -136,7 +136,7 @@ async fn check_api(
         // What a socket of the same server would meet follows from it.
         Err(problem) if api.places.is_one() && reach::ends_all(&problem) => Err(problem),
         // Where Laravel publishes need not be reached from here.
-        Err(problem) if is_url_given && reach::is_of_way(&problem) => {
+        Err(problem) if is_url_given && reach::is_about_connecting(&problem) => {
             report.warn(problem.check, problem.text, problem.fix);
             Ok(false)
         }

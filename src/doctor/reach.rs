@@ -1,40 +1,54 @@
 //! The way to a server, and who answers at its end.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::CertificateError;
 use tokio::time::timeout;
 
 use super::places::{Dialled, Places, is_loopback};
 use super::port::{Program, listener_of};
-use super::report::Problem;
+use super::report::{Problem, Report};
 use crate::client::http::{Plain, Reply, cut, request};
-use crate::client::{ClientError, connect};
+use crate::client::{ClientError, connect, connect_and_identify};
 use crate::config::Config;
+use crate::server::ends_soon;
 
 /// The checks that end all others of the same address.
-const OF_WAY: [&str; 5] = ["name", "connect", "tls", "certificate", "server"];
+const CONNECTION_CHECKS: [&str; 5] = ["name", "connect", "tls", "certificate", "server"];
 
 /// Whether a socket of the same server would only meet the same.
 pub(super) fn ends_all(problem: &Problem) -> bool {
-    is_of_way(problem) || ["application", "signature", "clock"].contains(&problem.check)
+    is_about_connecting(problem) || ["application", "signature", "clock"].contains(&problem.check)
 }
 
 /// Whether nothing can be asked at the address that it is about.
-pub(super) fn is_of_way(problem: &Problem) -> bool {
-    OF_WAY.contains(&problem.check)
+pub(super) fn is_about_connecting(problem: &Problem) -> bool {
+    CONNECTION_CHECKS.contains(&problem.check)
 }
 
-/// Connects, with TLS if the address has it.
+/// Connects, with TLS if the address has it, and warns of a certificate that ends soon.
 pub(super) async fn check(
     dialled: &Dialled,
     (config, places): (&Config, &Places),
     limit: Duration,
+    report: &mut Report<'_>,
 ) -> Result<(), Problem> {
     let endpoint = &dialled.endpoint;
-    match timeout(limit, connect(endpoint)).await {
-        Ok(Ok(_)) => Ok(()),
+    match timeout(limit, connect_and_identify(endpoint)).await {
+        Ok(Ok((_, certificate))) => {
+            let now = SystemTime::now();
+            if let Some(left) = certificate.and_then(|it| ends_soon(&it, now)) {
+                let days = left.as_secs() / 86_400;
+                report.warn(
+                    "certificate",
+                    format!("{endpoint}: the certificate of {} ends in {days} days", endpoint.host),
+                    "renew it (certbot renew, and look why that was not done: systemctl list-timers), and have the proxy \
+                     load it (nginx -s reload)",
+                );
+            }
+            Ok(())
+        }
         Ok(Err(error)) => Err(problem_of(&error, dialled, config, places)),
         Err(_) => Err(Problem::new(
             "connect",
@@ -212,7 +226,7 @@ fn plain_to_tls(dialled: &Dialled) -> Problem {
 
 /// Who has made an answer, as far as it shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Maker {
+pub(super) enum Responder {
     /// A proxy that answers itself, by its name.
     Proxy(&'static str),
     /// A Laravel application, or another PHP one.
@@ -221,7 +235,7 @@ pub(super) enum Maker {
     Other(String),
 }
 
-impl Maker {
+impl Responder {
     pub(super) fn of(reply: &Reply) -> Self {
         let server = reply.header("server").unwrap_or_default();
         let is_page = reply.body.trim_start().starts_with('<');
@@ -271,14 +285,14 @@ impl Maker {
 }
 
 /// What is wrong if the answer is none of a server of the protocol.
-pub(super) fn problem_of_stranger(
+pub(super) fn problem_of_unknown_answer(
     reply: &Reply,
     (asked, location): (&str, &str),
     dialled: &Dialled,
 ) -> Problem {
     let endpoint = &dialled.endpoint;
     let status = reply.status;
-    let maker = Maker::of(reply);
+    let responder = Responder::of(reply);
     if status == 400
         && reply
             .body
@@ -292,13 +306,13 @@ pub(super) fn problem_of_stranger(
     if (300..400).contains(&status) {
         return redirected(reply, asked, dialled);
     }
-    let name = match &maker {
-        Maker::Proxy(name) => (*name).to_owned(),
-        Maker::Application => "the application".to_owned(),
-        Maker::Other(name) => name.clone(),
+    let name = match &responder {
+        Responder::Proxy(name) => (*name).to_owned(),
+        Responder::Application => "the application".to_owned(),
+        Responder::Other(name) => name.clone(),
     };
     let text = format!("{endpoint} answers {status} to {asked}, by {name}: ");
-    match (status, &maker) {
+    match (status, &responder) {
         // Whoever says so stands in front of somebody else.
         (502..=504 | 520..=526, _) => Problem::new(
             "upstream",
@@ -308,7 +322,7 @@ pub(super) fn problem_of_stranger(
                 upstream_words(&name)
             ),
         ),
-        (413, Maker::Proxy(_)) => Problem::new(
+        (413, Responder::Proxy(_)) => Problem::new(
             "body-size",
             format!("{text}it lets through no event of that size"),
             match name.as_str() {
@@ -317,7 +331,7 @@ pub(super) fn problem_of_stranger(
                 _ => format!("raise the limit of bodies in {name}"),
             },
         ),
-        (_, Maker::Proxy(_) | Maker::Application) => Problem::new(
+        (_, Responder::Proxy(_) | Responder::Application) => Problem::new(
             "path",
             format!("{text}it is not passed on to the server"),
             format!(
@@ -325,7 +339,7 @@ pub(super) fn problem_of_stranger(
                 location_words(&name, location)
             ),
         ),
-        (_, Maker::Other(_)) => {
+        (_, Responder::Other(_)) => {
             let who = program_at(dialled).map_or(String::new(), |it| format!(" ({it})"));
             let body = cut(&reply.body);
             Problem::new(
@@ -387,7 +401,7 @@ fn upstream_words(proxy: &str) -> &'static str {
 
 fn location_words(proxy: &str, location: &str) -> String {
     match proxy {
-        "nginx" => format!("location {location}/ {{ proxy_pass http://127.0.0.1:8080; }}"),
+        "nginx" => format!("location ~ ^{location}/ {{ proxy_pass http://127.0.0.1:8080; }}"),
         "Apache" => format!("ProxyPass \"{location}/\" \"http://127.0.0.1:8080{location}/\""),
         "the application" => format!(
             "in nginx a location {location}/ of its own, before that of index.php; the application must not get it"

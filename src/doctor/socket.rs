@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::api::{Api, random};
 use super::places::{Places, is_loopback, variable};
-use super::reach::{self, Maker};
+use super::reach::{self, Responder};
 use super::report::{Problem, Report};
 use crate::client::ClientError;
 use crate::client::http::{Plain, Reply, escape, request};
@@ -14,6 +14,9 @@ use crate::client::socket::{Message, Socket, SocketError};
 
 /// Events that have to arrive: servers that do not know each other get them in turn.
 const EVENTS: usize = 4;
+
+/// A delay that is worth a word; a far away server has a tenth of it.
+const MAX_DELAY: Duration = Duration::from_secs(2);
 
 /// How long an idle socket is looked at: so many times the silence after which a client pings.
 const PINGS: u32 = 3;
@@ -31,7 +34,7 @@ pub(super) async fn check(
     check_key(api)?;
     let dialled = &places.public;
     if !places.is_one() {
-        reach::check(dialled, (api.config, places), api.limit).await?;
+        reach::check(dialled, (api.config, places), api.limit, report).await?;
         report.ok(
             "connect",
             format!(
@@ -60,11 +63,18 @@ pub(super) async fn check(
     join(&mut socket, api, &channel).await?;
     report.ok("private-channel", "a private channel is joined");
     if can_publish {
-        receive(&mut socket, api, &channel).await?;
-        report.ok(
-            "delivery",
-            format!("{EVENTS} events were published and arrived"),
-        );
+        let time = receive(&mut socket, api, &channel).await?;
+        let text = format!("{EVENTS} events were published and arrived");
+        if time > MAX_DELAY {
+            report.warn(
+                "delay",
+                format!("{text}, but only after {:.1} s", time.as_secs_f32()),
+                "something in between holds them back: a proxy or firewall that buffers or inspects (exempt /app/), a node \
+                 that is far behind (resound status), or a slow network",
+            );
+        } else {
+            report.ok("delivery", text);
+        }
     }
     Ok(socket)
 }
@@ -187,7 +197,8 @@ fn problem_of_reply(reply: &Reply, (asked, location): (&str, &str), api: &Api<'_
     let dialled = &api.places.public;
     let endpoint = &dialled.endpoint;
     let is_upgrade = reply.status == 426
-        || (matches!(reply.status, 400 | 500) && matches!(Maker::of(reply), Maker::Other(_)));
+        || (matches!(reply.status, 400 | 500)
+            && matches!(Responder::of(reply), Responder::Other(_)));
     if is_upgrade {
         return Problem::new(
             "upgrade",
@@ -199,7 +210,7 @@ fn problem_of_reply(reply: &Reply, (asked, location): (&str, &str), api: &Api<'_
              proxy_set_header Connection \"upgrade\"; in Apache ProxyPass … upgrade=websocket",
         );
     }
-    reach::problem_of_stranger(reply, (asked, location), dialled)
+    reach::problem_of_unknown_answer(reply, (asked, location), dialled)
 }
 
 async fn join(socket: &mut Socket, api: &Api<'_>, channel: &str) -> Result<(), Problem> {
@@ -233,10 +244,12 @@ async fn join(socket: &mut Socket, api: &Api<'_>, channel: &str) -> Result<(), P
     }
 }
 
-async fn receive(socket: &mut Socket, api: &Api<'_>, channel: &str) -> Result<(), Problem> {
+/// Publishes, and returns how long the last event took to arrive.
+async fn receive(socket: &mut Socket, api: &Api<'_>, channel: &str) -> Result<Duration, Problem> {
     for _ in 0..EVENTS {
         api.publish(channel, 0).await?;
     }
+    let published = Instant::now();
     let mut arrived = 0;
     while arrived < EVENTS {
         let event = next(socket, api.limit, |message| {
@@ -256,7 +269,7 @@ async fn receive(socket: &mut Socket, api: &Api<'_>, channel: &str) -> Result<()
         }
     }
     if arrived == EVENTS {
-        return Ok(());
+        return Ok(published.elapsed());
     }
     let (publish, public) = (&api.places.publish, &api.places.public);
     Err(Problem::new(

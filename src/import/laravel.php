@@ -101,6 +101,15 @@ function state_of_queue($app, $config): array
         return $state;
     }
     try {
+        // A database or Redis that does not answer must not look like a project that does not boot.
+        ini_set('default_socket_timeout', '5');
+        ini_set('mysqlnd.net_read_timeout', '5');
+        $database = $queue['connection'] ?? $config->get('database.default');
+        if (!is_null($config->get("database.connections.$database"))) {
+            $options = $config->get("database.connections.$database.options", []);
+            $config->set("database.connections.$database.options", [PDO::ATTR_TIMEOUT => 5] + $options);
+            $app->make('db')->purge($database);
+        }
         $jobs = $app->make('queue')->connection();
         $state['waiting'] = $jobs->size($name);
         $oldest = null;

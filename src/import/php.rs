@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -88,16 +89,21 @@ pub fn ask(php: &str, directory: &Path, more: &[&str]) -> Result<String, PhpErro
     // Both are read at once, so that it waits for neither.
     let output = child.stdout.take().map(read_all);
     let complaint = child.stderr.take().map(read_all);
-    let status = wait(&mut child).map_err(no_php)?;
-    let Some(status) = status else {
-        return Err(PhpError::TimedOut(directory.to_owned()));
+    let deadline = Instant::now() + PATIENCE;
+    let timed_out = || PhpError::TimedOut(directory.to_owned());
+    let status = wait(&mut child, deadline).map_err(no_php)?;
+    let status = status.ok_or_else(timed_out)?;
+    // What it has started may live on and hold its pipes.
+    let text = |reader: Option<Receiver<String>>| match reader {
+        Some(reader) => {
+            match reader.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Err(RecvTimeoutError::Timeout) => Err(timed_out()),
+                read => Ok(read.unwrap_or_default()),
+            }
+        }
+        None => Ok(String::new()),
     };
-    let text = |reader: Option<thread::JoinHandle<String>>| {
-        reader
-            .and_then(|reader| reader.join().ok())
-            .unwrap_or_default()
-    };
-    let (output, complaint) = (text(output), text(complaint));
+    let (output, complaint) = (text(output)?, text(complaint)?);
     if !status.success() || output.is_empty() {
         let lines = complaint.lines().filter(|line| !line.trim().is_empty());
         let lines: Vec<String> = lines
@@ -113,18 +119,20 @@ pub fn ask(php: &str, directory: &Path, more: &[&str]) -> Result<String, PhpErro
     Ok(output)
 }
 
-fn read_all(pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+fn read_all(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (text, reader) = channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
         // What was read until it failed is what there is.
         let _ = pipe.take(MAX_OUTPUT).read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+        // Nobody may wait any more.
+        let _ = text.send(String::from_utf8_lossy(&bytes).into_owned());
+    });
+    reader
 }
 
 /// Waits until it ends, or ends it; nothing if it had to.
-fn wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
-    let deadline = Instant::now() + PATIENCE;
+fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));

@@ -47,7 +47,7 @@ use observe::{Observed, Observer};
 pub use pid_file::PidFile;
 pub use reload::{Last, Refused, Reloaded, Reloader};
 use settings::Settings;
-pub use tls::{CertificateInfo, TicketKeys, TicketKeysError, TlsError};
+pub use tls::{CertificateInfo, TicketKeys, TicketKeysError, TlsError, ends_soon};
 
 /// Bytes of messages that may wait for one worker before publishers have to wait.
 const MAX_INBOX_BYTES: usize = 16 << 20;

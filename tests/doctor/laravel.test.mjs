@@ -1,6 +1,7 @@
 // A real Laravel, with its own PHP and its own server: each set-up is wrong in one way.
 
 import { copyFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { after, before, test } from '../clients/support/test.mjs';
@@ -191,6 +192,17 @@ test('nobody works the queue', async (t) => {
   await application.sql(`insert into jobs (queue, payload, attempts, available_at, created_at) values ('default', '{}', 0, ${then}, ${then})`);
   t.after(() => application.sql('delete from jobs'));
   assertFirst(await doctor(), { check: 'queue', text: /nobody works the queue "default".*1 jobs wait, the oldest for 30\d s/, fix: /queue:work database --queue=default/ });
+});
+
+test('the database of the queue does not answer', async (t) => {
+  const { doctor } = await project(t);
+  const silent = createServer(() => {});
+  await new Promise((resolve) => silent.listen(0, '127.0.0.1', resolve));
+  t.after(() => silent.close());
+  change(t, 'config/queue.php', (text) => text.replace("'driver' => 'database',", "'driver' => 'database', 'connection' => 'silent',"));
+  const connection = `'silent' => ['driver' => 'mysql', 'host' => '127.0.0.1', 'port' => ${silent.address().port}, 'database' => 'd', 'username' => 'u', 'password' => 'p'],`;
+  change(t, 'config/database.php', (text) => text.replace("'connections' => [", `'connections' => [ ${connection}`));
+  assertFirst(await doctor(), { check: 'queue', level: 'warning', text: /cannot be asked: (?!could not find driver)/, fix: /QUEUE_CONNECTION/ });
 });
 
 test('the queue cannot be asked', async (t) => {

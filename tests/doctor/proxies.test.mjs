@@ -66,12 +66,12 @@ right('right: alone, where Laravel dials it', async (setup) => {
   return { args: [], lookedAt: [...LOOKED_AT, 'machine'] };
 });
 
-wrong('nginx passes on /app only', { check: 'path', text: /404 to GET \/apps\/my-app-id\/channels, by nginx/, fix: /location \/apps\/ \{ proxy_pass/ }, async (setup) => {
+wrong('nginx passes on /app only', { check: 'path', text: /404 to GET \/apps\/my-app-id\/channels, by nginx/, fix: /location ~ \^\/apps\/ \{ proxy_pass/ }, async (setup) => {
   const server = await setup.server();
   return { args: [local(await setup.nginx(site(`location /app/ { proxy_pass http://127.0.0.1:${server}; } location / { return 404; }`)))] };
 });
 
-wrong('nginx passes on /apps only', { check: 'path', text: /404 to the WebSocket handshake at \/app\/KEY, by nginx/, fix: /location \/app\/ \{ proxy_pass/ }, async (setup) => {
+wrong('nginx passes on /apps only', { check: 'path', text: /404 to the WebSocket handshake at \/app\/KEY, by nginx/, fix: /location ~ \^\/app\/ \{ proxy_pass/ }, async (setup) => {
   const server = await setup.server();
   return { args: [local(await setup.nginx(site(`location /apps/ { proxy_pass http://127.0.0.1:${server}; } location / { return 404; }`)))] };
 });
@@ -160,6 +160,19 @@ for (const [name, of, expected] of [
     return { args: [`https://localhost:${port}`], env: { SSL_CERT_FILE: authority } };
   });
 }
+
+wrong('the certificate ends soon', { check: 'certificate', level: 'warning', text: /localhost ends in [34] days/, fix: /certbot renew/ }, async (setup) => {
+  const made = new Date(Date.now() - 26 * 86_400_000).toISOString().slice(0, 10);
+  const { cert, key, authority } = setup.certificate({ from: made });
+  const port = await setup.server({ RESOUND_TLS_CERT: cert, RESOUND_TLS_KEY: key });
+  return { args: [`https://localhost:${port}`], env: { SSL_CERT_FILE: authority } };
+});
+
+wrong('something holds back what sockets get', { check: 'delay', level: 'warning', text: /only after [23]\.\d s/, fix: /exempt \/app\// }, async (setup) => {
+  const server = await setup.server();
+  const port = await setup.delaying(server, 2500);
+  return { args: [local(port)] };
+});
 
 wrong('nobody knows who signed the certificate', { check: 'certificate', text: /nobody that this machine trusts/, fix: /fullchain\.pem.*SSL_CERT_FILE/ }, async (setup) => {
   const { cert, key } = setup.certificate();

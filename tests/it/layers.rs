@@ -15,7 +15,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("generate", &["cli"]),
     (
         "doctor",
-        &["cli", "import", "tools", "client", "config", "protocol"],
+        &[
+            "cli", "import", "tools", "client", "config", "protocol", "server",
+        ],
     ),
     ("import", &["cli", "config"]),
     ("tools", &["cli", "client", "config", "apps", "protocol"]),

@@ -124,8 +124,8 @@ fn judge(begins: DateTime, ends: DateTime, now: SystemTime) -> Option<String> {
         Some(format!(
             "is valid only from {begins}: clients refuse it until then; is the clock of this machine right?"
         ))
-    } else if end - now < soon(end.saturating_sub(begin)) {
-        let left = match (end - now).as_secs() / 86_400 {
+    } else if let Some(left) = left_if_soon(begin, end, now) {
+        let left = match left.as_secs() / 86_400 {
             0 => "in less than a day".to_owned(),
             1 => "in a day".to_owned(),
             days => format!("in {days} days"),
@@ -138,9 +138,22 @@ fn judge(begins: DateTime, ends: DateTime, now: SystemTime) -> Option<String> {
     }
 }
 
-/// One that is valid for some days only is renewed with fewer left.
-fn soon(lifetime: Duration) -> Duration {
-    SOON.min(lifetime / 3)
+/// How long it is until its end, if that is soon: 14 days, or a third of the time that it is valid
+/// for, if that is less. All since 1970.
+fn left_if_soon(begin: Duration, end: Duration, now: Duration) -> Option<Duration> {
+    let left = end.checked_sub(now)?;
+    let soon = SOON.min(end.saturating_sub(begin) / 3);
+    (left < soon).then_some(left)
+}
+
+/// How long a certificate (DER) is valid yet, if it is so no longer than 14 days, or than a third of
+/// its whole time. One that cannot be read for this is not judged.
+pub fn ends_soon(der: &[u8], now: SystemTime) -> Option<Duration> {
+    let certificate = Certificate::from_der(der).ok()?;
+    let validity = certificate.tbs_certificate().validity();
+    let (begin, end) = (validity.not_before, validity.not_after);
+    let now = now.duration_since(UNIX_EPOCH).ok()?;
+    left_if_soon(begin.to_unix_duration(), end.to_unix_duration(), now)
 }
 
 #[cfg(test)]

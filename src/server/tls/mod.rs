@@ -21,7 +21,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::config::{Tls, TlsFiles, TlsVersion};
 use crate::tls::Acceptor;
-pub use certificate::CertificateInfo;
+pub use certificate::{CertificateInfo, ends_soon};
 pub(super) use live::Live;
 use resolver::{ByName, Candidate};
 pub(super) use tickets::Tickets;

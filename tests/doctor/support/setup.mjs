@@ -67,6 +67,23 @@ export class Setup {
     });
   }
 
+  /** Something in between that holds back what sockets get; its port. */
+  async delaying(to, milliseconds) {
+    const proxy = createServer((client) => {
+      const server = connect(to, '127.0.0.1');
+      client.once('data', (head) => {
+        const wait = head.toString().startsWith('GET /app/') ? milliseconds : 0;
+        server.on('data', (bytes) => setTimeout(() => client.write(bytes), wait));
+        server.write(head);
+        client.pipe(server);
+      });
+      for (const [one, other] of [[client, server], [server, client]]) one.on('close', () => other.destroy()).on('error', () => {});
+    });
+    await new Promise((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+    this.#stops.push(() => proxy.close());
+    return proxy.address().port;
+  }
+
   /** HAProxy with this file. */
   haproxy(text) {
     return this.program('haproxy', ({ port, folder }) => ['-db', '-f', written(folder, 'haproxy.cfg', filled(text, port, folder))]);
