@@ -83,7 +83,10 @@ def build(commit: str, home: Path, binary: Path, profile: str) -> None:
     shutil.rmtree(source, ignore_errors=True)
     try:
         unpack(commit, source)
-        environment = {**os.environ, "CARGO_TARGET_DIR": str(home / "build")}
+        # With the tests' profile most of it was built for the tests. (The binary of the checkout is put back
+        # by cargo when it is asked for.)
+        target = target_directory() if profile == "debug" else home / "build"
+        environment = {**os.environ, "CARGO_TARGET_DIR": str(target)}
         optimized = ["--release"] if profile == "release" else []
         command = ["cargo", "build", *optimized, "--locked", "--bin", "resound"]
         if subprocess.run(command, cwd=source, env=environment).returncode != 0:
@@ -91,7 +94,7 @@ def build(commit: str, home: Path, binary: Path, profile: str) -> None:
         binary.parent.mkdir(parents=True, exist_ok=True)
         # A build that is broken off leaves no binary that would be taken for whole.
         partial = binary.with_name(f"resound.{os.getpid()}")
-        shutil.copy2(home / "build" / profile / "resound", partial)
+        shutil.copy2(target / profile / "resound", partial)
         os.replace(partial, binary)
     finally:
         shutil.rmtree(source, ignore_errors=True)

@@ -20,6 +20,7 @@ mod doctor;
 mod drain;
 mod events;
 mod frames;
+mod fuzz;
 mod heartbeat;
 mod http;
 mod import;
