@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -120,7 +120,7 @@ pub fn ask(php: &str, directory: &Path, more: &[&str]) -> Result<String, PhpErro
 }
 
 fn read_all(pipe: impl Read + Send + 'static) -> Receiver<String> {
-    let (text, reader) = channel();
+    let (text, reader) = sync_channel(1);
     thread::spawn(move || {
         let mut bytes = Vec::new();
         // What was read until it failed is what there is.
