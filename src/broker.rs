@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 
 use crate::apps::{AppHandle, Counter, Timing};
 use crate::cluster::{Cluster, SurveyResult};
-pub use crate::hub::{ChannelSummary, Query};
+pub use crate::hub::{ChannelSummary, Query, Unsubscribed};
 use crate::hub::{Hub, Publisher, Slot};
 use crate::protocol::publish::Publish;
 use crate::protocol::{ChannelName, CloseReason, Frame, SocketId, message};
@@ -252,7 +252,12 @@ impl Broker {
     }
 
     /// Closes all connections of a user.
-    pub fn terminate(&self, app: &AppHandle, user: &str) -> usize {
-        self.hub.terminate(app, user)
+    pub fn terminate(&self, app: &AppHandle, user: &str, reconnect: Option<bool>) -> usize {
+        self.hub.terminate(app, user, reconnect)
+    }
+
+    /// Ends subscriptions to a channel, on all nodes.
+    pub fn unsubscribe(&self, app: &AppHandle, channel: &ChannelName, who: &Unsubscribed) {
+        self.hub.unsubscribe(app, channel, who);
     }
 }

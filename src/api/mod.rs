@@ -6,6 +6,7 @@
 mod access;
 pub mod auth;
 mod body;
+mod connections;
 mod events;
 mod log;
 mod queries;
@@ -23,7 +24,6 @@ use percent_encoding::percent_decode_str;
 use crate::apps::{AppHandle, AppRegistry, Counter, Timing};
 use crate::broker::Broker;
 use crate::proxies::Client;
-use crate::telemetry::limit::limited;
 use access::Access;
 use auth::{Authorized, Signed};
 pub use reply::{ApiError, Reply, json, json_with, text};
@@ -67,8 +67,19 @@ enum Call {
     /// Deprecated by Pusher.
     Stats(String),
     Terminate(String),
+    /// Resound's own: a user, or one connection, leaves a channel.
+    Unsubscribe(String, Whom),
     /// Reverb's own, which Laravel Pulse asks.
     Connections,
+}
+
+/// Who leaves a channel.
+#[derive(Debug)]
+enum Whom {
+    /// The user with this id.
+    User(String),
+    /// The connection with this id.
+    Socket(String),
 }
 
 impl Call {
@@ -83,8 +94,8 @@ impl Call {
     fn parse(path: &str) -> Option<(Self, Method)> {
         let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         // One more than any call has, for whatever else there is.
-        let (mut parts, mut count) = ([""; 4], 0);
-        for (place, part) in parts.iter_mut().zip(path.splitn(4, '/')) {
+        let (mut parts, mut count) = ([""; 6], 0);
+        for (place, part) in parts.iter_mut().zip(path.splitn(6, '/')) {
             *place = part;
             count += 1;
         }
@@ -97,6 +108,14 @@ impl Call {
             ["channels", name, "stats"] => (Self::Stats(decoded(name)), Method::GET),
             ["channels", name, "events"] => (Self::ChannelEvents(decoded(name)), Method::POST),
             ["users", id, "terminate_connections"] => (Self::Terminate(decoded(id)), Method::POST),
+            ["channels", name, whose, id, "unsubscribe"] => {
+                let whom = match whose {
+                    "users" => Whom::User(decoded(id)),
+                    "sockets" => Whom::Socket(decoded(id)),
+                    _ => return None,
+                };
+                (Self::Unsubscribe(decoded(name), whom), Method::POST)
+            }
             ["connections"] => (Self::Connections, Method::GET),
             _ => return None,
         })
@@ -209,12 +228,8 @@ impl Api {
             Call::Channel(name) => Box::pin(self.channel(request, &name)).await,
             Call::Users(name) => Box::pin(self.users(request, &name)).await,
             Call::Stats(name) => Box::pin(self.stats(request, &name)).await,
-            Call::Terminate(user) => {
-                let connections = self.broker.terminate(request.app(), &user);
-                let text = "terminated a user's connections";
-                limited!(info, text, Some(request.app().id()), { user, connections, }, text);
-                Ok(json("{}"))
-            }
+            Call::Terminate(user) => self.terminate(request, &user),
+            Call::Unsubscribe(channel, whom) => self.unsubscribe(request, &channel, whom),
             Call::Connections => Ok(Box::pin(self.connections(request)).await),
         }
     }

@@ -66,6 +66,8 @@ pub struct App {
     pub subscription_count: bool,
     /// How long a connection may neither sign in nor join a private or presence channel.
     pub authorization_timeout: Option<Duration>,
+    /// Whether clients that the application throws out come back to be authorised again.
+    pub terminate_to_reconnect: bool,
 }
 
 /// Which of an application's credentials something was made with.
@@ -185,6 +187,7 @@ pub(crate) mod tests {
             },
             subscription_count: false,
             authorization_timeout: None,
+            terminate_to_reconnect: false,
         }
     }
 }

@@ -12,6 +12,7 @@
 //! R1 A <node>                               it has entered all its facts
 //! R1 F <node>                               asks another to enter its facts again
 //! R1 T <node>\n<JSON>                       close a user's connections
+//! R1 U <node>\n<JSON>                       end subscriptions to a channel
 //! R1 Q <node> <id>\n<JSON>                  a question to all
 //! R1 R <node> <id> <0 or 1>\n<JSON>         part of an answer; 1 for the last
 //! ```
@@ -25,7 +26,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::hub::{Fact, NodeId, Query};
+use crate::hub::{Fact, NodeId, Query, Unsubscribed};
 use crate::protocol::{Member, SocketId, member};
 
 /// Bytes of a message. Longer ones are neither sent nor read.
@@ -55,6 +56,8 @@ pub enum Message<'a> {
     TellAgain(NodeId),
     /// A user's connections have to be closed.
     Terminate(NodeId, Termination),
+    /// Somebody has to leave a channel.
+    Unsubscribe(NodeId, Unsubscription),
     /// A question.
     Ask(NodeId, u64, Question),
     /// Part of an answer: whose, to which question, whether it is the last part.
@@ -84,6 +87,51 @@ pub struct Termination {
     pub app: String,
     /// The user's.
     pub user: String,
+    /// Whether clients are to come back, if that was said. Nodes that do not know it ignore the
+    /// message, so it is there only then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconnect: Option<bool>,
+}
+
+/// Who has to leave a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unsubscription {
+    /// The application's id.
+    pub app: String,
+    /// The channel's name.
+    pub channel: String,
+    /// Who.
+    pub who: Who,
+}
+
+/// A user, or one connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Who {
+    /// The user's id.
+    User(String),
+    /// The connection's.
+    Socket(String),
+}
+
+impl Who {
+    /// Nothing if it is no id of a connection.
+    pub fn read(self) -> Option<Unsubscribed> {
+        Some(match self {
+            Self::User(id) => Unsubscribed::User(id),
+            Self::Socket(id) => Unsubscribed::Socket(SocketId::parse(&id)?),
+        })
+    }
+}
+
+impl From<Unsubscribed> for Who {
+    fn from(who: Unsubscribed) -> Self {
+        match who {
+            Unsubscribed::User(id) => Self::User(id),
+            Unsubscribed::Socket(id) => Self::Socket(id.to_string()),
+        }
+    }
 }
 
 /// A question about an application.
@@ -209,6 +257,7 @@ impl<'a> Message<'a> {
             Self::AllTold(node) => format!("{VERSION} A {node}"),
             Self::TellAgain(node) => format!("{VERSION} F {node}"),
             Self::Terminate(node, who) => format!("{VERSION} T {node}\n{}", json(who)),
+            Self::Unsubscribe(node, what) => format!("{VERSION} U {node}\n{}", json(what)),
             Self::Ask(node, id, question) => {
                 format!("{VERSION} Q {node} {id}\n{}", json(question))
             }
@@ -271,6 +320,7 @@ fn read<'a>(words: &[&str], body: Option<&'a str>) -> Option<Message<'a>> {
         (["A", node], None) => Message::AllTold(node_id(node)?),
         (["F", node], None) => Message::TellAgain(node_id(node)?),
         (["T", node], Some(json)) => Message::Terminate(node_id(node)?, from_json(json)?),
+        (["U", node], Some(json)) => Message::Unsubscribe(node_id(node)?, from_json(json)?),
         (["Q", node, id], Some(json)) => {
             Message::Ask(node_id(node)?, decimal(id)?, from_json(json)?)
         }
@@ -380,6 +430,22 @@ mod tests {
         Member::parse(r#"{"user_id":7,"user_info":{"name":"\n Ana"}}"#, 1000).unwrap()
     }
 
+    fn termination(user: &str, reconnect: Option<bool>) -> Termination {
+        Termination {
+            app: "1".to_owned(),
+            user: user.to_owned(),
+            reconnect,
+        }
+    }
+
+    fn unsubscription(who: Who) -> Unsubscription {
+        Unsubscription {
+            app: "1".to_owned(),
+            channel: "private-a".to_owned(),
+            who,
+        }
+    }
+
     #[test]
     fn what_is_written_reads_back() {
         let head = EventHead {
@@ -425,13 +491,10 @@ mod tests {
             Message::Bye(NODE),
             Message::AllTold(NODE),
             Message::TellAgain(NODE),
-            Message::Terminate(
-                NODE,
-                Termination {
-                    app: "1".to_owned(),
-                    user: "\n".to_owned(),
-                },
-            ),
+            Message::Terminate(NODE, termination("\n", None)),
+            Message::Terminate(NODE, termination("2", Some(true))),
+            Message::Unsubscribe(NODE, unsubscription(Who::User("7".to_owned()))),
+            Message::Unsubscribe(NODE, unsubscription(Who::Socket("1.2".to_owned()))),
             Message::Ask(NODE, 5, question(About::Connections)),
             Message::Ask(NODE, 6, question(named)),
             Message::Answer(NODE, 6, true, rows),

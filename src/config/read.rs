@@ -382,13 +382,20 @@ impl Reader {
                 max_members: self.optional(&group, "presence.max_members"),
                 max_member_size: self.size(&group, "presence.max_member_size", &bytes),
             },
-            cache: CacheLimits {
-                ttl: self.seconds(&group, "cache.ttl", 1),
-                max_bytes: self.size(&group, "cache.max_bytes", &(0..=1 << 40)),
-            },
+            cache: self.cache(&group),
             subscription_count: self.flag(&group, "subscription_count"),
             authorization_timeout: Some(self.seconds(&group, "authorization_timeout", 0))
                 .filter(|t| !t.is_zero()),
+            terminate_to_reconnect: self
+                .take(&group, "terminate_code", terminate_code)
+                .unwrap_or(false),
+        }
+    }
+
+    fn cache(&mut self, group: &Group<'_>) -> CacheLimits {
+        CacheLimits {
+            ttl: self.seconds(group, "cache.ttl", 1),
+            max_bytes: self.size(group, "cache.max_bytes", &(0..=1 << 40)),
         }
     }
 
@@ -496,6 +503,15 @@ fn origins(text: &str) -> Result<Vec<String>, String> {
         Err("a list of hosts, or *".to_owned())
     } else {
         Ok(origins)
+    }
+}
+
+/// The code that clients are closed with: 4009 keeps them away, on 4200 they come back at once.
+fn terminate_code(text: &str) -> Result<bool, String> {
+    match text {
+        "4009" => Ok(false),
+        "4200" => Ok(true),
+        _ => Err("4009 or 4200".to_owned()),
     }
 }
 

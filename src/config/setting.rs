@@ -203,6 +203,7 @@ pub const SETTINGS: &[Setting] = &[
     app("cache.max_bytes", "RESOUND_CACHE_MAX_BYTES", "", "67108864"),
     app("subscription_count", "RESOUND_SUBSCRIPTION_COUNT", "", "false"),
     app("authorization_timeout", "RESOUND_AUTHORIZATION_TIMEOUT", "", "0"),
+    app("terminate_code", "RESOUND_TERMINATE_CODE", "", "4009"),
 ];
 
 /// Variables of a Reverb project that are for Laravel's broadcaster and for the

@@ -11,7 +11,7 @@ use super::states::{AppState, Shard};
 use super::topic::{Event, Fact, LocalState, NodeId, RemoteState, Topic};
 use super::{Channel, Hub, Slot};
 use crate::apps::{AppHandle, CacheLimits};
-use crate::protocol::{ChannelName, Frame};
+use crate::protocol::{ChannelName, CloseReason, Frame};
 
 /// The last event of a cache channel, and how long it will be kept.
 type Last = Option<(Frame, Duration)>;
@@ -256,9 +256,13 @@ impl Hub {
     }
 
     /// Closes this node's connections of a user.
-    pub fn terminate_here(&self, app: &AppHandle, user: &str) -> usize {
-        let app = self.states.find(app);
-        app.map_or(0, |app| app.users.terminate(user))
+    pub fn terminate_here(&self, app: &AppHandle, user: &str, reconnect: Option<bool>) -> usize {
+        let reason = match reconnect.unwrap_or(app.settings().terminate_to_reconnect) {
+            true => CloseReason::TerminatedToReconnect,
+            false => CloseReason::Terminated,
+        };
+        let state = self.states.find(app);
+        state.map_or(0, |state| state.users.terminate(user, reason))
     }
 
     /// From now on the slot counts for the quota of all nodes, which are notified when it

@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use super::lock::{Lock, Rank};
 use super::topic::{Event, Topic};
 use crate::apps::AppHandle;
+use crate::protocol::{ChannelName, SocketId};
 
 /// Bytes of events that may wait while there is a link.
 const MAX_BYTES: usize = 64 << 20;
@@ -39,7 +40,27 @@ pub enum ClusterUpdate {
         app: AppHandle,
         /// The user's id.
         user: String,
+        /// Whether its clients are to come back; if nothing, as the application's settings say.
+        reconnect: Option<bool>,
     },
+    /// Somebody has to leave a channel.
+    Unsubscribe {
+        /// Of which application.
+        app: AppHandle,
+        /// Which.
+        channel: ChannelName,
+        /// Who.
+        who: Unsubscribed,
+    },
+}
+
+/// Whose subscription to a channel ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unsubscribed {
+    /// All connections of a user that has signed in, or is in a presence channel.
+    User(String),
+    /// One connection.
+    Socket(SocketId),
 }
 
 /// What is kept for the others while there is no link.
@@ -56,6 +77,13 @@ impl ClusterUpdate {
         let bytes = match self {
             Self::Event(event) => event.frame.len(),
             Self::Terminate { user, .. } => user.len(),
+            Self::Unsubscribe { channel, who, .. } => {
+                let id = match who {
+                    Unsubscribed::User(id) => id.len(),
+                    Unsubscribed::Socket(_) => 0,
+                };
+                channel.as_str().len() + id
+            }
         };
         bytes + 256
     }
@@ -382,6 +410,7 @@ mod tests {
         queue.push(ClusterUpdate::Terminate {
             app: handle("a"),
             user: "1".to_owned(),
+            reconnect: None,
         });
         assert_eq!(queue.take_updates(10, 1).len(), 1, "one, however big");
         assert_eq!(take(&queue), 1, "what is no event is not dropped");

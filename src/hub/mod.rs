@@ -29,6 +29,7 @@ mod summary;
 mod sync;
 mod topic;
 mod transfer;
+mod unsubscribe;
 mod users;
 
 use std::sync::Arc;
@@ -48,10 +49,10 @@ use states::{AppState, AppStates};
 pub use cache::cache_cost;
 pub use channel::{Channel, Counts, Full};
 pub use closes::Closes;
-pub use cluster_queue::{BufferLimits, ClusterQueue, ClusterUpdate};
+pub use cluster_queue::{BufferLimits, ClusterQueue, ClusterUpdate, Unsubscribed};
 pub use event::{HubEvent, HubEventKind, Origin, Sink, Sinks};
 pub use frame_log::log_sent;
-pub use outputs::{Broadcast, ConnectionRef, Inbox, Recipients, WorkerMessage};
+pub use outputs::{Broadcast, ConnectionRef, Inbox, Recipients, Unsubscription, WorkerMessage};
 pub use publish::Publisher;
 pub use states::Removed;
 pub use summary::{ChannelSummary, Query};
@@ -417,13 +418,15 @@ impl Hub {
     }
 
     /// Closes all connections of a user, signed in or in a presence channel, on all
-    /// nodes. Returns how many there are here.
-    pub fn terminate(&self, app: &AppHandle, user: &str) -> usize {
+    /// nodes; whether clients come back is said by `reconnect`, or else by the application's
+    /// settings. Returns how many there are here.
+    pub fn terminate(&self, app: &AppHandle, user: &str, reconnect: Option<bool>) -> usize {
         self.outputs.update(|| ClusterUpdate::Terminate {
             app: app.clone(),
             user: user.to_owned(),
+            reconnect,
         });
-        self.terminate_here(app, user)
+        self.terminate_here(app, user, reconnect)
     }
 
     /// Users of an application that are known of; for tests that look for leaks.

@@ -13,7 +13,8 @@ use super::event::Sinks;
 use super::frame_log::log_sent;
 use super::lock::{Lock, Rank};
 use super::topic::Topic;
-use crate::protocol::{CloseReason, Frame, SocketId};
+use crate::apps::AppHandle;
+use crate::protocol::{ChannelName, CloseReason, Frame, SocketId};
 
 /// Where a connection lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,12 +36,29 @@ pub enum WorkerMessage {
     Direct(ConnectionRef, Frame),
     /// One connection has to go.
     Close(ConnectionRef, CloseReason),
+    /// One connection has to leave a channel.
+    Unsubscribe(Box<Unsubscription>),
     /// The last that comes for a connection that goes on in another worker, but for what
     /// waits for its turn in a channel's order.
     Departed(ConnectionRef),
     /// All connections of the application with this [`crate::apps::AppHandle::number`]
     /// have to go: it was removed.
     CloseApp(u32),
+}
+
+/// A connection that a worker has to take out of a channel, if it has it.
+#[derive(Clone, Debug)]
+pub struct Unsubscription {
+    /// The application.
+    pub app: AppHandle,
+    /// The channel's name.
+    pub name: ChannelName,
+    /// [`super::Channel::id`].
+    pub channel: u64,
+    /// The connection.
+    pub socket: SocketId,
+    /// Its number in the channel: one that joined at or after it stays.
+    pub seq: u64,
 }
 
 /// One message for a worker's subscribers of one channel.
@@ -170,7 +188,7 @@ impl WorkerMessage {
                 | Recipients::Departed(_)
                 | Recipients::Arrived(_) => None,
             },
-            Self::Close(..) | Self::Departed(_) | Self::CloseApp(_) => None,
+            Self::Close(..) | Self::Unsubscribe(_) | Self::Departed(_) | Self::CloseApp(_) => None,
         }
     }
 
@@ -179,7 +197,7 @@ impl WorkerMessage {
         let bytes = match self {
             Self::Broadcast(broadcast) => return broadcast.cost(),
             Self::Direct(_, frame) => frame.len(),
-            Self::Close(..) | Self::CloseApp(_) | Self::Departed(_) => 0,
+            Self::Close(..) | Self::Unsubscribe(_) | Self::CloseApp(_) | Self::Departed(_) => 0,
         };
         bytes + size_of::<Self>()
     }

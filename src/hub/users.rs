@@ -243,13 +243,13 @@ impl Users {
     }
 
     /// Closes all connections of a user, signed in or present.
-    pub(super) fn terminate(&self, id: &str) -> usize {
+    pub(super) fn terminate(&self, id: &str, reason: CloseReason) -> usize {
         let known = self.known.lock();
         let Some(entry) = known.by_id.get(id) else {
             return 0;
         };
         for held in entry.connections.values() {
-            let close = WorkerMessage::Close(held.connection, CloseReason::Terminated);
+            let close = WorkerMessage::Close(held.connection, reason);
             self.send(held.connection, close);
         }
         entry.connections.len()
@@ -556,11 +556,15 @@ mod tests {
         users.join(&id, connection_ref(1));
         users.join(&id, connection_ref(1));
         users.sign_in(&id, connection_ref(2), &[], message::pong());
-        assert_eq!(users.terminate("1"), 2);
-        assert_eq!(users.terminate("2"), 0);
+        assert_eq!(users.terminate("1", CloseReason::Terminated), 2);
+        assert_eq!(users.terminate("2", CloseReason::Terminated), 0);
         users.leave("1", connection_ref(1).id);
         users.sign_out("1", connection_ref(2).id, &[]);
-        assert_eq!(users.terminate("1"), 1, "it is still in another channel");
+        assert_eq!(
+            users.terminate("1", CloseReason::Terminated),
+            1,
+            "it is still in another channel"
+        );
         users.leave("1", connection_ref(1).id);
         assert_eq!(users.len(), 0);
     }

@@ -54,6 +54,8 @@ pub enum CloseReason {
     NotAuthorized,
     /// The application had the user's connections closed.
     Terminated,
+    /// The same, and clients come back, to be authorised again.
+    TerminatedToReconnect,
     /// More messages than allowed, and the application wants that closed.
     RateLimited,
     /// Too many connections in a short time from one address.
@@ -85,6 +87,7 @@ impl CloseReason {
         Self::OriginNotAllowed,
         Self::NotAuthorized,
         Self::Terminated,
+        Self::TerminatedToReconnect,
         Self::RateLimited,
         Self::TooManyConnections,
         Self::PongNotReceived,
@@ -110,6 +113,7 @@ impl CloseReason {
             Self::OriginNotAllowed => "origin_not_allowed",
             Self::NotAuthorized => "not_authorized",
             Self::Terminated => "terminated",
+            Self::TerminatedToReconnect => "terminated_to_reconnect",
             Self::RateLimited => "rate_limited",
             Self::TooManyConnections => "too_many_connections",
             Self::PongNotReceived => "pong_not_received",
@@ -133,6 +137,9 @@ impl CloseReason {
             Self::OriginNotAllowed => Some((4009, "Origin not allowed")),
             Self::NotAuthorized => Some((4009, "Connection not authorized in time")),
             Self::Terminated => Some((4009, "Connection terminated by the application")),
+            Self::TerminatedToReconnect => {
+                Some((4200, "Connection terminated by the application, reconnect"))
+            }
             // Not 4301: pusher-js would give up for good.
             Self::RateLimited => Some((4100, "Rate limit exceeded")),
             Self::TooManyConnections => Some((4100, "Too many connections from this address")),
@@ -169,6 +176,7 @@ impl CloseReason {
             | Self::MessageTooBig
             | Self::ProtocolError
             | Self::InvalidPayload
+            | Self::TerminatedToReconnect
             | Self::ShuttingDown
             | Self::Draining => None,
         }

@@ -129,6 +129,19 @@ pub fn subscription_error(channel: &str, code: ErrorCode, message: &str) -> Fram
         .finish()
 }
 
+/// Tells a client that the application has ended its subscription. The shape is that of
+/// [`subscription_error`].
+pub fn unsubscribed(channel: &ChannelName) -> Frame {
+    const DATA: &str = r#"{"type":"Unsubscribed","error":"The application has ended this subscription","status":403}"#;
+    TextFrame::with_capacity(256)
+        .raw(r#"{"event":"pusher:subscription_error","data":"#)
+        .json(DATA)
+        .raw(r#","channel":"#)
+        .json(channel.as_str())
+        .raw("}")
+        .finish()
+}
+
 /// What a presence channel tells of one member, ready to be put into frames:
 /// joins of big channels copy it and encode nothing.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ use super::outbox::{Outgoing, is_large};
 use super::socket::Socket;
 use crate::apps::{Counter, Timing};
 use crate::hub::{Broadcast, Channel, ConnectionRef, Joined, Recipients, WorkerMessage};
-use crate::protocol::{CloseReason, Frame, Member};
+use crate::protocol::{CloseReason, Frame, Member, SocketId};
 
 /// Sockets written between two turns of the event loop. 16 and 64 were about as
 /// fast as each other, 256 half as fast.
@@ -163,6 +163,16 @@ impl FanOut {
     pub(super) fn find(&self, channel: u64, socket: &Socket) -> Option<Option<Rc<UserId>>> {
         let channels = self.channels.borrow();
         Some(channels.get(&channel)?.get(&socket.key.get())?.user.clone())
+    }
+
+    /// The socket with this id, if it joined a channel before the message of this number. One
+    /// that waits for its first answer did.
+    pub(super) fn find_by_id(&self, channel: u64, id: SocketId, seq: u64) -> Option<Rc<Socket>> {
+        let channels = self.channels.borrow();
+        let mut subscribers = channels.get(&channel)?.values();
+        let is_before = |after: u64| after < seq || after == u64::MAX;
+        let found = subscribers.find(|it| it.socket.id == id && is_before(it.after.get()));
+        found.map(|it| Rc::clone(&it.socket))
     }
 
     /// Runs `request`, which returns whether an answer will come through the inbox,
@@ -428,6 +438,7 @@ impl Worker {
                         self.close(&socket, reason);
                     }
                 }
+                WorkerMessage::Unsubscribe(unsubscription) => self.unsubscribe(unsubscription),
                 WorkerMessage::Departed(from) => self.depart_from(None, from),
                 WorkerMessage::CloseApp(app) => {
                     tokio::task::spawn_local(Rc::clone(self).close_app(app));
@@ -482,7 +493,7 @@ impl Worker {
         deliveries + 1
     }
 
-    fn send_to(&self, address: ConnectionRef, frame: &Frame) {
+    pub(super) fn send_to(&self, address: ConnectionRef, frame: &Frame) {
         let socket = self.socket_at(address).filter(|socket| socket.is_open());
         let Some(socket) = socket else { return };
         let max = self.limits.get().max_backlog;

@@ -29,6 +29,7 @@ mod permits;
 mod socket;
 pub mod state;
 mod unfinished;
+mod unsubscribe;
 mod wheel;
 
 use std::any::Any;

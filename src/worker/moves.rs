@@ -37,7 +37,8 @@ use super::socket::Socket;
 use super::state::{ConnectionState, FreezeError, Frozen, SessionState, SubscriptionState};
 use super::{Connection, Running, UserId, Worker};
 use crate::apps::AppHandle;
-use crate::hub::{Channel, ConnectionRef, PendingSignIn, SignedIn};
+use crate::hub::{Channel, ConnectionRef, PendingSignIn, SignedIn, Unsubscription};
+use crate::protocol::SocketId;
 
 /// Messages to a worker about moves that may wait. Each belongs to one move.
 const QUEUE: usize = 1024;
@@ -100,7 +101,7 @@ pub(super) enum MoveMessage {
 
 /// What a placeholder is made of.
 pub(super) struct Reservation {
-    id: crate::protocol::SocketId,
+    id: SocketId,
     /// As [`Socket::app`].
     app: Option<AppHandle>,
     ping_interval: Duration,
@@ -119,25 +120,29 @@ pub(super) struct Moves {
     /// All workers, by index.
     workers: Vec<mpsc::Sender<MoveMessage>>,
     /// By [`Socket::key`]; those that are about to go, and go.
-    departing: RefCell<HashMap<usize, Departing>>,
+    pub(super) departing: RefCell<HashMap<usize, Departing>>,
     /// By [`Socket::key`]; placeholders.
-    arriving: RefCell<HashMap<usize, Arriving>>,
+    pub(super) arriving: RefCell<HashMap<usize, Arriving>>,
 }
 
-struct Departing {
+pub(super) struct Departing {
     /// Until the connection begins to go.
-    request: Option<MoveRequest>,
+    pub(super) request: Option<MoveRequest>,
     /// What was transferred, by [`Channel::id`].
     subscriptions: Vec<(u64, SubscriptionState)>,
     /// Marks that the fan-out has not come to.
     marks: usize,
+    /// What was to leave a channel after its place at the target was reserved for it.
+    pub(super) unsubscriptions: Vec<Unsubscription>,
 }
 
-struct Arriving {
-    socket: Rc<Socket>,
+pub(super) struct Arriving {
+    pub(super) socket: Rc<Socket>,
     running: Running,
     /// What the fan-out has not come to the marks of, by [`Channel::id`].
-    subscriptions: HashMap<u64, (Arc<Channel>, Option<UserId>)>,
+    pub(super) subscriptions: HashMap<u64, (Arc<Channel>, Option<UserId>)>,
+    /// Which of them end when it has.
+    pub(super) unsubscriptions: Vec<Unsubscription>,
     arrival: Option<Option<Box<Arrival>>>,
 }
 
@@ -332,10 +337,14 @@ impl Connection {
         let subscriptions: Vec<_> = subscriptions.into_iter().map(transfer).collect();
         let pending = user.map(|user| worker.hub.transfer_sign_in(user, from, to));
         worker.hub.mark_departed(from);
-        if let Some(departing) = worker.moves.departing.borrow_mut().get_mut(&from.key) {
+        let mut departing = worker.moves.departing.borrow_mut();
+        if let Some(departing) = departing.get_mut(&from.key) {
             departing.marks = subscriptions.len() + 1;
             departing.subscriptions = subscriptions;
+            let kept = std::mem::take(&mut departing.unsubscriptions);
+            kept.iter().for_each(|it| worker.unsubscribe_elsewhere(it));
         }
+        drop(departing);
         pending.unwrap_or_default()
     }
 }
@@ -370,6 +379,7 @@ impl Worker {
                         request: Some(request),
                         subscriptions: Vec::new(),
                         marks: 0,
+                        unsubscriptions: Vec::new(),
                     };
                     departing.insert(socket.key.get(), departure);
                     return socket.wake();
@@ -430,6 +440,10 @@ impl Worker {
         let Some(departing) = departing else {
             return Vec::new();
         };
+        departing
+            .unsubscriptions
+            .iter()
+            .for_each(|it| self.unsubscribe_elsewhere(it));
         if let Some(request) = departing.request {
             // Whoever has asked need not wait for it.
             let _ = request.done.send(Err(MoveError::Closing));
@@ -480,6 +494,7 @@ impl Worker {
             subscriptions: subscriptions
                 .map(|(channel, user)| (channel.id(), (channel, user)))
                 .collect(),
+            unsubscriptions: Vec::new(),
             arrival: None,
         };
         self.moves.arriving.borrow_mut().insert(key, arriving);
@@ -519,7 +534,11 @@ impl Worker {
                 socket.subscriptions.borrow_mut().push(channel);
             }
         }
+        let is_due = |it: &mut Unsubscription| it.channel == channel;
+        let due: Vec<_> = arriving.unsubscriptions.extract_if(.., is_due).collect();
         drop(placeholders);
+        due.into_iter()
+            .for_each(|it| self.unsubscribe(Box::new(it)));
         self.complete_arrival(to);
     }
 

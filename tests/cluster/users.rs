@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::frames::{arrived, data_of};
 use crate::nodes::{Cluster, HASTY};
 use crate::people::{Member, signed_in};
-use crate::support::{At, Client, Http};
+use crate::support::{At, Client, Http, Signed};
 use crate::wait::{LONG, soon};
 
 /// A signed-in user and whom of its watchlist it believes to be online.
@@ -146,4 +146,36 @@ fn a_user_that_was_terminated_may_sign_in_again_at_once() {
         ben.closed_with(4009, "Connection terminated by the application");
         ana.sees(&[], &["ben"]);
     }
+}
+
+#[test]
+fn a_user_is_taken_out_of_a_channel_on_all_nodes() {
+    let cluster = Cluster::start(3, &[]);
+    let nodes = [0, 1, 2].map(|node| &cluster[node]);
+    let mut clients = nodes.map(|node| signed_in(node, &json!({ "id": "ana" })));
+    let mut other = signed_in(&cluster[1], &json!({ "id": "ben" }));
+    for client in clients.iter_mut().chain([&mut other]) {
+        client.subscribe("private-a");
+    }
+    let mut http = Http::connect(&cluster[2]);
+    let answer = http.post("channels/private-a/users/ana/unsubscribe", "{}");
+    assert_eq!((answer.status, &*answer.body), (200, "{}"));
+    for client in &mut clients {
+        let frame = client.next_json();
+        assert_eq!(frame["event"], "pusher:subscription_error", "{frame}");
+        assert_eq!(data_of(&frame)["type"], "Unsubscribed");
+    }
+    http.publish(&["private-a"], "e", "1");
+    assert_eq!(other.next_json()["event"], "e");
+    clients.iter_mut().for_each(Client::expect_silence);
+    // One connection, by the node that has it.
+    let path = format!("channels/private-a/sockets/{}/unsubscribe", other.id);
+    http.post(&path, "");
+    assert_eq!(other.next_json()["event"], "pusher:subscription_error");
+    // Another node closes with the code that was asked for.
+    let mut call = Signed::post("users/ben/terminate_connections", "");
+    call = call.set("reconnect", "true");
+    assert_eq!(http.request("POST", &call.target(), "").status, 200);
+    let text = "Connection terminated by the application, reconnect";
+    other.closed_with(4200, text);
 }

@@ -47,4 +47,5 @@ mod support;
 mod systemd;
 mod tls;
 mod tools;
+mod unsubscribe;
 mod users;

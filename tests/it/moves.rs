@@ -6,11 +6,14 @@
 mod workers;
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use resound::hub::Unsubscribed;
+use resound::protocol::{ChannelName, SocketId};
 use resound::tls::{Acceptor, Session};
 use resound::worker::state::{ConnectionState, FreezeError, PhaseState};
 use resound::worker::{MoveError, UNIX_PEER};
@@ -354,7 +357,7 @@ fn members_and_users_stay_while_they_move() {
         (&json!("client-e"), &json!("ana"))
     );
     ana.expect_alive();
-    assert_eq!(workers.hub.terminate(&workers.app, "ana"), 1);
+    assert_eq!(workers.hub.terminate(&workers.app, "ana", None), 1);
     assert!(ana.next().into_text().unwrap().contains("4009"));
     drop(ana);
     for told in ["member_removed", "offline"] {
@@ -397,8 +400,8 @@ fn a_connection_is_closed_once_while_it_moves() {
             scope.spawn(|| while workers.try_move(address).is_ok() {});
             thread::sleep(Duration::from_micros(500 * round));
             let expected = if round % 2 == 0 {
-                workers.hub.terminate(&workers.app, "u");
-                workers.hub.terminate(&workers.app, "u");
+                workers.hub.terminate(&workers.app, "u", None);
+                workers.hub.terminate(&workers.app, "u", None);
                 4009
             } else {
                 workers.remove_app();
@@ -412,6 +415,43 @@ fn a_connection_is_closed_once_while_it_moves() {
             );
         });
         publisher.stop();
+        drop(listener);
+        workers.expect_empty();
+    }
+}
+
+/// Whichever worker it is with, and when it is with none.
+#[test]
+fn a_connection_leaves_a_channel_once_while_it_moves() {
+    let channel = ChannelName::parse("a", 100).unwrap();
+    for round in 0..40 {
+        let workers = Workers::start(&[]);
+        let mut listener = workers.connect();
+        for name in ["a", "b"] {
+            listener.subscribe(name);
+        }
+        let publisher = workers.publisher(&["a", "b"], none);
+        let (address, is_over) = (listener.address(), AtomicBool::new(false));
+        let socket = SocketId::parse(&listener.client.id).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    workers.try_move(address).unwrap();
+                }
+            });
+            thread::sleep(Duration::from_micros(500 * round));
+            let who = Unsubscribed::Socket(socket);
+            workers.hub.unsubscribe(&workers.app, &channel, &who);
+            // Whatever becomes of it, the other thread ends.
+            let next = catch_unwind(AssertUnwindSafe(|| listener.next()));
+            is_over.store(true, Ordering::Relaxed);
+            let text = next.unwrap().into_text().unwrap();
+            assert!(text.contains("Unsubscribed"), "{text}");
+        });
+        assert!(workers.hub.find(&workers.app, "a").is_none());
+        let last = publisher.stop();
+        listener.expect_all("b", last);
+        listener.expect_alive();
         drop(listener);
         workers.expect_empty();
     }

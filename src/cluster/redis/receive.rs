@@ -403,7 +403,15 @@ impl Session<'_> {
             Message::TellAgain(node) if node != own => self.resync_all(),
             Message::Terminate(node, who) if node != own => {
                 if let Some(app) = self.state.apps.by_id(&who.app) {
-                    self.state.hub.terminate_here(&app, &who.user);
+                    self.state
+                        .hub
+                        .terminate_here(&app, &who.user, who.reconnect);
+                }
+            }
+            Message::Unsubscribe(node, what) if node != own => {
+                if let (Some(app), Some(who)) = (self.state.apps.by_id(&what.app), what.who.read())
+                {
+                    self.state.hub.unsubscribe_here(&app, &what.channel, &who);
                 }
             }
             Message::Ask(node, id, question) if node != own => self.reply(node, id, &question),

@@ -13,7 +13,7 @@ use super::scripts::{CacheUse, Scripts};
 use super::session::Session;
 use super::snapshot;
 use crate::apps::AppHandle;
-use crate::cluster::codec::{EventHead, MAX_MESSAGE, Message, Termination, event};
+use crate::cluster::codec::{EventHead, MAX_MESSAGE, Message, Termination, Unsubscription, event};
 use crate::cluster::view::View;
 use crate::hub::{ClusterUpdate, Event, Fact, LocalState, NodeId, Topic, cache_cost};
 use crate::lifecycle::State;
@@ -40,22 +40,42 @@ impl Session<'_> {
     pub(super) fn send_update(&mut self, since: Instant, update: ClusterUpdate) {
         match update {
             ClusterUpdate::Event(event) => self.publish(since, event),
-            ClusterUpdate::Terminate { app, user } => {
+            ClusterUpdate::Terminate {
+                app,
+                user,
+                reconnect,
+            } => {
                 let app = app.id().to_owned();
-                let who = Termination { app, user };
-                let text = Message::Terminate(self.state.node, who).encode();
-                let all = self.state.keys.all();
-                let command = self.publication(&all, &text);
-                let outgoing = Outgoing {
-                    since,
-                    command: Arc::new(command),
-                    slot: keys::slot(&all),
-                    index: None,
-                    bytes: text.len(),
+                let who = Termination {
+                    app,
+                    user,
+                    reconnect,
                 };
-                self.send_event(outgoing);
+                self.send_to_all(since, &Message::Terminate(self.state.node, who));
+            }
+            ClusterUpdate::Unsubscribe { app, channel, who } => {
+                let what = Unsubscription {
+                    app: app.id().to_owned(),
+                    channel: channel.as_str().to_owned(),
+                    who: who.into(),
+                };
+                self.send_to_all(since, &Message::Unsubscribe(self.state.node, what));
             }
         }
+    }
+
+    fn send_to_all(&mut self, since: Instant, message: &Message<'_>) {
+        let text = message.encode();
+        let all = self.state.keys.all();
+        let command = self.publication(&all, &text);
+        let outgoing = Outgoing {
+            since,
+            command: Arc::new(command),
+            slot: keys::slot(&all),
+            index: None,
+            bytes: text.len(),
+        };
+        self.send_event(outgoing);
     }
 
     /// Connections have ended that counted for an application's quota.
