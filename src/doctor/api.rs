@@ -1,5 +1,6 @@
 //! The HTTP API, as Laravel asks it.
 
+use std::cell::OnceCell;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -21,6 +22,17 @@ pub(super) struct Api<'a> {
     pub(super) places: &'a Places,
     pub(super) app: &'a Credentials,
     pub(super) limit: Duration,
+    /// Which server it is, once it was asked.
+    pub(super) server: OnceCell<Server>,
+}
+
+/// A server, as its answers tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Server {
+    Resound,
+    /// Laravel Reverb, or one that has its texts.
+    Reverb,
+    Other,
 }
 
 impl Api<'_> {
@@ -38,6 +50,7 @@ impl Api<'_> {
             "connect",
             format!("{endpoint}{how} (dialled by Laravel: {})", dialled.said),
         );
+        self.identify().await;
         let list = Call {
             method: "GET",
             path: "/channels",
@@ -55,7 +68,7 @@ impl Api<'_> {
                 self.app.id
             ),
         );
-        let size = self.size_of_large_event().await;
+        let size = self.size_of_large_event();
         let channel = format!("resound-doctor-{}", random());
         let answer = self.publish(&channel, size).await?;
         if let Some(answer) = answer {
@@ -70,15 +83,29 @@ impl Api<'_> {
         Ok(())
     }
 
-    /// How large a body may well be: of Resound as large as its greatest event, of others as
-    /// Reverb's default has it, whose 10 000 bytes have the headers in them.
-    async fn size_of_large_event(&self) -> usize {
+    pub(super) fn server(&self) -> Server {
+        self.server.get().copied().unwrap_or(Server::Other)
+    }
+
+    /// Finds out which server it is, by what it says to somebody who does not sign.
+    async fn identify(&self) {
         let path = format!("/apps/{}/channels", escape(&self.app.id));
         let unsigned = reach::get(&self.places.publish, &path, self.limit).await;
-        let is_resound = unsigned.is_ok_and(|it| it.body.contains("auth_key is missing."));
+        let server = match unsigned {
+            Ok(reply) if reply.body.contains("auth_key is missing.") => Server::Resound,
+            Ok(reply) if reply.body.trim() == "Authentication signature invalid." => Server::Reverb,
+            _ => Server::Other,
+        };
+        // It is set once.
+        let _ = self.server.set(server);
+    }
+
+    /// How large a body may well be: of Resound as large as its greatest event, of others as
+    /// Reverb's default has it, whose 10 000 bytes have the headers in them.
+    fn size_of_large_event(&self) -> usize {
         let app = self.config.apps.iter().find(|app| app.id == self.app.id);
         match app {
-            Some(app) if is_resound => app.events.data,
+            Some(app) if self.server() == Server::Resound => app.events.data,
             _ => 8000,
         }
     }
@@ -103,7 +130,7 @@ impl Api<'_> {
         let reply = self.ask(&call).await?;
         if reply.status == 413 && reply.body.starts_with("Payload too large") {
             return Ok(Some(format!(
-                "the server takes no body of {size} bytes: {}",
+                "the server takes no body of {size} bytes (REVERB_MAX_REQUEST_SIZE): {}",
                 cut(&reply.body)
             )));
         }
@@ -248,9 +275,13 @@ impl Api<'_> {
             Some(said) => said.place.clone(),
             None => self.config.read_from(),
         };
+        let how = match self.server() {
+            Server::Reverb => "php artisan config:clear and reverb:restart",
+            Server::Resound | Server::Other => "resound check, resound reload, or restart it",
+        };
         format!(
             "make {name} ({place}) that of the server which answers at {}: it may run with other settings, or with those \
-             from before a change (resound check, resound reload, or restart it)",
+             from before a change ({how})",
             self.places.publish.endpoint
         )
     }

@@ -74,7 +74,7 @@ pub(super) async fn check(
     }
     let (mut headers, has_token) = match page {
         // A page of the same host has a session, and Laravel's proof that it is the page's.
-        Some(page) if foreign.is_none() => asked.session(page).await,
+        Some(page) if foreign.is_none() => asked.session(page, given).await,
         _ => (Vec::new(), false),
     };
     headers.extend_from_slice(given);
@@ -177,17 +177,23 @@ impl Asked<'_> {
         ))
     }
 
-    /// Cookies of the page, and its token against forged requests; whether it shows one.
-    async fn session(&self, page: &Url) -> (Vec<(String, String)>, bool) {
-        let Ok(reply) = self.ask(page, "GET", &[], "").await else {
+    /// Cookies of the page, unless some are given, and its token against forged requests; whether
+    /// it shows one. The page is asked for as it will be asked who may join.
+    async fn session(
+        &self,
+        page: &Url,
+        given: &[(String, String)],
+    ) -> (Vec<(String, String)>, bool) {
+        let Ok(reply) = self.ask(page, "GET", given, "").await else {
             return (Vec::new(), false);
         };
+        let is_given = given.iter().any(|(name, _)| name == "cookie");
         let cookies = reply.headers.get_all("set-cookie").iter();
         let cookies: Vec<&str> = cookies
             .filter_map(|it| it.to_str().ok()?.split(';').next())
             .collect();
         let mut headers = Vec::new();
-        if !cookies.is_empty() {
+        if !cookies.is_empty() && !is_given {
             headers.push(("cookie".to_owned(), cookies.join("; ")));
         }
         let token = token_of(&reply.body).map(str::to_owned);
@@ -239,9 +245,9 @@ impl Asked<'_> {
                 "log in anew, or look at the guard in the route's middleware (auth:sanctum)",
             ),
             403 => problem(
-                format!("this user may not join {channel}"),
+                format!("this user may not join {channel}, or the headers are nobody's any more"),
                 "look at the callback of that channel in routes/channels.php: its pattern has no private- or presence-, \
-                 and it returns true or, for presence, an array",
+                 and it returns true or, for presence, an array; a cookie or token may have ended",
             ),
             404 | 405 => problem(
                 "there is no such route".to_owned(),

@@ -20,10 +20,12 @@ mod reach;
 mod report;
 mod socket;
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 pub use report::{Finding, Level, Report, Text};
 
+use self::api::Server;
 use self::places::{Given, Places, variable};
 use self::project::Project;
 use self::report::Problem;
@@ -89,8 +91,16 @@ async fn look(
         places: &places,
         app: &app,
         limit,
+        server: OnceCell::new(),
     };
-    let can_publish = check_api(&api, arguments.url.is_some(), report).await?;
+    let can_publish = check_api(&api, arguments.url.is_some(), report).await;
+    if api.server() != Server::Reverb {
+        // None of them keeps anything from arriving, nor is for another server.
+        for warning in &config.warnings {
+            report.note("settings", warning.clone());
+        }
+    }
+    let can_publish = can_publish?;
     let socket = match socket::check(&api, can_publish, report).await {
         Ok(socket) => Some(socket),
         Err(problem) => {
@@ -136,7 +146,11 @@ async fn check_api(
         // What a socket of the same server would meet follows from it.
         Err(problem) if api.places.is_one() && reach::ends_all(&problem) => Err(problem),
         // Where Laravel publishes need not be reached from here.
-        Err(problem) if is_url_given && reach::is_about_connecting(&problem) => {
+        Err(problem)
+            if is_url_given
+                && reach::is_about_connecting(&problem)
+                && api.places.may_publish_elsewhere() =>
+        {
             report.warn(problem.check, problem.text, problem.fix);
             Ok(false)
         }
@@ -203,10 +217,6 @@ fn load(
         )
     })?;
     report.ok("settings", format!("read from {}", config.read_from()));
-    // None of them keeps anything from arriving.
-    for warning in &config.warnings {
-        report.note("settings", warning.clone());
-    }
     Ok(config)
 }
 
@@ -231,7 +241,10 @@ fn choose(
     project: Option<&Project>,
 ) -> Result<Credentials, Problem> {
     let id = arguments.app.app_id.clone();
-    let Some(connection) = project.map(Project::connection) else {
+    let Some((project, connection)) = project
+        .filter(|_| id.is_none())
+        .map(|it| (it, it.connection()))
+    else {
         let app = tools::choose(&config.apps, id.as_deref());
         let app = app.map_err(|error| {
             Problem::new("application", error.to_string(), "name one: --app-id ID")
@@ -256,7 +269,14 @@ fn choose(
         let files = config.read_from();
         format!("make REVERB_APP_{what}{place} of Laravel and the server's, from {files}, the same")
     };
-    let Some(app) = config.apps.iter().find(|app| app.id == id) else {
+    let known = config.apps.iter().find(|app| app.id == id);
+    let known = known.map(|app| (app.key.clone(), app.secret.clone()));
+    // A server with the project's own configuration has more than the .env says.
+    let of_reverb = || {
+        let (key, secret) = project.app_of_reverb(&id)?;
+        Some((key, Secret::new(&secret)))
+    };
+    let Some((own_key, own_secret)) = known.or_else(of_reverb) else {
         let known: Vec<&str> = config.apps.iter().map(|app| app.id.as_str()).collect();
         let text = format!(
             "Laravel publishes for application {id:?} ({}), and the server's settings have {}",
@@ -266,9 +286,9 @@ fn choose(
         return Err(Problem::new("application", text, fix("ID")));
     };
     let probe = |secret: &Secret| secret.sign(&[b"resound"]);
-    let differs = if app.key != key {
+    let differs = if own_key != key {
         Some(("key", "KEY"))
-    } else if probe(&app.secret) != probe(&secret) {
+    } else if probe(&own_secret) != probe(&secret) {
         Some(("secret", "SECRET"))
     } else {
         None
@@ -280,5 +300,5 @@ fn choose(
         );
         return Err(Problem::new("application", text, fix(name)));
     }
-    Ok(tools::credentials(app))
+    Ok(Credentials { id, key, secret })
 }

@@ -119,6 +119,13 @@ impl Places {
         self.page.as_ref().map(origin_of)
     }
 
+    /// Whether Laravel may publish at an address that is not for here: of another host than browsers
+    /// connect to, and not of this machine.
+    pub(super) fn may_publish_elsewhere(&self) -> bool {
+        self.publish.endpoint.host != self.public.endpoint.host
+            && !is_loopback(&self.publish.endpoint)
+    }
+
     /// Whether there is one address for all.
     pub(super) fn is_one(&self) -> bool {
         self.publish.endpoint == self.public.endpoint
@@ -258,7 +265,7 @@ fn with_places(config: &Config, names: Names, otherwise: &str) -> String {
 }
 
 fn dialled([scheme, host, port]: [String; 3], said: String) -> Result<Dialled, Problem> {
-    let bracketed = if host.contains(':') && !host.starts_with('[') {
+    let bracketed = if host.parse::<std::net::Ipv6Addr>().is_ok() {
         format!("[{host}]")
     } else {
         host

@@ -78,6 +78,15 @@ impl Project {
         }
     }
 
+    /// An application of config/reverb.php: its key and its secret.
+    pub(super) fn app_of_reverb(&self, id: &str) -> Option<(String, String)> {
+        let apps = self.document["reverb"]["apps"]["apps"].as_array()?;
+        let app = apps
+            .iter()
+            .find(|app| text_of(&app["app_id"]).as_deref() == Some(id))?;
+        Some((text_of(&app["key"])?, text_of(&app["secret"])?))
+    }
+
     /// The paths of the routes that decide who may join a channel.
     pub(super) fn auth_routes(&self) -> Vec<&str> {
         array_of_texts(&self.document["state"]["auth_routes"])

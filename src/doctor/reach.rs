@@ -10,7 +10,7 @@ use super::places::{Dialled, Places, is_loopback};
 use super::port::{Program, listener_of};
 use super::report::{Problem, Report};
 use crate::client::http::{Plain, Reply, cut, request};
-use crate::client::{ClientError, connect, connect_and_identify};
+use crate::client::{ClientError, Endpoint, connect, connect_and_identify};
 use crate::config::Config;
 use crate::server::ends_soon;
 
@@ -19,7 +19,8 @@ const CONNECTION_CHECKS: [&str; 5] = ["name", "connect", "tls", "certificate", "
 
 /// Whether a socket of the same server would only meet the same.
 pub(super) fn ends_all(problem: &Problem) -> bool {
-    is_about_connecting(problem) || ["application", "signature", "clock"].contains(&problem.check)
+    is_about_connecting(problem)
+        || ["application", "signature", "clock", "prefix"].contains(&problem.check)
 }
 
 /// Whether nothing can be asked at the address that it is about.
@@ -50,6 +51,9 @@ pub(super) async fn check(
             Ok(())
         }
         Ok(Err(error)) => Err(problem_of(&error, dialled, config, places)),
+        Err(_) if endpoint.is_secure && connects_without_tls(endpoint, limit).await => {
+            Err(silent_handshake(dialled, limit))
+        }
         Err(_) => Err(Problem::new(
             "connect",
             format!("{endpoint}: no connection in {} s", limit.as_secs()),
@@ -59,6 +63,32 @@ pub(super) async fn check(
             ),
         )),
     }
+}
+
+async fn connects_without_tls(endpoint: &Endpoint, limit: Duration) -> bool {
+    let mut plain = endpoint.clone();
+    plain.is_secure = false;
+    matches!(timeout(limit, connect(&plain)).await, Ok(Ok(_)))
+}
+
+/// As with Reverb, which waits for the end of a request.
+fn silent_handshake(dialled: &Dialled, limit: Duration) -> Problem {
+    Problem::new(
+        "tls",
+        format!(
+            "{}: it takes the connection and does not answer the TLS handshake in {} s: that port does not speak TLS",
+            dialled.endpoint,
+            limit.as_secs()
+        ),
+        fix_of_plain_port(dialled),
+    )
+}
+
+fn fix_of_plain_port(dialled: &Dialled) -> String {
+    format!(
+        "set the scheme to http in {}, or put TLS there: RESOUND_TLS_CERT and RESOUND_TLS_KEY, or a proxy",
+        dialled.said
+    )
 }
 
 fn problem_of(error: &ClientError, dialled: &Dialled, config: &Config, places: &Places) -> Problem {
@@ -97,7 +127,9 @@ fn fix_of_refusal(
     }
     let ports: Vec<u16> = config.server.ports().map(|(port, _)| port).collect();
     if ports.contains(&dialled.endpoint.port) {
-        return format!("start the server: resound start (the port is that of {said})");
+        return format!(
+            "start the server: resound start, or php artisan reverb:start (the port is that of {said})"
+        );
     }
     if matches!(dialled.endpoint.port, 80 | 443) {
         return format!(
@@ -124,13 +156,9 @@ fn problem_of_tls(host: &str, cause: &io::Error, dialled: &Dialled) -> Problem {
     let endpoint = &dialled.endpoint;
     let Some(rustls::Error::InvalidCertificate(fault)) = inner else {
         let (what, fix) = match inner {
-            Some(rustls::Error::InvalidMessage(_)) => (
-                "that port does not speak TLS",
-                format!(
-                    "set the scheme to http in {}, or put TLS there: RESOUND_TLS_CERT and RESOUND_TLS_KEY, or a proxy",
-                    dialled.said
-                ),
-            ),
+            Some(rustls::Error::InvalidMessage(_)) => {
+                ("that port does not speak TLS", fix_of_plain_port(dialled))
+            }
             _ => (
                 "it speaks no TLS, or none for that name or of version 1.2 and later",
                 format!(
@@ -322,14 +350,11 @@ pub(super) fn problem_of_unknown_answer(
                 upstream_words(&name)
             ),
         ),
-        (413, Responder::Proxy(_)) => Problem::new(
-            "body-size",
-            format!("{text}it lets through no event of that size"),
-            match name.as_str() {
-                "nginx" => "client_max_body_size 2m; in the server or location of nginx".to_owned(),
-                "Apache" => "LimitRequestBody 2097152 in Apache's virtual host".to_owned(),
-                _ => format!("raise the limit of bodies in {name}"),
-            },
+        (413, Responder::Proxy(_)) => problem_of_size(&name, &text),
+        (_, Responder::Application) if is_php(dialled) => Problem::new(
+            "path",
+            format!("{text}its own port is dialled, and not the server's"),
+            format!("set the port of the server in {}", dialled.said),
         ),
         (_, Responder::Proxy(_) | Responder::Application) => Problem::new(
             "path",
@@ -352,6 +377,23 @@ pub(super) fn problem_of_unknown_answer(
             )
         }
     }
+}
+
+fn problem_of_size(proxy: &str, text: &str) -> Problem {
+    Problem::new(
+        "body-size",
+        format!("{text}it lets through no event of that size"),
+        match proxy {
+            "nginx" => "client_max_body_size 2m; in the server or location of nginx".to_owned(),
+            "Apache" => "LimitRequestBody 2097152 in Apache's virtual host".to_owned(),
+            _ => format!("raise the limit of bodies in {proxy}"),
+        },
+    )
+}
+
+/// Whether PHP's own server listens there.
+fn is_php(dialled: &Dialled) -> bool {
+    program_at(dialled).is_some_and(|program| program.name.contains("php"))
 }
 
 /// The program that listens at an address of this machine.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::api::{Api, random};
-use super::places::{Places, is_loopback, variable};
+use super::api::{Api, Server, random};
+use super::places::{Places, endpoint_of, is_loopback, origin_of, variable};
 use super::reach::{self, Responder};
 use super::report::{Problem, Report};
 use crate::client::ClientError;
@@ -31,6 +31,7 @@ pub(super) async fn check(
 ) -> Result<Socket, Problem> {
     let places = api.places;
     check_page(places)?;
+    check_browser_address(places, report);
     check_key(api)?;
     let dialled = &places.public;
     if !places.is_one() {
@@ -106,6 +107,38 @@ fn check_page(places: &Places) -> Result<(), Problem> {
     }
 }
 
+/// Visitors' browsers that dial `localhost` dial themselves.
+fn check_browser_address(places: &Places, report: &mut Report<'_>) {
+    // Names of a developer's own machine.
+    let is_own = |host: &str| {
+        let ends = ["localhost", "test", "local", "internal"];
+        ends.iter().any(|end| host.rsplit('.').next() == Some(*end))
+    };
+    let public = &places.public;
+    let Some(page) = places
+        .page
+        .as_ref()
+        .filter(|_| places.is_public_known && places.is_own)
+    else {
+        return;
+    };
+    let is_page_public = !is_loopback(&endpoint_of(page)) && !page.host_str().is_none_or(is_own);
+    if is_page_public && is_loopback(&public.endpoint) {
+        report.warn(
+            "browser-address",
+            format!(
+                "pages of {} dial {}, which is each visitor's own machine",
+                origin_of(page),
+                public.endpoint
+            ),
+            format!(
+                "set VITE_REVERB_HOST to the public name ({}), then npm run build; APP_URL, if that is not the page's address",
+                public.said
+            ),
+        );
+    }
+}
+
 /// What pages are built with has to be the application's key.
 fn check_key(api: &Api<'_>) -> Result<(), Problem> {
     match variable(api.config, "VITE_REVERB_APP_KEY") {
@@ -138,6 +171,10 @@ async fn problem_of(error: SocketError, api: &Api<'_>, origin: Option<&str>) -> 
         ),
         SocketError::Closed { code: 4009, .. } => {
             let fix = match api.places.page.as_ref().and_then(url::Url::host_str) {
+                Some(host) if api.server() == Server::Reverb => format!(
+                    "add {host:?} to allowed_origins of the application in config/reverb.php, then php artisan config:clear and \
+                     reverb:restart"
+                ),
                 Some(host) => format!(
                     "add {host:?} to allowed_origins of the application: in config/reverb.php, in resound.toml, \
                      or REVERB_ALLOWED_ORIGINS"
@@ -150,6 +187,13 @@ async fn problem_of(error: SocketError, api: &Api<'_>, origin: Option<&str>) -> 
             let text = format!("{endpoint}: {error}: {page} may not connect");
             Problem::new("origin", text, fix)
         }
+        SocketError::Closed { code: 4004, .. } => Problem::new(
+            "socket",
+            format!(
+                "{endpoint}: {error}: the application has all the connections that it may have"
+            ),
+            "raise max_connections of the application: in config/reverb.php, in resound.toml, or REVERB_APP_MAX_CONNECTIONS",
+        ),
         SocketError::Client(ClientError::Refused { .. }) => problem_of_refusal(api, origin).await,
         // It has answered requests.
         SocketError::Client(ClientError::Lost { .. }) | SocketError::Lost { .. }

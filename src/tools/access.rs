@@ -63,7 +63,9 @@ impl Target {
                 "; is the server running? --url asks another one"
             }
             ClientError::Tls { .. } if self.is_default => "; --url asks it by its public name",
-            ClientError::Refused { status: 404, .. } => {
+            ClientError::Refused {
+                status: 404, body, ..
+            } if !body.starts_with("No matching application") => {
                 "; is it a Pusher-compatible server, and is its path in the URL?"
             }
             _ => "",

@@ -104,7 +104,8 @@ impl Listener {
         } = &self.target;
         let origin = self.arguments.origin.as_deref();
         let mut socket = Socket::connect(endpoint, &app.key, origin, *timeout).await?;
-        let member = json!({ "user_id": self.arguments.user }).to_string();
+        // Reverb wants to have both.
+        let member = json!({ "user_id": self.arguments.user, "user_info": {} }).to_string();
         let mut waited_for: BTreeSet<&str> =
             self.arguments.channels.iter().map(String::as_str).collect();
         for channel in &waited_for {

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { after, before, test } from '../clients/support/test.mjs';
 import { URL_OF_LARAVEL, install } from '../laravel/support/application.mjs';
 import { logIn } from '../laravel/support/person.mjs';
+import { APP } from '../clients/support/app.mjs';
 import { Setup, assertFine, assertFirst, freePort } from './support/setup.mjs';
 
 const LOOKED_AT = ['laravel', 'settings', 'connect', 'signature', 'socket', 'private-channel', 'delivery', 'auth-endpoint', 'queue'];
@@ -172,6 +173,32 @@ test('a user is sent to a login', async (t) => {
   // A guest is; a user is not to be.
   assertFine(await doctor(), LOOKED_AT);
   assertFirst(await doctor('--header', 'Authorization: Bearer 1|expired'), { check: 'auth-endpoint', text: /answers 302: it redirects to .*\/login/, fix: /Authorization: 'Bearer/ });
+});
+
+test('right: Laravel publishes with a further application of its config/reverb.php', async (t) => {
+  const { doctor } = await project(t);
+  application.set({ REVERB_APP_ID: 'first', REVERB_APP_KEY: 'first-key', REVERB_APP_SECRET: 'first-secret' });
+  change(t, 'config/broadcasting.php', (text) => {
+    const own = { KEY: APP.key, SECRET: APP.secret, ID: APP.id };
+    return Object.entries(own).reduce((changed, [name, value]) => changed.replace(`env('REVERB_APP_${name}')`, `'${value}'`), text);
+  });
+  const published = path.join(application.folder, 'config/reverb.php');
+  const base = JSON.stringify(path.join(here, '../laravel/support/reverb.php'));
+  writeFileSync(published, `<?php $all = require ${base}; $all['apps']['apps'][] = ['app_id' => '${APP.id}', 'key' => '${APP.key}', 'secret' => '${APP.secret}'] + $all['apps']['apps'][0]; return $all;`);
+  t.after(() => rmSync(published));
+  assertFine(await doctor(), LOOKED_AT);
+});
+
+test('right: a user who is asked for by the cookie of a session', async (t) => {
+  const { doctor } = await project(t);
+  withSessions(t);
+  change(t, 'config/auth.php', (text) => text.replace("'guard' => 'sanctum'", "'guard' => 'web'").replace("'guards' => [", "'guards' => ['web' => ['driver' => 'session', 'provider' => 'users'],"));
+  change(t, provider, (text) => text.replace(routes, "Broadcast::routes(['middleware' => ['web']]);"));
+  change(t, 'routes/web.php', (text) => `${text}\nRoute::get('/as-ana', function () { Illuminate\\Support\\Facades\\Auth::guard('web')->loginUsingId(1); return view('chat'); });\n`);
+  const page = await fetch(`${URL_OF_LARAVEL}/as-ana`);
+  const cookies = page.headers.getSetCookie().map((it) => it.split(';')[0]).join('; ');
+  assertFine(await doctor('--header', `Cookie: ${cookies}`, '--channel', 'private-App.Models.User.1'), LOOKED_AT);
+  assertFirst(await doctor('--header', `Cookie: ${cookies}`, '--channel', 'private-App.Models.User.2'), { check: 'auth-endpoint', text: /403: this user may not join/, fix: /routes\/channels\.php/ });
 });
 
 test('a page instead of JSON answers', async (t) => {

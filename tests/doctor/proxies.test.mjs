@@ -1,6 +1,6 @@
 // Proxies, certificates, addresses: each set-up is wrong in one way, which is told first.
 
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { test } from '../clients/support/test.mjs';
 import { Setup, assertFine, assertFirst, freePort, shipped } from './support/setup.mjs';
 
@@ -184,6 +184,29 @@ wrong('TLS is dialled where there is none', { check: 'tls', text: /does not spea
   const port = await setup.server();
   setup.dotenv({ REVERB_SCHEME: 'https', REVERB_HOST: 'localhost', REVERB_PORT: port, REVERB_SERVER_PORT: port });
   return { args: [] };
+});
+
+wrong('what is dialled with TLS waits for a request', { check: 'tls', text: /does not answer the TLS handshake in 1 s/, fix: /scheme to http/ }, async (setup) => {
+  const silent = createServer(() => {});
+  await new Promise((resolve) => silent.listen(0, '127.0.0.1', resolve));
+  setup.onEnd(() => silent.close());
+  return { args: [`https://localhost:${silent.address().port}`, '--timeout', '1'] };
+});
+
+wrong('visitors are sent to their own machines', { check: 'browser-address', level: 'warning', text: /https:\/\/shop\.example dial .*own machine/, fix: /VITE_REVERB_HOST/ }, async (setup) => {
+  const port = await setup.server();
+  const own = { REVERB_HOST: 'localhost', REVERB_PORT: port, REVERB_SCHEME: 'http', REVERB_SERVER_PORT: port };
+  setup.dotenv({ ...own, VITE_REVERB_HOST: 'localhost', APP_URL: 'https://shop.example' });
+  return { args: [] };
+});
+
+wrong('the application has all its connections', { check: 'socket', text: /4004.*all the connections/, fix: /REVERB_APP_MAX_CONNECTIONS/ }, async (setup) => {
+  const port = await setup.server({ REVERB_APP_MAX_CONNECTIONS: '1' });
+  const socket = connect(port, '127.0.0.1');
+  socket.write('GET /app/my-app-key HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n');
+  await new Promise((resolve) => socket.once('data', resolve));
+  setup.onEnd(() => socket.destroy());
+  return { args: [local(port)] };
 });
 
 wrong('no TLS is dialled where there is', { check: 'tls', text: /speaks TLS, and is dialled without/, fix: /scheme to https/ }, async (setup) => {

@@ -25,6 +25,10 @@ export class Setup {
     });
   }
 
+  onEnd(stop) {
+    this.#stops.push(stop);
+  }
+
   /** Resound with the application of the chat module, and its port. */
   async server(env = {}, port = 0) {
     const server = await startServer({ env: { ...env, SSL_CERT_FILE: '' }, port });
