@@ -12,6 +12,7 @@
 //! R1 A <node>                               it has entered all its facts
 //! R1 F <node>                               asks another to enter its facts again
 //! R1 T <node>\n<JSON>                       close a user's connections
+//! R1 L <node> <0 or 1>\n<JSON>               the same, and that clients come back (1) or not; T follows
 //! R1 U <node>\n<JSON>                       end subscriptions to a channel
 //! R1 Q <node> <id>\n<JSON>                  a question to all
 //! R1 R <node> <id> <0 or 1>\n<JSON>         part of an answer; 1 for the last
@@ -56,6 +57,9 @@ pub enum Message<'a> {
     TellAgain(NodeId),
     /// A user's connections have to be closed.
     Terminate(NodeId, Termination),
+    /// They have to be closed, and whether clients are to come back is said. [`Self::Terminate`]
+    /// follows, for nodes that do not know this.
+    TerminateAs(NodeId, bool, Termination),
     /// Somebody has to leave a channel.
     Unsubscribe(NodeId, Unsubscription),
     /// A question.
@@ -87,10 +91,6 @@ pub struct Termination {
     pub app: String,
     /// The user's.
     pub user: String,
-    /// Whether clients are to come back, if that was said. Nodes that do not know it ignore the
-    /// message, so it is there only then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reconnect: Option<bool>,
 }
 
 /// Who has to leave a channel.
@@ -257,6 +257,9 @@ impl<'a> Message<'a> {
             Self::AllTold(node) => format!("{VERSION} A {node}"),
             Self::TellAgain(node) => format!("{VERSION} F {node}"),
             Self::Terminate(node, who) => format!("{VERSION} T {node}\n{}", json(who)),
+            Self::TerminateAs(node, reconnect, who) => {
+                format!("{VERSION} L {node} {}\n{}", u8::from(*reconnect), json(who))
+            }
             Self::Unsubscribe(node, what) => format!("{VERSION} U {node}\n{}", json(what)),
             Self::Ask(node, id, question) => {
                 format!("{VERSION} Q {node} {id}\n{}", json(question))
@@ -320,16 +323,15 @@ fn read<'a>(words: &[&str], body: Option<&'a str>) -> Option<Message<'a>> {
         (["A", node], None) => Message::AllTold(node_id(node)?),
         (["F", node], None) => Message::TellAgain(node_id(node)?),
         (["T", node], Some(json)) => Message::Terminate(node_id(node)?, from_json(json)?),
+        (["L", node, reconnect], Some(json)) => {
+            Message::TerminateAs(node_id(node)?, flag(reconnect)?, from_json(json)?)
+        }
         (["U", node], Some(json)) => Message::Unsubscribe(node_id(node)?, from_json(json)?),
         (["Q", node, id], Some(json)) => {
             Message::Ask(node_id(node)?, decimal(id)?, from_json(json)?)
         }
         (["R", node, id, is_last], Some(json)) => {
-            let is_last = match *is_last {
-                "0" => false,
-                "1" => true,
-                _ => return None,
-            };
+            let is_last = flag(is_last)?;
             let rows: Rows = from_json(json)?;
             let mut users = rows.channels.iter().flat_map(|row| &row.users);
             if !users.all(|id| member::identity(id).is_some()) {
@@ -344,6 +346,14 @@ fn read<'a>(words: &[&str], body: Option<&'a str>) -> Option<Message<'a>> {
         }
         _ => return None,
     })
+}
+
+fn flag(text: &str) -> Option<bool> {
+    match text {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    }
 }
 
 /// What a subscriber is sent has to be a JSON object.
@@ -430,11 +440,10 @@ mod tests {
         Member::parse(r#"{"user_id":7,"user_info":{"name":"\n Ana"}}"#, 1000).unwrap()
     }
 
-    fn termination(user: &str, reconnect: Option<bool>) -> Termination {
+    fn termination(user: &str) -> Termination {
         Termination {
             app: "1".to_owned(),
             user: user.to_owned(),
-            reconnect,
         }
     }
 
@@ -491,8 +500,8 @@ mod tests {
             Message::Bye(NODE),
             Message::AllTold(NODE),
             Message::TellAgain(NODE),
-            Message::Terminate(NODE, termination("\n", None)),
-            Message::Terminate(NODE, termination("2", Some(true))),
+            Message::Terminate(NODE, termination("\n")),
+            Message::TerminateAs(NODE, true, termination("2")),
             Message::Unsubscribe(NODE, unsubscription(Who::User("7".to_owned()))),
             Message::Unsubscribe(NODE, unsubscription(Who::Socket("1.2".to_owned()))),
             Message::Ask(NODE, 5, question(About::Connections)),

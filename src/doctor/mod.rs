@@ -60,10 +60,12 @@ pub async fn doctor<'a>(
     let given = Given::of(arguments)?;
     let headers = auth::headers(&arguments.headers)?;
     let mut report = Report::new(watch);
-    let looked = look(arguments, given, &headers, &mut report).await;
+    let mut warnings = Vec::new();
+    let looked = look(arguments, given, &headers, (&mut report, &mut warnings)).await;
     if let Err(problem) = looked {
         report.error(problem);
     }
+    note_settings(&mut warnings, &mut report);
     Ok(report)
 }
 
@@ -71,7 +73,7 @@ async fn look(
     arguments: &Doctor,
     given: Given,
     headers: &[(String, String)],
-    report: &mut Report<'_>,
+    (report, warnings): (&mut Report<'_>, &mut Vec<String>),
 ) -> Result<(), Problem> {
     let directory = find_directory(arguments, report);
     let project = match &directory {
@@ -79,6 +81,7 @@ async fn look(
         None => None,
     };
     let config = load(arguments, (directory, project.as_ref()), report)?;
+    warnings.clone_from(&config.warnings);
     if let Some(project) = &project {
         project.check(report, |name| variable(&config, name).cloned())?;
     }
@@ -94,12 +97,11 @@ async fn look(
         server: OnceCell::new(),
     };
     let can_publish = check_api(&api, arguments.url.is_some(), report).await;
-    if api.server() != Server::Reverb {
-        // None of them keeps anything from arriving, nor is for another server.
-        for warning in &config.warnings {
-            report.note("settings", warning.clone());
-        }
+    if api.server() == Server::Reverb {
+        // They are about Resound.
+        warnings.clear();
     }
+    note_settings(warnings, report);
     let can_publish = can_publish?;
     let socket = match socket::check(&api, can_publish, report).await {
         Ok(socket) => Some(socket),
@@ -132,6 +134,13 @@ async fn look(
             Ok(())
         }
         None => Ok(()),
+    }
+}
+
+/// What the settings are warned of; none of it keeps anything from arriving.
+fn note_settings(warnings: &mut Vec<String>, report: &mut Report<'_>) {
+    for warning in warnings.drain(..) {
+        report.note("settings", warning);
     }
 }
 

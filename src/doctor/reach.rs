@@ -10,7 +10,7 @@ use super::places::{Dialled, Places, is_loopback};
 use super::port::{Program, listener_of};
 use super::report::{Problem, Report};
 use crate::client::http::{Plain, Reply, cut, request};
-use crate::client::{ClientError, Endpoint, connect, connect_and_identify};
+use crate::client::{ClientError, connect, connect_and_identify};
 use crate::config::Config;
 use crate::server::ends_soon;
 
@@ -40,10 +40,14 @@ pub(super) async fn check(
         Ok(Ok((_, certificate))) => {
             let now = SystemTime::now();
             if let Some(left) = certificate.and_then(|it| ends_soon(&it, now)) {
-                let days = left.as_secs() / 86_400;
+                let left = match left.as_secs() / 86_400 {
+                    0 => "in less than a day".to_owned(),
+                    1 => "in a day".to_owned(),
+                    days => format!("in {days} days"),
+                };
                 report.warn(
                     "certificate",
-                    format!("{endpoint}: the certificate of {} ends in {days} days", endpoint.host),
+                    format!("{endpoint}: the certificate of {} ends {left}", endpoint.host),
                     "renew it (certbot renew, and look why that was not done: systemctl list-timers), and have the proxy \
                      load it (nginx -s reload)",
                 );
@@ -51,24 +55,24 @@ pub(super) async fn check(
             Ok(())
         }
         Ok(Err(error)) => Err(problem_of(&error, dialled, config, places)),
-        Err(_) if endpoint.is_secure && connects_without_tls(endpoint, limit).await => {
+        Err(_) if endpoint.is_secure && answers_without_tls(dialled, limit).await => {
             Err(silent_handshake(dialled, limit))
         }
         Err(_) => Err(Problem::new(
             "connect",
             format!("{endpoint}: no connection in {} s", limit.as_secs()),
             format!(
-                "open that port in the firewall between here and there, or correct {}",
+                "open that port in the firewall between here and there, look whether what listens there hangs, or correct {}",
                 dialled.said
             ),
         )),
     }
 }
 
-async fn connects_without_tls(endpoint: &Endpoint, limit: Duration) -> bool {
-    let mut plain = endpoint.clone();
-    plain.is_secure = false;
-    matches!(timeout(limit, connect(&plain)).await, Ok(Ok(_)))
+async fn answers_without_tls(dialled: &Dialled, limit: Duration) -> bool {
+    let mut plain = dialled.clone();
+    plain.endpoint.is_secure = false;
+    get(&plain, "/", limit).await.is_ok()
 }
 
 /// As with Reverb, which waits for the end of a request.

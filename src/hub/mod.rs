@@ -324,10 +324,11 @@ impl Hub {
             last_event.emit(&channel, &self.outputs);
         }
         let answers = [welcome, last_event.map(|last_event| last_event.frame)];
-        drop(shard);
         if let Some(member) = member {
+            // Whoever knows of the member can find it.
             state.users.join(&member.id, connection);
         }
+        drop(shard);
         self.queue_count(&channel);
         Ok(Joined {
             channel,

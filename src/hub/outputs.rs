@@ -57,7 +57,10 @@ pub struct Unsubscription {
     pub channel: u64,
     /// The connection.
     pub socket: SocketId,
-    /// Its number in the channel: one that joined at or after it stays.
+    /// Where it lives, if that is known: then no other worker is asked.
+    pub at: Option<ConnectionRef>,
+    /// Its number in the channel: one that joined at or after it stays, but for one that waits for
+    /// its first answer.
     pub seq: u64,
 }
 

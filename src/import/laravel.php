@@ -105,8 +105,9 @@ function state_of_queue($app, $config): array
         ini_set('default_socket_timeout', '5');
         ini_set('mysqlnd.net_read_timeout', '5');
         $database = $queue['connection'] ?? $config->get('database.default');
-        if (!is_null($config->get("database.connections.$database"))) {
-            $options = $config->get("database.connections.$database.options", []);
+        $kind = $config->get("database.connections.$database.driver");
+        if ($driver === 'database' && in_array($kind, ['mysql', 'mariadb', 'pgsql'], true)) {
+            $options = $config->get("database.connections.$database.options") ?? [];
             $config->set("database.connections.$database.options", [PDO::ATTR_TIMEOUT => 5] + $options);
             $app->make('db')->purge($database);
         }

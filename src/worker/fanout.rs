@@ -22,8 +22,10 @@ use super::lanes::Lanes;
 use super::outbox::{Outgoing, is_large};
 use super::socket::Socket;
 use crate::apps::{Counter, Timing};
-use crate::hub::{Broadcast, Channel, ConnectionRef, Joined, Recipients, WorkerMessage};
-use crate::protocol::{CloseReason, Frame, Member, SocketId};
+use crate::hub::{
+    Broadcast, Channel, ConnectionRef, Joined, Recipients, Unsubscription, WorkerMessage,
+};
+use crate::protocol::{CloseReason, Frame, Member};
 
 /// Sockets written between two turns of the event loop. 16 and 64 were about as
 /// fast as each other, 256 half as fast.
@@ -165,14 +167,22 @@ impl FanOut {
         Some(channels.get(&channel)?.get(&socket.key.get())?.user.clone())
     }
 
-    /// The socket with this id, if it joined a channel before the message of this number. One
-    /// that waits for its first answer did.
-    pub(super) fn find_by_id(&self, channel: u64, id: SocketId, seq: u64) -> Option<Rc<Socket>> {
+    /// The socket that has to leave a channel, if it joined before the message of that number or
+    /// waits for its first answer; and how many were looked at.
+    pub(super) fn find_for(&self, what: &Unsubscription) -> (Option<Rc<Socket>>, usize) {
         let channels = self.channels.borrow();
-        let mut subscribers = channels.get(&channel)?.values();
-        let is_before = |after: u64| after < seq || after == u64::MAX;
-        let found = subscribers.find(|it| it.socket.id == id && is_before(it.after.get()));
-        found.map(|it| Rc::clone(&it.socket))
+        let Some(subscribers) = channels.get(&what.channel) else {
+            return (None, 1);
+        };
+        let is_it = |it: &&Subscriber| {
+            let after = it.after.get();
+            it.socket.id == what.socket && (after < what.seq || after == u64::MAX)
+        };
+        let (found, looked_at) = match what.at {
+            Some(at) => (subscribers.get(&at.key).filter(is_it), 1),
+            None => (subscribers.values().find(is_it), subscribers.len()),
+        };
+        (found.map(|it| Rc::clone(&it.socket)), looked_at)
     }
 
     /// Runs `request`, which returns whether an answer will come through the inbox,
@@ -438,7 +448,9 @@ impl Worker {
                         self.close(&socket, reason);
                     }
                 }
-                WorkerMessage::Unsubscribe(unsubscription) => self.unsubscribe(unsubscription),
+                WorkerMessage::Unsubscribe(unsubscription) => {
+                    deliveries += self.unsubscribe(unsubscription);
+                }
                 WorkerMessage::Departed(from) => self.depart_from(None, from),
                 WorkerMessage::CloseApp(app) => {
                     tokio::task::spawn_local(Rc::clone(self).close_app(app));

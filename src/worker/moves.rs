@@ -136,6 +136,15 @@ pub(super) struct Departing {
     pub(super) unsubscriptions: Vec<Unsubscription>,
 }
 
+impl Departing {
+    /// The number of the last message of a channel when a subscription was transferred.
+    pub(super) fn position(&self, channel: u64) -> Option<u64> {
+        let mut subscriptions = self.subscriptions.iter();
+        let (_, state) = subscriptions.find(|(id, _)| *id == channel)?;
+        state.position
+    }
+}
+
 pub(super) struct Arriving {
     pub(super) socket: Rc<Socket>,
     running: Running,
@@ -537,8 +546,9 @@ impl Worker {
         let is_due = |it: &mut Unsubscription| it.channel == channel;
         let due: Vec<_> = arriving.unsubscriptions.extract_if(.., is_due).collect();
         drop(placeholders);
-        due.into_iter()
-            .for_each(|it| self.unsubscribe(Box::new(it)));
+        for it in due {
+            self.unsubscribe(Box::new(it));
+        }
         self.complete_arrival(to);
     }
 

@@ -5,39 +5,54 @@ use std::rc::Rc;
 use super::Worker;
 use super::moves::Arriving;
 use super::socket::Socket;
-use crate::hub::{Unsubscribed, Unsubscription};
+use crate::hub::{ConnectionRef, Unsubscribed, Unsubscription, log_sent};
 use crate::protocol::message;
 
 impl Worker {
-    /// Takes a connection out of a channel and tells it so, if it is one of this worker's.
-    pub(super) fn unsubscribe(self: &Rc<Self>, unsubscription: Box<Unsubscription>) {
-        let Unsubscription {
-            channel,
-            socket,
-            seq,
-            ..
-        } = *unsubscription;
-        let Some(found) = self.fanout.find_by_id(channel, socket, seq) else {
-            // It has to come before it can leave.
-            return self.unsubscribe_on_arrival(*unsubscription);
+    /// Takes a connection out of a channel and tells it so, if it is one of this worker's. Returns
+    /// how many were looked at to find it.
+    pub(super) fn unsubscribe(self: &Rc<Self>, unsubscription: Box<Unsubscription>) -> usize {
+        let Unsubscription { channel, at, .. } = *unsubscription;
+        let (found, looked_at) = self.fanout.find_for(&unsubscription);
+        let Some(found) = found else {
+            if at.is_some_and(|at| !self.stays(at)) {
+                // It goes on in another worker, or has ended.
+                self.unsubscribe_elsewhere(&unsubscription);
+            } else {
+                // It has to come before it can leave.
+                self.unsubscribe_on_arrival(*unsubscription);
+            }
+            return looked_at;
         };
         let subscriptions = found.subscriptions.borrow();
-        let Some(at) = subscriptions.iter().position(|own| own.id() == channel) else {
-            // It counts for another worker already.
-            return self.unsubscribe_elsewhere(&unsubscription);
+        let Some(index) = subscriptions.iter().position(|own| own.id() == channel) else {
+            drop(subscriptions);
+            if !self.is_asked_there(&found, &unsubscription) {
+                self.unsubscribe_elsewhere(&unsubscription);
+            }
+            return looked_at;
         };
         drop(subscriptions);
-        if self
-            .unsubscribe_on_departure(&found, unsubscription)
-            .is_none()
-        {
-            return;
+        if let Some(unsubscription) = self.unsubscribe_on_departure(&found, unsubscription) {
+            self.end_subscription(&found, index, &unsubscription);
         }
-        let left = found.subscriptions.borrow_mut().swap_remove(at);
-        self.leave(&left, &found);
-        self.send_to(self.address_of(&found), &message::unsubscribed(left.name()));
-        let (app, channel) = (left.app().id(), left.name());
-        tracing::debug!(app, socket_id = %socket, %channel, "unsubscribed by the application");
+        looked_at
+    }
+
+    fn end_subscription(self: &Rc<Self>, socket: &Rc<Socket>, index: usize, what: &Unsubscription) {
+        let channel = socket.subscriptions.borrow_mut().swap_remove(index);
+        self.leave(&channel, socket);
+        let frame = message::unsubscribed(channel.name());
+        log_sent(socket.id, &frame);
+        self.send_to(self.address_of(socket), &frame);
+        let (app, socket_id, channel) = (what.app.id(), socket.id, &what.name);
+        tracing::debug!(app, %socket_id, %channel, "unsubscribed by the application");
+    }
+
+    /// Whether a connection lives here and is not about to leave.
+    fn stays(&self, at: ConnectionRef) -> bool {
+        let departing = self.moves.departing.borrow();
+        self.socket_at(at).is_some() && !departing.contains_key(&at.key)
     }
 
     /// Has the worker do it that the connection goes on in.
@@ -47,6 +62,15 @@ impl Worker {
         } = unsubscription;
         let who = Unsubscribed::Socket(*socket);
         self.hub.unsubscribe_here(app, name.as_str(), &who);
+    }
+
+    /// Whether the worker that a connection goes on in was asked, too: if all were, once it
+    /// counted for that one.
+    fn is_asked_there(&self, socket: &Socket, unsubscription: &Unsubscription) -> bool {
+        let departing = self.moves.departing.borrow();
+        let departing = departing.get(&socket.key.get());
+        let position = departing.and_then(|it| it.position(unsubscription.channel));
+        unsubscription.at.is_none() && position.is_some_and(|it| unsubscription.seq > it)
     }
 
     /// Keeps it while the connection is on its way; gives it back if it is not.

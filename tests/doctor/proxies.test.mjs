@@ -187,6 +187,20 @@ wrong('TLS is dialled where there is none', { check: 'tls', text: /does not spea
 });
 
 wrong('what is dialled with TLS waits for a request', { check: 'tls', text: /does not answer the TLS handshake in 1 s/, fix: /scheme to http/ }, async (setup) => {
+  // As Reverb does.
+  const patient = createServer((socket) => {
+    let request = '';
+    socket.on('error', () => {}).on('data', (bytes) => {
+      request += bytes.toString('latin1');
+      if (request.includes('\r\n\r\n')) socket.end('HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n');
+    });
+  });
+  await new Promise((resolve) => patient.listen(0, '127.0.0.1', resolve));
+  setup.onEnd(() => patient.close());
+  return { args: [`https://localhost:${patient.address().port}`, '--timeout', '1'] };
+});
+
+wrong('what is dialled answers nothing', { check: 'connect', text: /no connection in 1 s/, fix: /firewall/ }, async (setup) => {
   const silent = createServer(() => {});
   await new Promise((resolve) => silent.listen(0, '127.0.0.1', resolve));
   setup.onEnd(() => silent.close());

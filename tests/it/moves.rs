@@ -430,7 +430,12 @@ fn a_connection_leaves_a_channel_once_while_it_moves() {
         for name in ["a", "b"] {
             listener.subscribe(name);
         }
+        // Every worker has others of the channel.
+        let mut others: Vec<Listener> = (0..2 * WORKERS).map(|_| workers.connect()).collect();
+        others.iter_mut().for_each(|other| other.subscribe("a"));
         let publisher = workers.publisher(&["a", "b"], none);
+        let success = listener.sign_in(r#"{"id":"u"}"#);
+        listener.expect(&success);
         let (address, is_over) = (listener.address(), AtomicBool::new(false));
         let socket = SocketId::parse(&listener.client.id).unwrap();
         thread::scope(|scope| {
@@ -440,7 +445,10 @@ fn a_connection_leaves_a_channel_once_while_it_moves() {
                 }
             });
             thread::sleep(Duration::from_micros(500 * round));
-            let who = Unsubscribed::Socket(socket);
+            let who = match round % 2 {
+                0 => Unsubscribed::Socket(socket),
+                _ => Unsubscribed::User("u".to_owned()),
+            };
             workers.hub.unsubscribe(&workers.app, &channel, &who);
             // Whatever becomes of it, the other thread ends.
             let next = catch_unwind(AssertUnwindSafe(|| listener.next()));
@@ -448,9 +456,14 @@ fn a_connection_leaves_a_channel_once_while_it_moves() {
             let text = next.unwrap().into_text().unwrap();
             assert!(text.contains("Unsubscribed"), "{text}");
         });
-        assert!(workers.hub.find(&workers.app, "a").is_none());
+        let left = workers.hub.find(&workers.app, "a").unwrap();
+        assert_eq!(left.counts().subscriptions, others.len());
         let last = publisher.stop();
         listener.expect_all("b", last);
+        others
+            .iter_mut()
+            .for_each(|other| other.expect_all("a", last));
+        drop(others);
         listener.expect_alive();
         drop(listener);
         workers.expect_empty();

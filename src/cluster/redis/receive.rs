@@ -12,7 +12,7 @@ use super::session::{Broken, Session};
 use super::snapshot;
 use super::state::State;
 use crate::apps::Counter;
-use crate::cluster::codec::{self, EventHead, Message, Question};
+use crate::cluster::codec::{self, EventHead, Message, Question, Termination};
 use crate::cluster::peers::{self, NodeInfo};
 use crate::cluster::sequence::Dedup;
 use crate::cluster::status::add;
@@ -21,6 +21,9 @@ use crate::cluster::view::{Action, Last, View};
 use crate::hub::{Event, Fact, NodeId, Topic};
 use crate::protocol::message;
 use crate::telemetry::limit::limited;
+
+/// Terminations whose second message may be awaited.
+const MAX_TERMINATED: usize = 1000;
 
 impl Session<'_> {
     pub(super) fn answered(&mut self, answer: Value, expect: Expect) -> Result<(), Broken> {
@@ -401,12 +404,16 @@ impl Session<'_> {
                 unverified.iter().for_each(|bus| self.reread(bus));
             }
             Message::TellAgain(node) if node != own => self.resync_all(),
-            Message::Terminate(node, who) if node != own => {
+            Message::Terminate(node, who) if node != own => self.terminate(node, who),
+            Message::TerminateAs(node, reconnect, who) if node != own => {
                 if let Some(app) = self.state.apps.by_id(&who.app) {
-                    self.state
-                        .hub
-                        .terminate_here(&app, &who.user, who.reconnect);
+                    let hub = &self.state.hub;
+                    hub.terminate_here(&app, &who.user, Some(reconnect));
                 }
+                if self.terminated.len() == MAX_TERMINATED {
+                    self.terminated.pop_front();
+                }
+                self.terminated.push_back((node, who));
             }
             Message::Unsubscribe(node, what) if node != own => {
                 if let (Some(app), Some(who)) = (self.state.apps.by_id(&what.app), what.who.read())
@@ -420,6 +427,17 @@ impl Session<'_> {
             }
             // Its own echo.
             _ => {}
+        }
+    }
+
+    /// A user's connections have to be closed, unless that was done with the message before, which
+    /// said how.
+    fn terminate(&mut self, node: NodeId, who: Termination) {
+        let who = (node, who);
+        if let Some(at) = self.terminated.iter().position(|it| *it == who) {
+            self.terminated.remove(at);
+        } else if let Some(app) = self.state.apps.by_id(&who.1.app) {
+            self.state.hub.terminate_here(&app, &who.1.user, None);
         }
     }
 

@@ -16,6 +16,7 @@ use super::pipeline::{Answers, Batch, Expect, InFlight, Outgoing};
 use super::state::{Ask, State};
 use crate::apps::AppHandle;
 use crate::cluster::codec::Message;
+use crate::cluster::codec::Termination;
 use crate::cluster::status::add;
 use crate::cluster::watchdog::{self, Verdict, Watchdog};
 use crate::hub::{NodeId, Topic};
@@ -91,6 +92,8 @@ pub(super) struct Session<'a> {
     pub(super) beat: Instant,
     /// When degraded topics are tried next.
     retry: Instant,
+    /// Whose connections were closed as a message said that another one follows.
+    pub(super) terminated: VecDeque<(NodeId, Termination)>,
     /// Connections that Redis counts for this node, by application.
     pub(super) admitted: HashMap<AppHandle, i64>,
     /// Applications' connections that are waiting to be let in.
@@ -123,6 +126,7 @@ impl<'a> Session<'a> {
             ending: HashMap::new(),
             beat: now,
             retry: now,
+            terminated: VecDeque::new(),
             admitted: HashMap::new(),
             admitting: HashMap::new(),
             state,

@@ -46,12 +46,11 @@ impl Session<'_> {
                 reconnect,
             } => {
                 let app = app.id().to_owned();
-                let who = Termination {
-                    app,
-                    user,
-                    reconnect,
-                };
-                self.send_to_all(since, &Message::Terminate(self.state.node, who));
+                let (node, who) = (self.state.node, Termination { app, user });
+                if let Some(reconnect) = reconnect {
+                    self.send_to_all(since, &Message::TerminateAs(node, reconnect, who.clone()));
+                }
+                self.send_to_all(since, &Message::Terminate(node, who));
             }
             ClusterUpdate::Unsubscribe { app, channel, who } => {
                 let what = Unsubscription {
