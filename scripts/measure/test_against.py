@@ -146,7 +146,8 @@ class Builds(unittest.TestCase):
         home, commit = self.target / "previous", self.git("rev-parse", "HEAD~1")
         for _ in range(2):
             self.assertEqual(against.binary_of_commit(commit, home, "debug").read_text(), "one")
-        asked = (home / "build" / "asked").read_text().splitlines()
+        # Beside what was built for the tests.
+        asked = (self.target / "asked").read_text().splitlines()
         self.assertEqual(asked, ["build --locked --bin resound"])
 
     def test_a_build_that_fails_leaves_nothing_to_be_taken_for_one(self) -> None:
