@@ -1,7 +1,5 @@
 //! The calls that close connections, or take them out of a channel.
 
-use std::collections::BTreeMap;
-
 use super::auth::Authorized;
 use super::reply::{ApiError, Reply, json};
 use super::{Api, Whom};
@@ -59,6 +57,5 @@ impl Api {
 }
 
 fn invalid(field: &str, text: &str) -> ApiError {
-    let fields = BTreeMap::from([(field.to_owned(), vec![text.to_owned()])]);
-    PublishError::Fields(fields).into()
+    PublishError::of_field(field, text).into()
 }

@@ -346,14 +346,12 @@ impl Connection {
         let subscriptions: Vec<_> = subscriptions.into_iter().map(transfer).collect();
         let pending = user.map(|user| worker.hub.transfer_sign_in(user, from, to));
         worker.hub.mark_departed(from);
-        let mut departing = worker.moves.departing.borrow_mut();
-        if let Some(departing) = departing.get_mut(&from.key) {
+        if let Some(departing) = worker.moves.departing.borrow_mut().get_mut(&from.key) {
             departing.marks = subscriptions.len() + 1;
             departing.subscriptions = subscriptions;
             let kept = std::mem::take(&mut departing.unsubscriptions);
-            kept.iter().for_each(|it| worker.unsubscribe_elsewhere(it));
+            kept.iter().for_each(|it| worker.unsubscribe_again(it));
         }
-        drop(departing);
         pending.unwrap_or_default()
     }
 }
@@ -452,7 +450,7 @@ impl Worker {
         departing
             .unsubscriptions
             .iter()
-            .for_each(|it| self.unsubscribe_elsewhere(it));
+            .for_each(|it| self.unsubscribe_again(it));
         if let Some(request) = departing.request {
             // Whoever has asked need not wait for it.
             let _ = request.done.send(Err(MoveError::Closing));

@@ -9,7 +9,7 @@ use crate::hub::{ConnectionRef, Unsubscribed, Unsubscription, log_sent};
 use crate::protocol::message;
 
 impl Worker {
-    /// Takes a connection out of a channel and tells it so, if it is one of this worker's. Returns
+    /// Takes a connection out of a channel and notifies it, if it is one of this worker's. Returns
     /// how many were looked at to find it.
     pub(super) fn unsubscribe(self: &Rc<Self>, unsubscription: Box<Unsubscription>) -> usize {
         let Unsubscription { channel, at, .. } = *unsubscription;
@@ -17,7 +17,7 @@ impl Worker {
         let Some(found) = found else {
             if at.is_some_and(|at| !self.stays(at)) {
                 // It goes on in another worker, or has ended.
-                self.unsubscribe_elsewhere(&unsubscription);
+                self.unsubscribe_again(&unsubscription);
             } else {
                 // It has to come before it can leave.
                 self.unsubscribe_on_arrival(*unsubscription);
@@ -28,7 +28,7 @@ impl Worker {
         let Some(index) = subscriptions.iter().position(|own| own.id() == channel) else {
             drop(subscriptions);
             if !self.is_asked_there(&found, &unsubscription) {
-                self.unsubscribe_elsewhere(&unsubscription);
+                self.unsubscribe_again(&unsubscription);
             }
             return looked_at;
         };
@@ -55,8 +55,8 @@ impl Worker {
         self.socket_at(at).is_some() && !departing.contains_key(&at.key)
     }
 
-    /// Has the worker do it that the connection goes on in.
-    pub(super) fn unsubscribe_elsewhere(&self, unsubscription: &Unsubscription) {
+    /// Asks all workers, of which one has the connection or will have it.
+    pub(super) fn unsubscribe_again(&self, unsubscription: &Unsubscription) {
         let Unsubscription {
             app, name, socket, ..
         } = unsubscription;
@@ -73,7 +73,7 @@ impl Worker {
         unsubscription.at.is_none() && position.is_some_and(|it| unsubscription.seq > it)
     }
 
-    /// Keeps it while the connection is on its way; gives it back if it is not.
+    /// Keeps it while the connection is on its way; returns it if it is not.
     fn unsubscribe_on_departure(
         &self,
         socket: &Socket,

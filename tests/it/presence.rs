@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 /// Subscribes as a member and returns the answer.
-fn join(client: &mut Client, channel: &str, data: &str) -> Value {
+pub(crate) fn join(client: &mut Client, channel: &str, data: &str) -> Value {
     ask(client, channel, data);
     client.next_json()
 }
@@ -24,7 +24,7 @@ fn request(client: &Client, channel: &str, data: &str) -> String {
     json!({ "event": "pusher:subscribe", "data": data }).to_string()
 }
 
-fn joined(server: &TestServer, channel: &str, data: &str) -> Client {
+pub(crate) fn joined(server: &TestServer, channel: &str, data: &str) -> Client {
     let mut client = Client::connect(server);
     let answer = join(&mut client, channel, data);
     assert_eq!(

@@ -2,34 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{APP_ID, Client, Http, KEY, SECRET, Signed, TestServer, hmac};
+use crate::presence::{join, joined};
+use crate::support::{APP_ID, Client, Http, Signed, TestServer};
+use crate::users::signed_in;
 
-/// A client that is in a presence channel as this user.
-fn present(server: &TestServer, channel: &str, user: &str) -> Client {
-    let mut client = Client::connect(server);
-    join(&mut client, channel, user);
-    client
-}
-
-fn join(client: &mut Client, channel: &str, user: &str) {
-    let member = json!({ "user_id": user }).to_string();
-    let signed = format!("{}:{channel}:{member}", client.id);
-    let auth = format!("{KEY}:{}", hmac(SECRET, &signed));
-    let data = json!({ "channel": channel, "auth": auth, "channel_data": member });
-    client.send(&json!({ "event": "pusher:subscribe", "data": data }).to_string());
-    let answer = client.next_json();
-    assert_eq!(answer["event"], "pusher_internal:subscription_succeeded");
-}
-
-fn signed_in(server: &TestServer, user: &str) -> Client {
-    let mut client = Client::connect(server);
-    let data = json!({ "id": user }).to_string();
-    let auth = hmac(SECRET, &format!("{}::user::{data}", client.id));
-    let data = json!({ "auth": format!("{KEY}:{auth}"), "user_data": data });
-    client.send(&json!({ "event": "pusher:signin", "data": data }).to_string());
-    assert_eq!(client.next_json()["event"], "pusher:signin_success");
-    client
-}
+const ANA: &str = r#"{"user_id":"ana"}"#;
 
 /// The client is told that its subscription has ended, and gets nothing more of the channel.
 fn expect_unsubscribed(client: &mut Client, channel: &str) {
@@ -53,8 +30,8 @@ fn user_id(frame: &Value) -> (Value, Value) {
 fn a_user_leaves_a_channel_with_all_its_connections() {
     let server = TestServer::with(&[("RESOUND_WORKERS", "2")]);
     let channel = "presence-room";
-    let mut other = present(&server, channel, "other");
-    let mut own: Vec<Client> = (0..4).map(|_| present(&server, channel, "ana")).collect();
+    let mut other = joined(&server, channel, r#"{"user_id":"other"}"#);
+    let mut own: Vec<Client> = (0..4).map(|_| joined(&server, channel, ANA)).collect();
     assert_eq!(other.next_json()["event"], "pusher_internal:member_added");
     for client in &mut own {
         client.subscribe("news");
@@ -80,7 +57,8 @@ fn a_user_leaves_a_channel_with_all_its_connections() {
     let users = http.get("channels/presence-room/users", &[]).body;
     assert_eq!(users, r#"{"users":[{"id":"other"}]}"#);
     // Who is let in again by the application is in again.
-    join(&mut own[0], channel, "ana");
+    let answer = join(&mut own[0], channel, ANA);
+    assert_eq!(answer["event"], "pusher_internal:subscription_succeeded");
     assert_eq!(other.next_json()["event"], "pusher_internal:member_added");
     http.publish(&[channel], "e", "2");
     assert_eq!(own[0].next_json()["event"], "e");
@@ -91,7 +69,8 @@ fn a_user_leaves_a_channel_with_all_its_connections() {
 #[test]
 fn a_user_that_has_signed_in_leaves_a_private_channel() {
     let server = TestServer::start();
-    let [mut ana, mut ben] = ["ana", "ben"].map(|user| signed_in(&server, user));
+    let [mut ana, mut ben] =
+        [r#"{"id":"ana"}"#, r#"{"id":"ben"}"#].map(|user| signed_in(&server, user));
     for client in [&mut ana, &mut ben] {
         client.subscribe("private-a");
     }
@@ -156,7 +135,7 @@ fn nothing_that_is_published_afterwards_arrives() {
 #[test]
 fn whom_nobody_knows_need_not_leave() {
     let server = TestServer::start();
-    let mut client = signed_in(&server, "ana");
+    let mut client = signed_in(&server, r#"{"id":"ana"}"#);
     client.subscribe("a");
     let mut http = Http::connect(&server);
     for path in [
@@ -199,7 +178,7 @@ fn terminated_clients_come_back_if_the_application_wants_it() {
         (&[("RESOUND_TERMINATE_CODE", "4200")], "false", false),
     ] {
         let server = TestServer::with(settings);
-        let mut client = signed_in(&server, "ana");
+        let mut client = signed_in(&server, r#"{"id":"ana"}"#);
         let mut call = Signed::post("users/ana/terminate_connections", "");
         if !query.is_empty() {
             call = call.set("reconnect", query);

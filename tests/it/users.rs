@@ -20,7 +20,7 @@ fn sign_in(client: &mut Client, user_data: &str) {
     ));
 }
 
-fn signed_in(server: &TestServer, user_data: &str) -> Client {
+pub(crate) fn signed_in(server: &TestServer, user_data: &str) -> Client {
     let mut client = Client::connect(server);
     sign_in(&mut client, user_data);
     client

@@ -148,10 +148,13 @@ impl<'a> Publish<'a> {
     pub fn parse_batch(body: &'a [u8], limits: &EventLimits) -> Result<Vec<Self>, PublishError> {
         let batch: Batch<'a> = object(body)?;
         let Some(batch) = check::present(batch.batch) else {
-            return Err(field("batch", "The batch field is required."));
+            return Err(PublishError::of_field(
+                "batch",
+                "The batch field is required.",
+            ));
         };
         let items: Vec<&'a RawValue> = serde_json::from_str(batch.get())
-            .map_err(|_| field("batch", "The batch field must be an array."))?;
+            .map_err(|_| PublishError::of_field("batch", "The batch field must be an array."))?;
         if items.len() > limits.batch {
             let text = format!(
                 "The batch field has {} events, {} are allowed \
@@ -159,7 +162,7 @@ impl<'a> Publish<'a> {
                 items.len(),
                 limits.batch
             );
-            return Err(field("batch", &text));
+            return Err(PublishError::of_field("batch", &text));
         }
         let item = |(index, item): (usize, &&'a RawValue)| {
             // What is no object has none of the fields that it needs.
@@ -202,8 +205,11 @@ fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, PublishError> {
     }
 }
 
-fn field(name: &str, message: &str) -> PublishError {
-    PublishError::Fields(Fields::from([(name.to_owned(), vec![message.to_owned()])]))
+impl PublishError {
+    /// One field that is missing or wrong.
+    pub fn of_field(name: &str, message: &str) -> Self {
+        Self::Fields(Fields::from([(name.to_owned(), vec![message.to_owned()])]))
+    }
 }
 
 /// Counts the decoded string only if its JSON text, which is never shorter, is
