@@ -20,6 +20,26 @@ pub struct Broker {
     cluster: Option<Cluster>,
 }
 
+/// What all nodes know of one request that is carried out once.
+pub struct Claims {
+    cluster: Cluster,
+    app: AppHandle,
+    id: [u8; 16],
+}
+
+impl Claims {
+    /// Claims it for `ttl`, unless another text is there, which is returned. The outer `None`
+    /// without a link to other nodes.
+    pub async fn claim(&self, text: Vec<u8>, ttl: Duration) -> Option<Option<Vec<u8>>> {
+        self.cluster.claim((&self.app, self.id), text, ttl).await
+    }
+
+    /// Says what is known of it from now on and for how long, or that nothing is.
+    pub fn put(&self, known: Option<(Vec<u8>, Duration)>) {
+        self.cluster.put_claim((&self.app, self.id), known);
+    }
+}
+
 /// Channels with what all nodes know of them.
 #[derive(Debug, Default)]
 pub struct ChannelSummaries {
@@ -240,6 +260,15 @@ impl Broker {
         }
         self.hub.count_everywhere(slot);
         Ok(())
+    }
+
+    /// What other nodes know of a request, if there may be any.
+    pub fn claims(&self, app: &AppHandle, id: [u8; 16]) -> Option<Claims> {
+        Some(Claims {
+            cluster: self.cluster.clone()?,
+            app: app.clone(),
+            id,
+        })
     }
 
     /// Whether this node and, if there may be others, the link to them are in order;

@@ -1,6 +1,7 @@
 //! The publish calls.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -17,15 +18,20 @@ use crate::protocol::publish::Publish;
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 impl Api {
+    /// `POST /events`; not published again if `published` says that it was.
     pub(super) async fn events(
         &self,
         request: &Authorized<'_>,
         logged: &RequestLog<'_>,
+        published: &Cell<usize>,
     ) -> Result<Reply, ApiError> {
         let body = event_of(request);
         let publish = Publish::parse(&body, &request.settings().events)?;
-        self.wait_for_room(0, Instant::now() + MAX_WAIT).await?;
-        self.publish(request, logged, &publish);
+        if published.get() == 0 {
+            self.wait_for_room(0, Instant::now() + MAX_WAIT).await?;
+            self.publish(request, logged, &publish);
+            published.set(1);
+        }
         let Some(info) = publish.info else {
             return Ok(reply::json("{}"));
         };
@@ -46,17 +52,20 @@ impl Api {
         Ok(reply::partly(reply, missing))
     }
 
+    /// `POST /batch_events`, but for as many events as were published before.
     pub(super) async fn batch_events(
         &self,
         request: &Authorized<'_>,
         logged: &RequestLog<'_>,
+        published: &Cell<usize>,
     ) -> Result<Reply, ApiError> {
         let batch = Publish::parse_batch(request.body(), &request.settings().events)?;
         let deadline = Instant::now() + MAX_WAIT;
-        for (published, publish) in batch.iter().enumerate() {
+        for publish in batch.iter().skip(published.get()) {
             // Asked for each: a batch may be as big as the room itself.
-            self.wait_for_room(published, deadline).await?;
+            self.wait_for_room(published.get(), deadline).await?;
             self.publish(request, logged, publish);
+            published.set(published.get() + 1);
         }
         if batch.iter().all(|publish| publish.info.is_none()) {
             // Pusher's SDK for Go fails on `{"batch":{}}`, which is Reverb's.

@@ -46,6 +46,10 @@ fn cause_and_help(error: &ApiError) -> (&'static str, &'static str) {
             "RESOUND_REQUEST_TIMEOUT",
         ),
         ApiError::Broken(_) => ("request refused: its body cannot be read (400)", ""),
+        ApiError::InProgress => (
+            "request refused: the same one is being carried out (409)",
+            "its sender has to try again later",
+        ),
         ApiError::OverCapacity { .. } => (
             "request refused: over capacity (503)",
             "the workers are behind: more of them, or fewer messages",

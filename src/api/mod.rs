@@ -8,11 +8,13 @@ pub mod auth;
 mod body;
 mod connections;
 mod events;
+mod idempotency;
 mod log;
 mod queries;
 mod reply;
 mod request_id;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,6 +28,7 @@ use crate::broker::Broker;
 use crate::proxies::Client;
 use access::Access;
 use auth::{Authorized, Signed};
+pub use idempotency::{Limits as IdempotencyLimits, Store as Requests};
 pub use reply::{ApiError, Reply, json, json_with, text};
 pub use request_id::RequestIds;
 
@@ -46,6 +49,10 @@ pub struct Api {
     pub prefix: String,
     /// Whether each publish request is a line of the log.
     pub access_log: bool,
+    /// Publishes of late, so that those that come again are known.
+    pub requests: Arc<Requests>,
+    /// What those are held to.
+    pub idempotency: IdempotencyLimits,
 }
 
 /// What is logged of one request.
@@ -164,7 +171,9 @@ impl Api {
             if request.app().is_removed() {
                 return Err(ApiError::UnknownApp(id.to_owned()));
             }
-            let reply = self.run(call, &request, &logged).await?;
+            let reply = self
+                .run_once(call, &head.headers, &request, &logged)
+                .await?;
             if is_publish {
                 counters.observe(Timing::Publish, began.elapsed());
             }
@@ -215,12 +224,13 @@ impl Api {
         call: Call,
         request: &Authorized<'_>,
         logged: &RequestLog<'_>,
+        published: &Cell<usize>,
     ) -> Result<Reply, ApiError> {
         // All but the most frequent call are boxed, or else each request would be as big as
         // the biggest of them.
         match call {
-            Call::Events => self.events(request, logged).await,
-            Call::BatchEvents => Box::pin(self.batch_events(request, logged)).await,
+            Call::Events => self.events(request, logged, published).await,
+            Call::BatchEvents => Box::pin(self.batch_events(request, logged, published)).await,
             Call::ChannelEvents(channel) => {
                 Box::pin(self.channel_events(request, logged, &channel)).await
             }

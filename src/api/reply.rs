@@ -1,7 +1,8 @@
 //! Answers and errors of the HTTP API.
 
 use bytes::Bytes;
-use http_body_util::Full;
+use futures_util::FutureExt;
+use http_body_util::{BodyExt, Full};
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
@@ -11,7 +12,7 @@ use crate::broker::Partial;
 use crate::protocol::publish::PublishError;
 
 /// Says that an answer does not cover all nodes, and why.
-const PARTIAL: header::HeaderName = header::HeaderName::from_static("x-resound-partial");
+pub(super) const PARTIAL: header::HeaderName = header::HeaderName::from_static("x-resound-partial");
 
 /// An answer whose body is complete.
 pub type Reply = Response<Full<Bytes>>;
@@ -54,6 +55,9 @@ pub enum ApiError {
     /// The body broke off or its encoding is wrong.
     #[error("Bad request. The request body cannot be read: {0}.")]
     Broken(String),
+    /// The same request, by its key or its signature, is being carried out.
+    #[error("Conflict. The same request is being carried out; try again.")]
+    InProgress,
     /// The workers are too far behind.
     #[error(
         "Over capacity. Of this request {published} events were published; try again with the rest."
@@ -88,6 +92,7 @@ impl ApiError {
             Self::TooLarge { .. } => RequestRefusal::BodyTooLarge,
             Self::Timeout => RequestRefusal::BodyTimeout,
             Self::Broken(_) => RequestRefusal::BodyBroken,
+            Self::InProgress => RequestRefusal::InProgress,
             Self::OverCapacity { .. } => RequestRefusal::OverCapacity,
         }
     }
@@ -103,6 +108,7 @@ impl ApiError {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::InProgress => StatusCode::CONFLICT,
             Self::OverCapacity { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -140,6 +146,16 @@ pub fn json_with(status: StatusCode, body: impl Into<Bytes>) -> Reply {
 /// Plain text.
 pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     reply(status, "text/plain; charset=utf-8", body.into())
+}
+
+/// The body of an answer, which is shared and not copied.
+pub(super) fn body(reply: &Reply) -> Bytes {
+    // A whole body is its first and only frame.
+    let frame = reply.body().clone().frame().now_or_never();
+    let data = frame
+        .flatten()
+        .and_then(|frame| frame.ok()?.into_data().ok());
+    data.unwrap_or_default()
 }
 
 /// Marks an answer that does not cover all nodes.

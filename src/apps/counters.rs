@@ -72,6 +72,8 @@ labels! {
         BodyTimeout = "body_timeout",
         /// The body broke off.
         BodyBroken = "body_broken",
+        /// The same request is being carried out.
+        InProgress = "in_progress",
         /// The workers are too far behind.
         OverCapacity = "over_capacity",
         /// Its address has too many connections.
@@ -192,6 +194,8 @@ pub enum Counter {
     HttpBytesReceived,
     /// Bytes of the answers' bodies.
     HttpBytesSent,
+    /// Publish requests that had come before and were answered as they were then.
+    PublishesReplayed,
     /// HTTP requests that were refused.
     RequestsRefused(RequestRefusal),
     /// Events that the application has published, once for each channel.
@@ -242,7 +246,7 @@ impl Counter {
     const REFUSED: usize = Self::CLOSED + CloseReason::COUNT;
     const HANDSHAKES: usize = Self::REFUSED + CloseReason::COUNT;
     const SINGLE: usize = Self::HANDSHAKES + HandshakeRefusal::ALL.len();
-    const REQUESTS: usize = Self::SINGLE + 16;
+    const REQUESTS: usize = Self::SINGLE + 17;
     const KINDS: usize = Self::REQUESTS + RequestRefusal::ALL.len();
     const SUBSCRIPTIONS: usize = Self::KINDS + 6 * ChannelKind::ALL.len();
     const RATES: usize = Self::SUBSCRIPTIONS + SubscriptionRefusal::ALL.len();
@@ -276,6 +280,7 @@ impl Counter {
             Self::SurveysIncomplete => Self::SINGLE + 13,
             Self::SurveyAnswers => Self::SINGLE + 14,
             Self::SurveysReceived => Self::SINGLE + 15,
+            Self::PublishesReplayed => Self::SINGLE + 16,
             Self::RequestsRefused(reason) => Self::REQUESTS + reason as usize,
             Self::EventsPublished(kind) => of_kind(0, kind),
             Self::ClientEvents(kind) => of_kind(1, kind),

@@ -66,6 +66,9 @@ pub struct App {
     pub subscription_count: bool,
     /// How long a connection may neither sign in nor join a private or presence channel.
     pub authorization_timeout: Option<Duration>,
+    /// How long the same publish request, by its signature, is answered as it was and not
+    /// published again; `None` for not at all.
+    pub duplicate_window: Option<Duration>,
     /// Whether clients that the application throws out come back to be authorised again.
     pub terminate_to_reconnect: bool,
 }
@@ -187,6 +190,7 @@ pub(crate) mod tests {
             },
             subscription_count: false,
             authorization_timeout: None,
+            duplicate_window: None,
             terminate_to_reconnect: false,
         }
     }

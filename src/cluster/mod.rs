@@ -25,6 +25,7 @@
 //! | `…:{topic}:s` | facts of a topic: an *epoch*, a version, and each node's facts | until the last node leaves the topic; an hour from the last change or refresh |
 //! | `…:{topic}:e` | the last event of a cache channel | the application's `cache.ttl` |
 //! | `…:{app}:cache`, `…:{app}:cache:sizes` | those channels by the time at which their events expire, and their sizes | as long as they |
+//! | `…:{app/r/id}` | a publish request that is carried out once: that it is, or how it was answered | `idempotency_ttl`, or the application's `duplicate_window` |
 //! | `…:{app}:connections` | connections by node, only with `max_connections` | an hour |
 //! | `…:{node}:occupied` | a node's channels, only while occupation is tracked | an hour from the last refresh |
 //!
@@ -271,6 +272,29 @@ impl Cluster {
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Admit(app.clone(), reply)).await?;
         answer.await.ok()
+    }
+
+    /// Claims a request for `ttl` with a text that says so. Returns the text that was there, which
+    /// is left; the outer `None` without a link.
+    pub async fn claim(
+        &self,
+        (app, id): (&AppHandle, [u8; 16]),
+        text: Vec<u8>,
+        ttl: Duration,
+    ) -> Option<Option<Vec<u8>>> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Claim((app.clone(), id), text, ttl, reply))
+            .await?;
+        answer.await.ok()
+    }
+
+    /// Says what is known of a request from now on, and for how long; nothing any more without
+    /// that. Best effort: nobody waits for it.
+    pub fn put_claim(&self, (app, id): (&AppHandle, [u8; 16]), known: Option<(Vec<u8>, Duration)>) {
+        if self.status.is_up() {
+            // If too much waits, the claim goes by itself.
+            let _ = self.asks.try_send(Ask::PutClaim((app.clone(), id), known));
+        }
     }
 
     /// The last event of a cache channel and how long it is kept; the outer `None`

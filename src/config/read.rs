@@ -262,6 +262,8 @@ impl Reader {
             request_timeout: self.seconds(&group, "request_timeout", 1),
             request_head_timeout: self.seconds(&group, "request_head_timeout", 1),
             keep_alive_timeout: self.seconds(&group, "keep_alive_timeout", 1),
+            idempotency_ttl: self.seconds(&group, "idempotency_ttl", 1),
+            idempotency_max_bytes: self.size(&group, "idempotency_max_bytes", &(0..=1 << 40)),
             max_backlog: self.size(&group, "max_backlog", &bytes),
             max_total_backlog: self.size(&group, "max_total_backlog", &bytes),
             max_connection_rate: self.optional(&group, "max_connection_rate"),
@@ -384,12 +386,17 @@ impl Reader {
             },
             cache: self.cache(&group),
             subscription_count: self.flag(&group, "subscription_count"),
-            authorization_timeout: Some(self.seconds(&group, "authorization_timeout", 0))
-                .filter(|t| !t.is_zero()),
+            authorization_timeout: self.window(&group, "authorization_timeout"),
+            duplicate_window: self.window(&group, "duplicate_window"),
             terminate_to_reconnect: self
                 .take(&group, "terminate_code", terminate_code)
                 .unwrap_or(false),
         }
+    }
+
+    /// Seconds, where zero is nothing at all.
+    fn window(&mut self, group: &Group<'_>, key: &'static str) -> Option<Duration> {
+        Some(self.seconds(group, key, 0)).filter(|time| !time.is_zero())
     }
 
     fn cache(&mut self, group: &Group<'_>) -> CacheLimits {

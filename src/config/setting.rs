@@ -134,6 +134,8 @@ pub const SETTINGS: &[Setting] = &[
     server("request_timeout", "RESOUND_REQUEST_TIMEOUT", "", "30"),
     server("request_head_timeout", "RESOUND_REQUEST_HEAD_TIMEOUT", "", "10"),
     server("keep_alive_timeout", "RESOUND_KEEP_ALIVE_TIMEOUT", "", "75"),
+    server("idempotency_ttl", "RESOUND_IDEMPOTENCY_TTL", "", "600"),
+    server("idempotency_max_bytes", "RESOUND_IDEMPOTENCY_MAX_BYTES", "", "33554432"),
     server("max_backlog", "RESOUND_MAX_BACKLOG", "", "4194304"),
     server("max_total_backlog", "RESOUND_MAX_TOTAL_BACKLOG", "", "268435456"),
     server("max_connection_rate", "RESOUND_MAX_CONNECTION_RATE", "", ""),
@@ -203,6 +205,7 @@ pub const SETTINGS: &[Setting] = &[
     app("cache.max_bytes", "RESOUND_CACHE_MAX_BYTES", "", "67108864"),
     app("subscription_count", "RESOUND_SUBSCRIPTION_COUNT", "", "false"),
     app("authorization_timeout", "RESOUND_AUTHORIZATION_TIMEOUT", "", "0"),
+    app("duplicate_window", "RESOUND_DUPLICATE_WINDOW", "", "0"),
     app("terminate_code", "RESOUND_TERMINATE_CODE", "", "4009"),
 ];
 

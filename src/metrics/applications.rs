@@ -197,7 +197,7 @@ fn channels(apps: &[Application<'_>]) -> Vec<Family> {
 }
 
 /// Of connections and of the HTTP API.
-const TRAFFIC: [(&str, Counter, &str); 10] = [
+const TRAFFIC: [(&str, Counter, &str); 11] = [
     (
         "connections_opened_total",
         Counter::ConnectionsOpened,
@@ -237,6 +237,11 @@ const TRAFFIC: [(&str, Counter, &str); 10] = [
         "http_sent_bytes_total",
         Counter::HttpBytesSent,
         "Bytes of the answers' bodies.",
+    ),
+    (
+        "publishes_replayed_total",
+        Counter::PublishesReplayed,
+        "Publish requests that had come before and were answered as they were then, and not published again.",
     ),
     (
         "cache_hits_total",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::Api;
+use crate::api::{Api, IdempotencyLimits};
 use crate::apps::AppRegistry;
 use crate::broker::Broker;
 use crate::config::{self, Drain};
@@ -38,6 +38,11 @@ impl Settings {
             timestamp_tolerance: server.timestamp_tolerance,
             prefix: server.path.clone(),
             access_log: server.access_log,
+            requests: Arc::default(),
+            idempotency: IdempotencyLimits {
+                ttl: server.idempotency_ttl,
+                max_bytes: server.idempotency_max_bytes,
+            },
         };
         Self {
             api,
@@ -58,7 +63,16 @@ impl Settings {
         } else {
             self.arrivals
         };
-        Self { arrivals, ..self }
+        let requests = Arc::clone(&before.api.requests);
+        let api = Api {
+            requests,
+            ..self.api
+        };
+        Self {
+            api,
+            arrivals,
+            ..self
+        }
     }
 }
 

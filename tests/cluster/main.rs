@@ -35,6 +35,7 @@ mod delivery;
 mod first_lists;
 mod forged_counts;
 mod harness;
+mod idempotency;
 mod isolation;
 mod keys;
 mod kinds;

@@ -23,6 +23,7 @@ mod frames;
 mod fuzz;
 mod heartbeat;
 mod http;
+mod idempotency;
 mod import;
 mod layers;
 mod limits;

@@ -11,6 +11,9 @@ pub(in crate::cluster) struct Keys {
     namespace: String,
 }
 
+/// A request of an application that is carried out once.
+pub(in crate::cluster) type Claim = (AppHandle, [u8; 16]);
+
 /// The names of one topic, all in one slot.
 pub(super) struct TopicKeys {
     /// Its Redis channel.
@@ -95,6 +98,12 @@ impl Keys {
             before: format!("{namespace}:{{{id}/c/"),
             after: "}:e".to_owned(),
         }
+    }
+
+    /// What is known of a request that is carried out once.
+    pub(super) fn claim(&self, (app, id): &Claim) -> String {
+        let id = hex::encode(id);
+        format!("{}:{{{}/r/{id}}}", self.namespace, app.id())
     }
 
     /// The hash of an application's connections by node.

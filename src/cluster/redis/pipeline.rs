@@ -43,6 +43,8 @@ pub(super) enum Expect {
     Listens(NodeId),
     /// Whether a connection of this application may be let in.
     Admitted(AppHandle, oneshot::Sender<bool>),
+    /// What was known of a request that somebody claims.
+    Claimed(oneshot::Sender<Option<Vec<u8>>>),
     /// The last event of a topic, for somebody who asked.
     Wanted(oneshot::Sender<Last>),
 }

@@ -68,6 +68,11 @@ impl Session<'_> {
                     self.release_connections(&app, 1);
                 }
             }
+            Expect::Claimed(reply) => {
+                let known = snapshot::bytes(&answer).map(<[u8]>::to_vec);
+                // Whoever asked may have gone.
+                let _ = reply.send(known);
+            }
             Expect::Wanted(reply) => {
                 // Whoever asked may have gone.
                 let _ = reply.send(last_of(&answer));
@@ -104,6 +109,7 @@ impl Session<'_> {
                 self.end_admission(&app, false);
                 let _ = reply.send(true);
             }
+            Expect::Claimed(reply) => _ = reply.send(None),
             Expect::Wanted(reply) => _ = reply.send(None),
             Expect::Anything
             | Expect::Confirmed

@@ -1,5 +1,7 @@
 //! What Redis has to do at once: Lua scripts, each on the keys of one slot.
 
+use std::time::Duration;
+
 use redis::{Cmd, Script};
 
 use super::keys::{CacheKeys, TopicKeys};
@@ -211,6 +213,16 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
 ";
 
+/// KEYS: a claim. ARGV: a text, time to live. Claims what nobody has, or what somebody with the
+/// same fingerprint has given up (`b`); returns what was there.
+const CLAIM: &str = r"
+local known = redis.call('GET', KEYS[1])
+local is_free = not known or (string.sub(known, 1, 1) == 'b'
+  and string.sub(known, 2, 17) == string.sub(ARGV[1], 2, 17))
+if is_free then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+return known
+";
+
 /// What the last event of a cache channel takes, and may take.
 #[derive(Clone, Copy)]
 pub(super) struct CacheUse {
@@ -231,6 +243,7 @@ pub(in crate::cluster) struct Scripts {
     last: Loaded,
     heartbeat: Loaded,
     admit: Loaded,
+    claim: Loaded,
     /// `PUBLISH`, or `SPUBLISH` in a Redis Cluster.
     pub(super) is_sharded: bool,
 }
@@ -258,6 +271,7 @@ impl Scripts {
             last: loaded(LAST),
             heartbeat: loaded(HEARTBEAT),
             admit: loaded(ADMIT),
+            claim: loaded(CLAIM),
             is_sharded,
         }
     }
@@ -274,10 +288,11 @@ impl Scripts {
             last,
             heartbeat,
             admit,
+            claim,
             is_sharded: _,
         } = self;
         [
-            enter, change, remove, keep, index, evict, last, heartbeat, admit,
+            enter, change, remove, keep, index, evict, last, heartbeat, admit, claim,
         ]
         .iter()
         .map(|script| {
@@ -382,6 +397,23 @@ impl Scripts {
         command
     }
 
+    pub(super) fn claim(&self, key: &str, text: &[u8], ttl: Duration) -> Cmd {
+        let mut command = self.claim.on(&[key]);
+        command.arg(text).arg(milliseconds(ttl));
+        command
+    }
+
+    pub(super) fn put_claim(key: &str, known: Option<(Vec<u8>, Duration)>) -> Cmd {
+        let Some((text, ttl)) = known else {
+            let mut command = redis::cmd("UNLINK");
+            command.arg(key);
+            return command;
+        };
+        let mut command = redis::cmd("SET");
+        command.arg(key).arg(text).arg("PX").arg(milliseconds(ttl));
+        command
+    }
+
     /// Keeps a hash of facts or connections alive.
     pub(super) fn refresh(key: &str) -> Cmd {
         let mut command = redis::cmd("PEXPIRE");
@@ -399,6 +431,10 @@ impl Loaded {
         }
         command
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The field that a fact is kept in, and its value; an empty one takes it out.

@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::connect::{Pushed, Shards};
 use super::pipeline::{Answers, Batch, Expect, InFlight, Outgoing};
+use super::scripts::Scripts;
 use super::state::{Ask, State};
 use crate::apps::AppHandle;
 use crate::cluster::codec::Message;
@@ -525,6 +526,16 @@ impl<'a> Session<'a> {
                         .admit(&key, self.state.node, max, self.state.nodes.iter());
                 *self.admitting.entry(app.clone()).or_default() += 1;
                 self.add(&key, command, Expect::Admitted(app, reply));
+            }
+            Ask::Claim(claim, text, ttl, reply) => {
+                let key = self.state.keys.claim(&claim);
+                let command = self.state.scripts.claim(&key, &text, ttl);
+                self.add(&key, command, Expect::Claimed(reply));
+            }
+            Ask::PutClaim(claim, known) => {
+                let key = self.state.keys.claim(&claim);
+                let command = Scripts::put_claim(&key, known);
+                self.add(&key, command, Expect::Anything);
             }
             Ask::Last(app, channel, reply) => {
                 let topic = Topic::Channel(app, channel);

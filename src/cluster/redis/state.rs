@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::keys::Keys;
+use super::keys::{Claim, Keys};
 use super::pipeline::Outgoing;
 use super::scripts::Scripts;
 use crate::apps::{AppHandle, AppRegistry};
@@ -34,6 +34,10 @@ pub(in crate::cluster) enum Ask {
     Survey(Question, oneshot::Sender<SurveyResult>),
     /// Whether an application may have one more connection.
     Admit(AppHandle, oneshot::Sender<bool>),
+    /// Whether a request was claimed before, which it is then: what was known of it.
+    Claim(Claim, Vec<u8>, Duration, oneshot::Sender<Option<Vec<u8>>>),
+    /// What is to be known of a request, and how long, or nothing any more.
+    PutClaim(Claim, Option<(Vec<u8>, Duration)>),
     /// The last event of a cache channel.
     Last(AppHandle, ChannelName, oneshot::Sender<Last>),
 }

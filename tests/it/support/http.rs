@@ -57,6 +57,22 @@ impl Http {
         self.answer_to(method)
     }
 
+    /// A signed POST with further headers, each line ended.
+    pub(crate) fn post_with(&mut self, path: &str, headers: &str, body: &str) -> Answer {
+        self.begin_post(path, headers, body);
+        self.answer()
+    }
+
+    /// The same, without reading the answer.
+    pub(crate) fn begin_post(&mut self, path: &str, headers: &str, body: &str) {
+        let target = Signed::post(path, body).target();
+        self.write(&format!(
+            "POST {target} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+            self.host,
+            body.len()
+        ));
+    }
+
     pub(crate) fn write(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).unwrap();
     }
