@@ -67,6 +67,8 @@ pub enum Command {
     Terminate(tools::Terminate),
     /// Make up credentials for another application
     Apps(tools::Apps),
+    /// Look at what applications are told of
+    Webhooks(Webhooks),
     /// Try it in a browser: a chat at /demo, on 127.0.0.1 only, with public credentials
     Demo(Demo),
     /// Write man pages and completions for bash, zsh and fish
@@ -164,6 +166,35 @@ pub struct Check {
 #[derive(Args, Debug)]
 pub struct Status {
     /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Those of the server that is asked.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Arguments of `webhooks`.
+#[derive(Args, Debug)]
+pub struct Webhooks {
+    /// What is looked at.
+    #[command(subcommand)]
+    pub command: WebhooksCommand,
+}
+
+/// The commands of `webhooks`.
+#[derive(Subcommand, Debug)]
+pub enum WebhooksCommand {
+    /// Print deliveries to receivers and what became of them, as they end
+    Tail(Tail),
+}
+
+/// Flags of `webhooks tail`.
+#[derive(Args, Debug)]
+pub struct Tail {
+    /// Begin with so many of those that have ended already
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub lines: usize,
+    /// Print a JSON document for each
     #[arg(long)]
     pub json: bool,
     /// Those of the server that is asked.

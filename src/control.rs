@@ -1,4 +1,4 @@
-//! `resound reload` and `resound status`: asks a running server through its control socket.
+//! `resound reload`, `resound status` and `resound webhooks tail`: asks a running server through its control socket.
 //! It reads the same settings as the server, so it finds the right one. A reload can go by
 //! the file of the process's number, too, with a signal.
 
@@ -13,13 +13,16 @@ use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::ControlPaths;
-use crate::server::Answer;
+use crate::server::{Answer, Deliveries, Delivery};
 
 /// How long a reload may take. A server that is busy answers later.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Bytes of an answer: more than the status of any number of applications.
 const MAX_ANSWER: u64 = 64 << 20;
+
+/// How often it is asked what was delivered meanwhile.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long to wait between two looks at a file.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -66,6 +69,42 @@ pub fn status(server: &ControlPaths) -> Result<Answer, ControlError> {
     match &server.control_socket {
         Some(socket) => ask(socket, "status"),
         None => Err(ControlError::NotSet("")),
+    }
+}
+
+/// Asks for the deliveries to webhooks of late, and goes on asking. Calls `each` with every one,
+/// from the last `lines` on, until it returns false.
+///
+/// # Errors
+/// If there is no answer.
+pub fn follow_webhooks(
+    server: &ControlPaths,
+    lines: usize,
+    mut each: impl FnMut(&Delivery) -> bool,
+) -> Result<(), ControlError> {
+    let Some(socket) = &server.control_socket else {
+        return Err(ControlError::NotSet(""));
+    };
+    let (mut last, mut is_first) = (0, true);
+    loop {
+        let answer = ask(socket, &format!("webhooks {last}"))?;
+        let told = serde_json::from_value::<Deliveries>(answer.status);
+        let told = told.map_err(|_| ControlError::Unreachable {
+            path: socket.clone(),
+            error: io::Error::new(io::ErrorKind::InvalidData, answer.text),
+            hint: "; is it another release?",
+        })?;
+        let skipped = match is_first {
+            true => told.deliveries.len().saturating_sub(lines),
+            false => 0,
+        };
+        if !told.deliveries.iter().skip(skipped).all(&mut each) {
+            return Ok(());
+        }
+        // One that was started anew begins with 1.
+        last = told.last;
+        is_first = false;
+        thread::sleep(FOLLOW_PAUSE);
     }
 }
 

@@ -20,10 +20,11 @@
 //! import → cli, config
 //! generate → cli
 //! tools → cli, client, config, apps, protocol
-//! client → protocol
 //! control → config, server
-//! server → metrics, api, ws, worker, broker, cluster, hub
+//! server → metrics, webhooks, api, ws, worker, broker, cluster, hub
 //! metrics
+//! webhooks → client, cluster, hub
+//! client → protocol
 //! api | ws
 //! broker, worker
 //! cluster
@@ -70,7 +71,8 @@
 //! Everything that the hub decides goes through its outputs, under the lock under which it
 //! was decided: the workers' inboxes, the queue for other nodes, and any number of
 //! [`hub::Sink`]s, which get a [`hub::HubEvent`] for each connection, channel, member,
-//! event, count and refusal. Without a sink, none is made.
+//! event, count and refusal. Without a sink, none is made. Metrics are one; [`webhooks`] are
+//! another, which keeps only what has changed, and has a thread of its own look at it.
 //!
 //! # A client frame
 //!
@@ -109,7 +111,6 @@
 //!   write is slow.
 
 pub mod cli;
-pub mod client;
 pub mod control;
 pub mod doctor;
 pub mod generate;
@@ -119,6 +120,9 @@ pub mod server;
 pub mod tools;
 
 pub mod metrics;
+pub mod webhooks;
+
+pub mod client;
 
 pub mod api;
 pub mod ws;

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use clap::Parser;
 use resound::cli::doctor::Doctor;
 use resound::cli::tools::{Apps, AppsCommand};
-use resound::cli::{Check, Cli, Command, Generate, Import, Status};
+use resound::cli::{
+    Check, Cli, Command, Generate, Import, Status, Tail, Webhooks, WebhooksCommand,
+};
 use resound::config::{Config, ConfigError, Sources, report};
 use resound::doctor::{Finding, Level};
 use resound::import::ImportError;
-use resound::server::{Answer, ControlSocket, PidFile, Reloader, Server, StartError};
+use resound::server::{Answer, ControlSocket, Delivery, PidFile, Reloader, Server, StartError};
 use resound::shutdown::{Signals, Stop};
 use resound::tools::{self, ToolError};
 use resound::{control, doctor, generate, health, import, systemd, telemetry};
@@ -57,6 +59,9 @@ fn main() -> ExitCode {
         Command::Apps(Apps {
             command: AppsCommand::New(new),
         }) => finish(tools::new_app(new.format)),
+        Command::Webhooks(Webhooks {
+            command: WebhooksCommand::Tail(tail),
+        }) => follow_webhooks(tail),
         Command::Demo(demo) => start(demo.into_sources(), true),
         Command::Generate(arguments) => write_manual(&arguments),
     }
@@ -156,6 +161,26 @@ fn status(Status { json, settings }: Status) -> ExitCode {
         }) if json => write(&format!("{status:#}\n"), 0),
         Ok(Answer { ok: true, text, .. }) => write(&text, 0),
         Ok(Answer { text, .. }) => fail(&text, 1),
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn follow_webhooks(tail: Tail) -> ExitCode {
+    let server = match Config::control_paths(&tail.settings.into_sources()) {
+        Ok(server) => server,
+        Err(error) => return fail(&error, BAD_CONFIGURATION),
+    };
+    let mut out = io::stdout();
+    let print = |delivery: &Delivery| {
+        let line = match tail.json {
+            true => serde_json::to_string(delivery).expect("it is texts and numbers"),
+            false => delivery.to_string(),
+        };
+        // Whoever does not read any more does not want more.
+        writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+    };
+    match control::follow_webhooks(&server, tail.lines, print) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, 1),
     }
 }

@@ -10,164 +10,15 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::labels::{
+    HandshakeRefusal, PreviousCredential, ProxyClaim, RateLimit, RequestRefusal,
+    SubscriptionRefusal, WebhookLoss, WebhookOutcome,
+};
 use crate::protocol::{ChannelKind, CloseReason};
 
 /// Parts of the counts. All but the last belong to a thread each; those that come later
 /// share the last.
 const PARTS: usize = 64;
-
-/// Names the values of a label.
-macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $value:ident = $label:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[$of])* $value,)* }
-
-        impl $name {
-            /// All values, in the order of their numbers.
-            pub const ALL: &'static [Self] = &[$(Self::$value,)*];
-
-            /// The value of the label.
-            pub fn label(self) -> &'static str {
-                match self { $(Self::$value => $label,)* }
-            }
-        }
-    };
-}
-
-labels! {
-    /// Why an HTTP request was refused.
-    RequestRefusal {
-        /// No such route.
-        NotFound = "not_found",
-        /// The route exists, for another method.
-        Method = "method",
-        /// The path names no application.
-        UnknownApp = "unknown_app",
-        /// It names no host, or several.
-        Host = "host",
-        /// An authentication parameter is missing.
-        AuthMissing = "auth_missing",
-        /// The key is that of another application.
-        AuthKey = "auth_key",
-        /// An unknown `auth_version`.
-        AuthVersion = "auth_version",
-        /// `auth_timestamp` is no number.
-        AuthTimestamp = "auth_timestamp",
-        /// `auth_timestamp` is too far from the clock.
-        AuthClock = "auth_clock",
-        /// `body_md5` is not that of the body.
-        AuthDigest = "auth_digest",
-        /// The signature is wrong.
-        AuthSignature = "auth_signature",
-        /// The body is no JSON object.
-        InvalidJson = "invalid_json",
-        /// A field is missing or wrong.
-        InvalidFields = "invalid_fields",
-        /// An event is over `max_event_size`.
-        EventTooLarge = "event_too_large",
-        /// The body is over `max_request_size`.
-        BodyTooLarge = "body_too_large",
-        /// The body did not arrive in time.
-        BodyTimeout = "body_timeout",
-        /// The body broke off.
-        BodyBroken = "body_broken",
-        /// The same request is being carried out.
-        InProgress = "in_progress",
-        /// The workers are too far behind.
-        OverCapacity = "over_capacity",
-        /// Its address has too many connections.
-        TooManyConnections = "too_many_connections",
-        /// It is not HTTP/1, as when TLS is spoken to a plain port.
-        NotHttp = "not_http",
-        /// Its head is too large.
-        HeadTooLarge = "head_too_large",
-        /// Its head, or the TLS handshake before it, did not come in time.
-        HeadTimeout = "head_timeout",
-        /// Its connection was idle when places for connections were short.
-        Evicted = "evicted",
-        /// Its connection is a trusted proxy's and did not begin with a PROXY header.
-        ProxyHeader = "proxy_header",
-    }
-}
-
-labels! {
-    /// Why a request is no WebSocket handshake.
-    HandshakeRefusal {
-        /// Not `GET`.
-        Method = "method",
-        /// HTTP/1.0.
-        HttpVersion = "http_version",
-        /// It does not ask for an upgrade.
-        NotUpgrade = "not_upgrade",
-        /// Not `Sec-WebSocket-Version: 13`.
-        WebSocketVersion = "websocket_version",
-        /// A bad `Sec-WebSocket-Key`.
-        Key = "key",
-        /// The TLS handshake has failed.
-        Tls = "tls",
-    }
-}
-
-labels! {
-    /// Why a subscription was refused.
-    SubscriptionRefusal {
-        /// The name is none.
-        Channel = "invalid_channel",
-        /// It is the channel of another signed-in user.
-        OtherUser = "other_user",
-        /// There is no `auth`.
-        NoAuth = "auth_missing",
-        /// `auth` is not of the form key:signature.
-        AuthForm = "auth_malformed",
-        /// The key is that of another application.
-        Key = "auth_key",
-        /// The signature is wrong.
-        Signature = "auth_signature",
-        /// `channel_data` is no member.
-        Member = "invalid_member",
-        /// A presence channel, and neither `channel_data` nor a signed-in user.
-        NoMember = "member_missing",
-        /// The presence channel has all the members that it may have.
-        Full = "presence_full",
-        /// The connection has all the subscriptions that it may have.
-        TooMany = "too_many_subscriptions",
-    }
-}
-
-labels! {
-    /// What of an application's credentials is being replaced.
-    PreviousCredential {
-        /// Its key.
-        Key = "key",
-        /// Its secret.
-        Secret = "secret",
-    }
-}
-
-labels! {
-    /// Where somebody who is no trusted proxy has said that it is there for somebody else.
-    ProxyClaim {
-        /// In a header of the PROXY protocol.
-        ProxyProtocol = "proxy_protocol",
-        /// In `X-Forwarded-For`.
-        XForwardedFor = "x_forwarded_for",
-        /// In `Forwarded`.
-        Forwarded = "forwarded",
-    }
-}
-
-labels! {
-    /// A limit on how often something may happen.
-    RateLimit {
-        /// Messages of a connection.
-        Messages = "messages",
-        /// Client events of a connection.
-        ClientEvents = "client_events",
-        /// New connections from an address.
-        Connections = "connections",
-    }
-}
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +47,12 @@ pub enum Counter {
     HttpBytesSent,
     /// Publish requests that had come before and were answered as they were then.
     PublishesReplayed,
+    /// Events that webhooks' receivers have taken, once for each.
+    WebhookEvents,
+    /// Those that they were not told of.
+    WebhookEventsLost(WebhookLoss),
+    /// Requests to them.
+    WebhookRequests(WebhookOutcome),
     /// HTTP requests that were refused.
     RequestsRefused(RequestRefusal),
     /// Events that the application has published, once for each channel.
@@ -246,14 +103,16 @@ impl Counter {
     const REFUSED: usize = Self::CLOSED + CloseReason::COUNT;
     const HANDSHAKES: usize = Self::REFUSED + CloseReason::COUNT;
     const SINGLE: usize = Self::HANDSHAKES + HandshakeRefusal::ALL.len();
-    const REQUESTS: usize = Self::SINGLE + 17;
+    const REQUESTS: usize = Self::SINGLE + 18;
     const KINDS: usize = Self::REQUESTS + RequestRefusal::ALL.len();
     const SUBSCRIPTIONS: usize = Self::KINDS + 6 * ChannelKind::ALL.len();
     const RATES: usize = Self::SUBSCRIPTIONS + SubscriptionRefusal::ALL.len();
     const CHECKS: usize = Self::RATES + RateLimit::ALL.len();
     const PREVIOUS: usize = Self::CHECKS + RateLimit::ALL.len();
     const CLAIMS: usize = Self::PREVIOUS + PreviousCredential::ALL.len();
-    const COUNT: usize = Self::CLAIMS + ProxyClaim::ALL.len();
+    const LOSSES: usize = Self::CLAIMS + ProxyClaim::ALL.len();
+    const OUTCOMES: usize = Self::LOSSES + WebhookLoss::ALL.len();
+    const COUNT: usize = Self::OUTCOMES + WebhookOutcome::ALL.len();
 
     fn index(self) -> usize {
         let of_kind = |row: usize, kind: ChannelKind| {
@@ -281,6 +140,9 @@ impl Counter {
             Self::SurveyAnswers => Self::SINGLE + 14,
             Self::SurveysReceived => Self::SINGLE + 15,
             Self::PublishesReplayed => Self::SINGLE + 16,
+            Self::WebhookEvents => Self::SINGLE + 17,
+            Self::WebhookEventsLost(why) => Self::LOSSES + why as usize,
+            Self::WebhookRequests(outcome) => Self::OUTCOMES + outcome as usize,
             Self::RequestsRefused(reason) => Self::REQUESTS + reason as usize,
             Self::EventsPublished(kind) => of_kind(0, kind),
             Self::ClientEvents(kind) => of_kind(1, kind),
@@ -465,6 +327,8 @@ mod tests {
             C::SurveysIncomplete,
             C::SurveyAnswers,
             C::SurveysReceived,
+            C::PublishesReplayed,
+            C::WebhookEvents,
         ];
         let mut all = single.to_vec();
         let closes = CloseReason::ALL.iter().copied();
@@ -487,6 +351,8 @@ mod tests {
         all.extend(ProxyClaim::ALL.iter().copied().map(C::ProxyClaimsIgnored));
         all.extend(RateLimit::ALL.iter().copied().map(C::RateChecked));
         all.extend(RateLimit::ALL.iter().copied().map(C::RateLimited));
+        all.extend(WebhookLoss::ALL.iter().copied().map(C::WebhookEventsLost));
+        all.extend(WebhookOutcome::ALL.iter().copied().map(C::WebhookRequests));
         for of_kind in [
             C::EventsPublished,
             C::ClientEvents,

@@ -10,18 +10,22 @@
 
 mod counters;
 mod handle;
+mod labels;
 mod origins;
 mod registry;
 mod settings;
+mod webhook;
 
-pub use counters::{
-    Counter, Counters, Distribution, HandshakeRefusal, PreviousCredential, ProxyClaim, RateLimit,
-    RequestRefusal, SubscriptionRefusal, Timing,
-};
+pub use counters::{Counter, Counters, Distribution, Timing};
 pub use handle::{AppHandle, AppPermit};
+pub use labels::{
+    HandshakeRefusal, PreviousCredential, ProxyClaim, RateLimit, RequestRefusal,
+    SubscriptionRefusal, WebhookLoss, WebhookOutcome,
+};
 pub use origins::Origins;
 pub use registry::{AppRegistry, Changes, DuplicateApp};
 pub use settings::{App, CacheLimits, ClientEvents, Credential, PresenceLimits, Rate};
+pub use webhook::{ChannelPattern, Webhook, WebhookKind, WebhookKinds, Webhooks, is_local};
 
 #[cfg(test)]
 pub(crate) mod tests {

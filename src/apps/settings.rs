@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::origins::Origins;
+use super::webhook::Webhooks;
 use crate::protocol::publish::EventLimits;
 use crate::protocol::signature::Secret;
 
@@ -66,6 +67,8 @@ pub struct App {
     pub subscription_count: bool,
     /// How long a connection may neither sign in nor join a private or presence channel.
     pub authorization_timeout: Option<Duration>,
+    /// Who is told of what happens.
+    pub webhooks: Webhooks,
     /// How long the same publish request, by its signature, is answered as it was and not
     /// published again; `None` for not at all.
     pub duplicate_window: Option<Duration>,
@@ -190,6 +193,7 @@ pub(crate) mod tests {
             },
             subscription_count: false,
             authorization_timeout: None,
+            webhooks: Webhooks::default(),
             duplicate_window: None,
             terminate_to_reconnect: false,
         }

@@ -96,7 +96,7 @@ async fn dial((host, port): (&str, u16)) -> Result<TcpStream, ClientError> {
 }
 
 /// The first connection, or the last failure; nothing if there is no address.
-async fn first_of(
+pub async fn first_of(
     mut addresses: impl Iterator<Item = SocketAddr>,
 ) -> Option<(SocketAddr, io::Result<TcpStream>)> {
     let mut attempts = JoinSet::new();
@@ -128,7 +128,10 @@ async fn first_of(
 }
 
 /// Trusts what the system does; `SSL_CERT_FILE` and `SSL_CERT_DIR` say otherwise.
-fn client_config() -> Result<ClientConfig, ClientError> {
+///
+/// # Errors
+/// If the system trusts nobody.
+pub fn client_config() -> Result<ClientConfig, ClientError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found.certs);

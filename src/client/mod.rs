@@ -2,7 +2,7 @@
 //!
 //! What the commands are made of that ask such a server ([`crate::tools`]): where it is
 //! ([`Endpoint`]), signed requests ([`http`]), and a socket that is subscribed to channels
-//! ([`socket`]). The server uses nothing of it.
+//! ([`socket`]). Of the server only its webhooks use it, to connect.
 
 mod connect;
 mod endpoint;
@@ -13,7 +13,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-pub use connect::{Stream, connect, connect_and_identify};
+pub use connect::{Stream, client_config, connect, connect_and_identify, first_of};
 pub use endpoint::{Endpoint, EndpointError, Via};
 
 use crate::protocol::signature::{Secret, of_subscription};

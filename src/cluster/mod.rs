@@ -106,6 +106,7 @@ use survey::Surveys;
 use view::Views;
 
 pub use redis::connect::ConnectError;
+pub use redis::link::{Link, LinkError};
 pub use status::Status;
 pub use survey::SurveyResult;
 pub use view::Snapshot;
@@ -164,6 +165,14 @@ impl Node {
     /// Where the hub has to put what others must know.
     pub fn queue(&self) -> &Arc<ClusterQueue> {
         &self.queue
+    }
+
+    /// A link of its own to the same Redis, and which node this one is there.
+    pub fn link(&self) -> (Link, NodeId) {
+        let settings = &self.settings;
+        let connector = self.connector.clone();
+        let link = Link::new(connector, &settings.namespace, settings.node_timeout);
+        (link, self.status.node)
     }
 
     /// For whoever has to ask other nodes.

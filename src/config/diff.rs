@@ -80,7 +80,10 @@ fn by_name(settings: &[Effective]) -> BTreeMap<String, &Effective> {
         .map(|setting| (setting.index, setting.value.as_str()))
         .collect();
     let name = |setting: &Effective| match ids.get(&setting.index) {
-        Some(id) if setting.section == Section::App => format!("apps[{id:?}].{}", setting.key),
+        Some(id) if matches!(setting.section, Section::App | Section::Webhook) => {
+            let rest = setting.name.split_once("].").map_or("", |(_, rest)| rest);
+            format!("apps[{id:?}].{rest}")
+        }
         _ => setting.name.clone(),
     };
     settings

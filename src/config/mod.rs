@@ -19,6 +19,7 @@ mod server;
 pub mod setting;
 pub mod source;
 mod tls;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,6 +32,7 @@ pub use scaling::Scaling;
 pub use server::{Drain, Server};
 pub use source::Variable;
 pub use tls::{Tls, TlsFiles, TlsVersion};
+pub use webhooks::WebhookLimits;
 
 /// The file that ships in `config/`, every setting of it commented out.
 pub const DEFAULT_FILE: &str = include_str!("../../config/resound.toml");
@@ -97,6 +99,8 @@ pub struct Config {
     pub metrics: Option<Metrics>,
     /// Other nodes, if there may be any.
     pub scaling: Option<Scaling>,
+    /// How applications are told of what happens.
+    pub webhooks: WebhookLimits,
     /// At least one application; their ids and keys differ.
     pub apps: Vec<App>,
     /// Every setting with its value and source, secrets hidden.
@@ -493,10 +497,10 @@ mod tests {
         let (_dir, sources) = files(&uncommented, "");
         let layers = secrets::read_layers(&sources).unwrap();
         for setting in setting::SETTINGS {
-            let values = if setting.section == setting::Section::App {
-                &layers.apps[0]
-            } else {
-                &layers.shared
+            let values = match setting.section {
+                setting::Section::App => &layers.apps[0],
+                setting::Section::Webhook => &layers.webhooks[0][0],
+                _ => &layers.shared,
             };
             let value = values
                 .get(&setting.id())

@@ -10,7 +10,7 @@ use super::setting::{self, Section, Setting};
 use super::source::{Layers, Source, Value, Values};
 use super::{Config, ConfigError, Drain, Metrics, Server};
 use super::{advice, reverb_php};
-use crate::apps::{App, CacheLimits, ClientEvents, Origins, PresenceLimits, Rate};
+use crate::apps::{App, CacheLimits, ClientEvents, Origins, PresenceLimits, Rate, Webhooks};
 use crate::protocol::publish::EventLimits;
 use crate::protocol::signature::Secret;
 use crate::proxies::Proxies;
@@ -25,8 +25,16 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, ConfigError> {
         .apps
         .iter()
         .enumerate()
-        .map(|(index, values)| reader.app(index, values))
+        .map(|(index, values)| {
+            let webhooks = reader.webhooks_of(index, &layers);
+            App {
+                webhooks,
+                ..reader.app(index, values)
+            }
+        })
         .collect();
+    let webhooks = reader.webhooks(&layers.shared, &apps);
+    reader.refuse_a_webhook_for_several(&layers);
     if apps.is_empty() {
         reader.problems.push(advice::no_application(&layers));
     }
@@ -51,6 +59,7 @@ pub(super) fn config(mut layers: Layers) -> Result<Config, ConfigError> {
         server,
         metrics,
         scaling,
+        webhooks,
         apps,
         effective: reader.effective,
         warnings: reader.warnings,
@@ -85,11 +94,24 @@ pub(super) struct Reader {
 /// One section's values while they are read.
 pub(super) struct Group<'a> {
     pub(super) section: Section,
+    /// Of the application.
     pub(super) index: usize,
+    /// Of the webhook among the application's.
+    pub(super) webhook: usize,
     pub(super) values: &'a Values,
 }
 
-impl Group<'_> {
+impl<'a> Group<'a> {
+    /// A section that there is once.
+    pub(super) fn of(section: Section, values: &'a Values) -> Self {
+        Self {
+            section,
+            index: 0,
+            webhook: 0,
+            values,
+        }
+    }
+
     fn value(&self, setting: &Setting) -> Value {
         self.values
             .get(&setting.id())
@@ -120,8 +142,11 @@ impl Reader {
         let setting = Setting::of(group.section, key);
         let value = group.value(setting);
         let shown = setting.shown(&value.text);
-        self.effective
-            .push(Effective::new(setting, group.index, &value));
+        self.effective.push(Effective::new(
+            setting,
+            (group.index, group.webhook),
+            &value,
+        ));
         match parse(&value.text) {
             Ok(parsed) => Some(parsed),
             Err(expected) => {
@@ -182,11 +207,7 @@ impl Reader {
     }
 
     fn metrics(&mut self, values: &Values) -> Option<Metrics> {
-        let group = Group {
-            section: Section::Metrics,
-            index: 0,
-            values,
-        };
+        let group = Group::of(Section::Metrics, values);
         let is_said = |key| group.value(Setting::of(group.section, key)).source != Source::Default;
         let is_required = is_said("host") || is_said("port");
         let host = self.host(&group);
@@ -231,11 +252,7 @@ impl Reader {
     }
 
     fn server(&mut self, values: &Values) -> Server {
-        let group = Group {
-            section: Section::Server,
-            index: 0,
-            values,
-        };
+        let group = Group::of(Section::Server, values);
         let bytes = 1024..=1 << 30;
         let server = Server {
             hosts: self.hosts(&group),
@@ -327,9 +344,8 @@ impl Reader {
 
     fn app(&mut self, index: usize, values: &Values) -> App {
         let group = Group {
-            section: Section::App,
             index,
-            values,
+            ..Group::of(Section::App, values)
         };
         let id = self.credential(&group, "id");
         let key = self.credential(&group, "key");
@@ -387,6 +403,8 @@ impl Reader {
             cache: self.cache(&group),
             subscription_count: self.flag(&group, "subscription_count"),
             authorization_timeout: self.window(&group, "authorization_timeout"),
+            // Read beside it.
+            webhooks: Webhooks::default(),
             duplicate_window: self.window(&group, "duplicate_window"),
             terminate_to_reconnect: self
                 .take(&group, "terminate_code", terminate_code)

@@ -62,10 +62,16 @@ impl fmt::Debug for Fingerprint {
 }
 
 impl Effective {
-    pub(super) fn new(setting: &'static Setting, index: usize, value: &Value) -> Self {
+    /// Of which application, and which of its webhooks.
+    pub(super) fn new(
+        setting: &'static Setting,
+        (index, webhook): (usize, usize),
+        value: &Value,
+    ) -> Self {
         let name = match setting.section {
             Section::App => format!("apps[{index}].{}", setting.key),
-            Section::Server | Section::Metrics | Section::Scaling => {
+            Section::Webhook => format!("apps[{index}].webhooks[{webhook}].{}", setting.key),
+            Section::Server | Section::Metrics | Section::Scaling | Section::Webhooks => {
                 format!("{}.{}", setting.section.name(), setting.key)
             }
         };

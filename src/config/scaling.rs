@@ -133,11 +133,7 @@ const KEYS: &[&str] = &[
 
 impl Reader {
     pub(super) fn scaling(&mut self, values: &Values) -> Option<Scaling> {
-        let group = Group {
-            section: Section::Scaling,
-            index: 0,
-            values,
-        };
+        let group = Group::of(Section::Scaling, values);
         if !self.flag(&group, "enabled") {
             // The REDIS_* variables are first of all the application's own; what they
             // hold is only looked at when they are used.

@@ -36,7 +36,7 @@ fn read_credentials(sources: &Sources) -> Result<Values, ConfigError> {
         ConfigError::one(format!("{DIRECTORY}: cannot read {directory}: {error}"))
     };
     fs::read_dir(directory).map_err(fail)?;
-    for setting in SETTINGS.iter().filter(|setting| setting.secret) {
+    for setting in with_files() {
         let path = PathBuf::from(directory).join(setting.variable);
         if path.try_exists().map_err(fail)? {
             let text = secret_in(&path, setting.variable)?;
@@ -47,10 +47,15 @@ fn read_credentials(sources: &Sources) -> Result<Values, ConfigError> {
     Ok(said)
 }
 
+/// Secrets that may be in files of their own: those of one line.
+fn with_files() -> impl Iterator<Item = &'static Setting> {
+    let is_line = |setting: &&Setting| setting.secret && !setting.table;
+    SETTINGS.iter().filter(is_line)
+}
+
 /// Puts the secrets in the place of the settings that name their files.
 fn read_files(layers: &mut Layers) -> Result<(), ConfigError> {
-    let secrets = SETTINGS.iter().filter(|setting| setting.secret);
-    for setting in secrets {
+    for setting in with_files() {
         let name = format!("{}{SUFFIX}", setting.key);
         let naming = Setting::of(setting.section, &name);
         match setting.section {

@@ -12,8 +12,12 @@ pub enum Section {
     Metrics,
     /// `[scaling]`.
     Scaling,
+    /// `[webhooks]`.
+    Webhooks,
     /// One `[[apps]]`.
     App,
+    /// One `[[apps.webhooks]]`.
+    Webhook,
 }
 
 /// One setting.
@@ -33,6 +37,8 @@ pub struct Setting {
     pub secret: bool,
     /// Whether a list is expected: a comma list in variables, an array in TOML.
     pub list: bool,
+    /// Whether it is a table of texts in TOML, and a line for each in here.
+    pub table: bool,
     /// Whether a change holds only for a server that is started after it.
     pub restart: bool,
 }
@@ -52,6 +58,7 @@ const fn setting(
         default,
         secret: false,
         list: false,
+        table: false,
         // Sockets and links are set up once.
         restart: matches!(section, Section::Metrics | Section::Scaling),
     }
@@ -90,6 +97,14 @@ const fn server(
 
 const fn scaling(key: &'static str, variable: &'static str, default: &'static str) -> Setting {
     setting(Section::Scaling, key, variable, "", default)
+}
+
+const fn webhooks(key: &'static str, variable: &'static str, default: &'static str) -> Setting {
+    setting(Section::Webhooks, key, variable, "", default)
+}
+
+const fn webhook(key: &'static str, variable: &'static str, default: &'static str) -> Setting {
+    setting(Section::Webhook, key, variable, "", default)
 }
 
 const fn app(
@@ -173,6 +188,14 @@ pub const SETTINGS: &[Setting] = &[
     scaling("track_occupancy", "RESOUND_TRACK_OCCUPANCY", "false"),
     scaling("buffer_bytes", "RESOUND_CLUSTER_BUFFER_BYTES", "16777216"),
     scaling("buffer_seconds", "RESOUND_CLUSTER_BUFFER_SECONDS", "60"),
+    webhooks("batch_ms", "RESOUND_WEBHOOK_BATCH_MS", "250"),
+    webhooks("batch_events", "RESOUND_WEBHOOK_BATCH_EVENTS", "20"),
+    webhooks("smoothing_ms", "RESOUND_WEBHOOK_SMOOTHING_MS", "3000"),
+    webhooks("timeout", "RESOUND_WEBHOOK_TIMEOUT", "4"),
+    webhooks("retry_seconds", "RESOUND_WEBHOOK_RETRY_SECONDS", "300"),
+    webhooks("max_requests", "RESOUND_WEBHOOK_MAX_REQUESTS", "16"),
+    webhooks("max_bytes", "RESOUND_WEBHOOK_MAX_BYTES", "16777216"),
+    webhooks("allow_local", "RESOUND_WEBHOOK_ALLOW_LOCAL", "false"),
     app("id", "REVERB_APP_ID", "--app-id", ""),
     app("key", "REVERB_APP_KEY", "--app-key", ""),
     secret(app("secret", "REVERB_APP_SECRET", "--app-secret", "")),
@@ -207,6 +230,10 @@ pub const SETTINGS: &[Setting] = &[
     app("authorization_timeout", "RESOUND_AUTHORIZATION_TIMEOUT", "", "0"),
     app("duplicate_window", "RESOUND_DUPLICATE_WINDOW", "", "0"),
     app("terminate_code", "RESOUND_TERMINATE_CODE", "", "4009"),
+    webhook("url", "RESOUND_WEBHOOK_URL", ""),
+    list(webhook("events", "RESOUND_WEBHOOK_EVENTS", "channel_occupied,channel_vacated,member_added,member_removed")),
+    list(webhook("channels", "RESOUND_WEBHOOK_CHANNELS", "")),
+    secret(Setting { table: true, ..webhook("headers", "", "") }),
 ];
 
 /// Variables of a Reverb project that are for Laravel's broadcaster and for the
@@ -239,7 +266,9 @@ impl Section {
             Self::Server => "server",
             Self::Metrics => "metrics",
             Self::Scaling => "scaling",
+            Self::Webhooks => "webhooks",
             Self::App => "apps",
+            Self::Webhook => "apps.webhooks",
         }
     }
 }

@@ -104,6 +104,10 @@ pub struct Layers {
     pub shared: Values,
     /// One map per application.
     pub apps: Vec<Values>,
+    /// Of each application, one map per webhook.
+    pub webhooks: Vec<Vec<Values>>,
+    /// The webhook that variables describe, which is for a single application.
+    pub webhook: Values,
     /// What was said but means nothing, for a warning.
     pub warnings: Vec<String>,
     /// What may be as it should be, and may be not.
@@ -293,12 +297,16 @@ impl Layers {
                     self.shared
                         .extend(section(Section::Scaling, table, path, &lines)?);
                 }
+                ("webhooks", DeValue::Table(table)) => {
+                    self.shared
+                        .extend(section(Section::Webhooks, table, path, &lines)?);
+                }
                 ("apps", DeValue::Array(apps)) => {
                     for app in apps {
                         let DeValue::Table(table) = app.get_ref() else {
                             return Err(fail(at, "apps holds tables: write [[apps]]".to_owned()));
                         };
-                        self.apps.push(section(Section::App, table, path, &lines)?);
+                        self.read_app(table, path, &lines)?;
                     }
                 }
                 ("apps", _) => {
@@ -307,14 +315,14 @@ impl Layers {
                         "apps is a list of tables: write [[apps]]".to_owned(),
                     ));
                 }
-                ("server" | "scaling", _) => {
+                ("server" | "scaling" | "metrics" | "webhooks", _) => {
                     return Err(fail(
                         at,
                         format!("{0} is a table: write [{0}]", name.get_ref()),
                     ));
                 }
                 (other, _) => {
-                    let known = "expected [server], [scaling], [metrics] or [[apps]]";
+                    let known = "expected [server], [scaling], [metrics], [webhooks] or [[apps]]";
                     return Err(fail(
                         at,
                         format!("there is no section \"{other}\"; {known}"),
@@ -322,6 +330,39 @@ impl Layers {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// One application, with its webhooks.
+    fn read_app(
+        &mut self,
+        table: &DeTable<'_>,
+        path: &Rc<Path>,
+        lines: &Lines,
+    ) -> Result<(), ConfigError> {
+        let mut webhooks = Vec::new();
+        for (name, value) in table {
+            if name.get_ref() != "webhooks" {
+                continue;
+            }
+            let fail = || {
+                let line = lines.at(name.span().start);
+                let text = "webhooks is a list of tables: write [[apps.webhooks]]";
+                ConfigError::one(format!("{} line {line}: {text}", path.display()))
+            };
+            let DeValue::Array(tables) = value.get_ref() else {
+                return Err(fail());
+            };
+            for webhook in tables {
+                let DeValue::Table(table) = webhook.get_ref() else {
+                    return Err(fail());
+                };
+                webhooks.push(section(Section::Webhook, table, path, lines)?);
+            }
+        }
+        self.apps.push(section(Section::App, table, path, lines)?);
+        self.webhooks.resize(self.apps.len() - 1, Vec::new());
+        self.webhooks.push(webhooks);
         Ok(())
     }
 
@@ -373,7 +414,8 @@ impl Layers {
             match id {
                 (Section::App, key) if IDENTITY.contains(&key) => identity.insert(id, value),
                 (Section::App, _) => common.insert(id, value),
-                (Section::Server | Section::Metrics | Section::Scaling, _) => {
+                (Section::Webhook, _) => self.webhook.insert(id, value),
+                (Section::Server | Section::Metrics | Section::Scaling | Section::Webhooks, _) => {
                     self.shared.insert(id, value)
                 }
             };
@@ -394,6 +436,7 @@ impl Layers {
         for app in &mut self.apps {
             app.extend(common.iter().map(|(id, value)| (*id, value.clone())));
         }
+        self.webhooks.resize(self.apps.len(), Vec::new());
     }
 }
 
@@ -452,9 +495,16 @@ fn section(
         for (name, value) in table {
             let key = format!("{prefix}{}", name.get_ref());
             let line = lines.at(name.span().start);
-            if let DeValue::Table(inner) = value.get_ref() {
-                open.push((format!("{key}."), inner));
-                continue;
+            let is_texts = Setting::find(section, &key).is_some_and(|setting| setting.table);
+            let is_list = section == Section::App && key == "webhooks";
+            match value.get_ref() {
+                DeValue::Table(inner) if !is_texts => {
+                    open.push((format!("{key}."), inner));
+                    continue;
+                }
+                // Each is a section of its own.
+                DeValue::Array(_) if is_list => continue,
+                _ => {}
             }
             let fail = |message: String| {
                 ConfigError::one(format!("{} line {line}: {message}", path.display()))
@@ -491,6 +541,19 @@ fn scalar(value: &DeValue<'_>, setting: &Setting) -> Result<String, &'static str
                 .map(|texts| texts.join(","))
                 .ok_or("expected a list of texts")
         }
+        DeValue::Table(texts) if setting.table => {
+            let lines: Option<Vec<String>> = texts
+                .iter()
+                .map(|(name, text)| {
+                    Some(format!("{}: {}", name.get_ref(), text.get_ref().as_str()?))
+                })
+                .collect();
+            let lines = lines.filter(|lines| !lines.iter().any(|line| line.contains('\n')));
+            lines
+                .map(|lines| lines.join("\n"))
+                .ok_or("expected a table of texts of one line")
+        }
+        _ if setting.table => Err("expected a table of texts"),
         _ if setting.list => Err("expected a list of texts"),
         _ => Err("expected a text, a decimal number, true or false"),
     }

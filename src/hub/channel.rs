@@ -222,6 +222,13 @@ impl Channel {
         }
     }
 
+    /// Whether a user is in it on this node.
+    pub(super) fn has_local_member(&self, user: &str) -> bool {
+        let state = self.state.lock();
+        let present = state.members.get(user);
+        present.is_some_and(|present| present.connections > 0)
+    }
+
     /// Ids of the members on this node, as JSON.
     pub fn member_ids(&self) -> Vec<Box<str>> {
         self.state
@@ -295,6 +302,7 @@ impl Channel {
         }
         outputs.sinks.emit(&self.app, || HubEventKind::Subscribed {
             channel: &self.name,
+            user: member.map(|member| &*member.id),
             is_first_of_user,
         });
         let answer = if self.must_wait(&mut state, connection, member, outputs) {
@@ -392,6 +400,7 @@ impl Channel {
             .sinks
             .emit(&self.app, || HubEventKind::Unsubscribed {
                 channel: &self.name,
+                user,
                 is_last_of_user,
             });
         let left = state.local();

@@ -36,6 +36,8 @@ pub enum HubEventKind<'a> {
     Subscribed {
         /// Which.
         channel: &'a ChannelName,
+        /// Who it is in a presence channel.
+        user: Option<&'a str>,
         /// Whether it is the first one of its user in this presence channel on this node.
         is_first_of_user: bool,
     },
@@ -43,6 +45,8 @@ pub enum HubEventKind<'a> {
     Unsubscribed {
         /// Which.
         channel: &'a ChannelName,
+        /// Who it was in a presence channel.
+        user: Option<&'a str>,
         /// Whether it was the last one of its user in this presence channel on this node.
         is_last_of_user: bool,
     },

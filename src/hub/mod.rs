@@ -290,6 +290,12 @@ impl Hub {
         state.shard(name).lock().get(name).cloned()
     }
 
+    /// Whether a channel has a subscriber on this node, or this user in it.
+    pub fn has(&self, app: &AppHandle, name: &ChannelName, user: Option<&str>) -> bool {
+        let channel = self.find(app, name.as_str());
+        channel.is_some_and(|channel| user.is_none_or(|user| channel.has_local_member(user)))
+    }
+
     /// Adds a subscriber; `member` is who it is in a presence channel.
     pub fn subscribe(
         &self,

@@ -3,7 +3,7 @@
 use super::family::{Family, Kind};
 use crate::apps::{
     AppHandle, Counter, Counters, HandshakeRefusal, PreviousCredential, RateLimit, RequestRefusal,
-    SubscriptionRefusal, Timing,
+    SubscriptionRefusal, Timing, WebhookLoss, WebhookOutcome,
 };
 use crate::protocol::{ChannelKind, CloseReason};
 
@@ -89,6 +89,7 @@ pub(super) fn families(apps: &[Application<'_>], others: &Application<'_>) -> Ve
     families.extend(channels(apps));
     families.extend(traffic(apps, others));
     families.extend(times(apps));
+    families.extend(webhooks(apps));
     families
 }
 
@@ -266,6 +267,35 @@ fn traffic(apps: &[Application<'_>], others: &Application<'_>) -> Vec<Family> {
         family
     });
     families.into()
+}
+
+fn webhooks(apps: &[Application<'_>]) -> Vec<Family> {
+    let mut events = Family::new(
+        Kind::Counter,
+        "webhook_events_total",
+        &["app_id"],
+        "Events that webhooks' receivers have taken, once for each receiver.",
+    );
+    let mut lost = Family::new(
+        Kind::Counter,
+        "webhook_events_lost_total",
+        &["app_id", "reason"],
+        "Events that they were not told of.",
+    );
+    let mut requests = Family::new(
+        Kind::Counter,
+        "webhook_requests_total",
+        &["app_id", "outcome"],
+        "Requests to webhooks' receivers.",
+    );
+    for app in apps {
+        events.count(&[app.id], app.of(Counter::WebhookEvents));
+        let reasons = (WebhookLoss::ALL, WebhookLoss::label);
+        app.each(&mut lost, reasons, Counter::WebhookEventsLost);
+        let outcomes = (WebhookOutcome::ALL, WebhookOutcome::label);
+        app.each(&mut requests, outcomes, Counter::WebhookRequests);
+    }
+    vec![events, lost, requests]
 }
 
 fn times(apps: &[Application<'_>]) -> Vec<Family> {

@@ -29,6 +29,7 @@ use crate::apps::AppRegistry;
 use crate::broker::Broker;
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
+use crate::webhooks::Webhooks;
 use crate::worker::{BacklogTotal, ConnectionPermits};
 use applications::Application;
 use family::Family;
@@ -64,6 +65,8 @@ pub struct Metrics {
     pub certificates: CertificateEnds,
     /// When it was started.
     pub started: SystemTime,
+    /// What applications are told of.
+    pub webhooks: Webhooks,
     /// The port that clients connect to, which is a label in soketi's boards.
     pub port: u16,
 }

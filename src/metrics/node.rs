@@ -124,6 +124,13 @@ pub(super) fn families(metrics: &Metrics) -> Vec<Family> {
         "1, with the release as a label.",
     );
     build.count(&[env!("CARGO_PKG_VERSION")], 1);
+    let mut webhooks = Family::new(
+        Kind::Gauge,
+        "webhook_events_waiting",
+        &[],
+        "Events that webhooks' receivers were not told of yet by this node, once for each receiver.",
+    );
+    webhooks.count(&[], metrics.webhooks.waiting());
     let mut unserved = Family::new(
         Kind::Counter,
         "connections_dropped_total",

@@ -24,6 +24,7 @@ impl Sink for CountingSink {
             HubEventKind::Subscribed {
                 channel,
                 is_first_of_user,
+                ..
             } => {
                 counters.count(Counter::Subscribed(channel.kind()));
                 count_if(is_first_of_user, counters, Counter::UsersJoined);
@@ -31,6 +32,7 @@ impl Sink for CountingSink {
             HubEventKind::Unsubscribed {
                 channel,
                 is_last_of_user,
+                ..
             } => {
                 counters.count(Counter::Unsubscribed(channel.kind()));
                 count_if(is_last_of_user, counters, Counter::UsersLeft);

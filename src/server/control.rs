@@ -14,6 +14,7 @@ use crate::cluster::Node;
 use crate::config::{Config, Drain};
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
+use crate::webhooks::Webhooks;
 use crate::worker::{ConnectionPermits, Limits};
 
 /// Over how long sockets are closed if nothing was said and there is another node.
@@ -34,6 +35,7 @@ pub struct Control {
     pub(super) lifecycle: Lifecycle,
     pub(super) limits: Arc<ArcSwap<Limits>>,
     pub(super) permits: Arc<ConnectionPermits>,
+    pub(super) webhooks: Webhooks,
     /// Whether clients have somewhere else to go when it drains.
     pub(super) has_others: bool,
     /// What a drain leaves of the time that sockets have to close.
@@ -111,6 +113,7 @@ impl Control {
         for app in &changes.removed {
             self.hub.remove_app(app);
         }
+        self.webhooks.look_at_settings();
         let (added, changed) = (changes.added.len(), changes.changed.len());
         let removed = changes.removed.len();
         if added + changed + removed > 0 {
@@ -136,6 +139,7 @@ impl Control {
         let loaded = server.tls.as_ref().map(|files| tls.load(files));
         let loaded = loaded.transpose()?;
         let changes = self.apply_apps(config.apps.clone())?;
+        self.webhooks.change(&config.webhooks);
         let warnings = tls.go_on_with(loaded);
         let services = (&self.shared.apps, &self.shared.broker);
         let before = self.shared.settings.load_full();

@@ -163,10 +163,23 @@ async fn run(command: &str, reloader: Arc<Reloader>) -> Answer {
                 status,
             }
         }
-        other => Answer {
-            ok: false,
-            text: format!("there is no command {other:?}: expected reload or status"),
-            status: Value::Null,
+        other => match other.strip_prefix("webhooks ").map(str::parse) {
+            Some(Ok(number)) => {
+                let deliveries = reloader.control().webhooks.history().after(number);
+                let status = serde_json::to_value(deliveries);
+                Answer {
+                    ok: true,
+                    text: String::new(),
+                    status: status.expect("it is texts and numbers"),
+                }
+            }
+            Some(Err(_)) | None => Answer {
+                ok: false,
+                text: format!(
+                    "there is no command {other:?}: expected reload, status or webhooks NUMBER"
+                ),
+                status: Value::Null,
+            },
         },
     }
 }

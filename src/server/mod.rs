@@ -38,6 +38,8 @@ use crate::hub::{Capacity, Hub, Sinks};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::metrics::sink::CountingSink;
+use crate::webhooks::{self, Webhooks};
+pub use crate::webhooks::{Deliveries, Delivery};
 use crate::worker::{ConnectionPermits, Limits, Listener, ListenerSocket, Liveness, Pool, Setup};
 pub use control::Control;
 pub use control_socket::{Answer, ControlSocket};
@@ -51,6 +53,9 @@ pub use tls::{CertificateInfo, TicketKeys, TicketKeysError, TlsError, ends_soon}
 
 /// Bytes of messages that may wait for one worker before publishers have to wait.
 const MAX_INBOX_BYTES: usize = 16 << 20;
+
+/// How long webhooks may always take for what is left, however short the grace time is.
+const MIN_WEBHOOK_STOP: Duration = Duration::from_secs(1);
 
 /// How long the link to other nodes may take to end, where nobody waits for it.
 const MAX_LINK_STOP: Duration = Duration::from_secs(8);
@@ -69,6 +74,7 @@ pub struct Server {
     workers: usize,
     lifecycle: Lifecycle,
     node: Option<Node>,
+    webhooks: Webhooks,
     /// Where metrics are served, if they are.
     observed_at: Option<ListenerSocket>,
     /// How often the files of certificates are looked at.
@@ -176,6 +182,8 @@ impl Server {
             Some(_) => sinks.with(Arc::new(CountingSink)),
             None => sinks,
         };
+        let webhooks = Webhooks::new(&config.webhooks);
+        let sinks = sinks.with(webhooks.sink());
         let workers = server.workers.get();
         let node = config.scaling.as_ref().map(Node::new).transpose()?;
         let capacity = Capacity {
@@ -225,6 +233,7 @@ impl Server {
             workers,
             lifecycle,
             node,
+            webhooks,
             observed_at,
             watch_interval: tls::INTERVAL,
         })
@@ -316,6 +325,7 @@ impl Server {
             hub: Arc::clone(&self.hub),
             lifecycle: self.lifecycle.clone(),
             limits: Arc::clone(&self.limits),
+            webhooks: self.webhooks.clone(),
             permits: Arc::clone(&self.permits),
             has_others: self.node.is_some() || self.has_inherited_listener,
             max_grace: Arc::clone(&self.max_grace),
@@ -332,6 +342,7 @@ impl Server {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
         let mut shutdown = pin!(shutdown);
         let max_grace = Arc::clone(&self.max_grace);
+        let shared = self.node.as_ref().map(Node::link);
         let mut link = match self.node.take() {
             Some(node) => {
                 let left = self.lifecycle.changed();
@@ -345,7 +356,9 @@ impl Server {
             }
             None => None,
         };
-        let served = self.serve(shutdown, link.as_mut()).await;
+        let webhooks = self.webhooks.start(&self.hub, &self.shared.apps, shared);
+        let webhooks = webhooks.map_err(StartError::Failed)?;
+        let served = self.serve(shutdown, link.as_mut(), webhooks).await;
         if let Some(link) = link {
             // If others do not hear it in time, they notice by the missing heartbeat.
             let time = match max_grace.get() {
@@ -361,7 +374,9 @@ impl Server {
         self,
         shutdown: impl Future<Output = ()>,
         link: Option<&mut Running>,
+        webhooks: webhooks::Running,
     ) -> io::Result<()> {
+        let limits = Arc::clone(&self.limits);
         let lifecycle = self.lifecycle.clone();
         let stop = lifecycle.stop_on_drop();
         let port = self.address().map_or(0, |address| address.port());
@@ -388,6 +403,7 @@ impl Server {
             workers: self.workers,
             lifecycle: setup.lifecycle,
             certificates: self.shared.tls.ends(),
+            webhooks: self.webhooks.clone(),
             started: self.shared.health.started_at,
             port,
         };
@@ -412,9 +428,13 @@ impl Server {
             () = broken => return Err(io::Error::other("a worker has failed; its connections are lost")),
         }
         drop(stop);
+        let began = Instant::now();
         // The workers' threads end by themselves; nothing else runs on this one.
         tokio::task::spawn_blocking(move || {
             pool.join();
+            let left = limits.load().shutdown_grace;
+            let left = left.saturating_sub(began.elapsed());
+            webhooks.stop(left.max(MIN_WEBHOOK_STOP));
             drop(observer);
         })
         .await

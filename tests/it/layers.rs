@@ -28,6 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "server",
         &[
             "metrics",
+            "webhooks",
             "api",
             "ws",
             "worker",
@@ -47,12 +48,25 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "metrics",
         &[
+            "webhooks",
             "broker",
             "worker",
             "hub",
             "protocol",
             "lifecycle",
             "apps",
+            "telemetry",
+        ],
+    ),
+    (
+        "webhooks",
+        &[
+            "client",
+            "cluster",
+            "hub",
+            "protocol",
+            "apps",
+            "config",
             "telemetry",
         ],
     ),

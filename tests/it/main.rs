@@ -50,3 +50,4 @@ mod tls;
 mod tools;
 mod unsubscribe;
 mod users;
+mod webhooks;

@@ -17,6 +17,7 @@ use resound::hub::{Capacity, Hub, HubEvent, HubEventKind, Sink, Sinks};
 use resound::lifecycle::Lifecycle;
 use resound::metrics::Metrics;
 use resound::server::Server;
+use resound::webhooks::Webhooks;
 use resound::worker::{BacklogTotal, ConnectionPermits};
 use serde_json::json;
 
@@ -483,6 +484,7 @@ fn table() -> String {
         workers: 1,
         lifecycle: Lifecycle::new(),
         certificates: Arc::default(),
+        webhooks: Webhooks::new(&config.webhooks),
         started: SystemTime::UNIX_EPOCH,
         port: 8080,
     };

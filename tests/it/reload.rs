@@ -250,7 +250,7 @@ fn whatever_is_said_to_the_control_socket_is_answered_or_dropped() {
             answer["text"]
                 .as_str()
                 .unwrap()
-                .contains("expected reload or status")
+                .contains("expected reload, status or webhooks NUMBER")
         );
     }
     say(b"\xff\xff\n");

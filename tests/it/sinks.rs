@@ -20,12 +20,14 @@ impl Sink for Recorder {
             }
             HubEventKind::Subscribed {
                 channel,
+                user,
                 is_first_of_user,
-            } => format!("subscribed {channel} {is_first_of_user}"),
+            } => format!("subscribed {channel} {user:?} {is_first_of_user}"),
             HubEventKind::Unsubscribed {
                 channel,
+                user,
                 is_last_of_user,
-            } => format!("unsubscribed {channel} {is_last_of_user}"),
+            } => format!("unsubscribed {channel} {user:?} {is_last_of_user}"),
             HubEventKind::ChannelOccupied { channel } => format!("occupied {channel}"),
             HubEventKind::ChannelVacated { channel } => format!("vacated {channel}"),
             HubEventKind::ClusterChannelOccupied { channel } => format!("all occupied {channel}"),
@@ -110,15 +112,15 @@ fn connections_channels_and_members_are_emitted_as_they_come_and_go() {
         format!("opened {}", ids[1]),
         "added ana to presence-r Local".to_owned(),
         "occupied presence-r".to_owned(),
-        "subscribed presence-r true".to_owned(),
+        "subscribed presence-r Some(\"ana\") true".to_owned(),
         "added ben to presence-r Local".to_owned(),
-        "subscribed presence-r true".to_owned(),
+        "subscribed presence-r Some(\"ben\") true".to_owned(),
         r#"removed "ben" from presence-r Local"#.to_owned(),
-        "unsubscribed presence-r true".to_owned(),
+        "unsubscribed presence-r Some(\"ben\") true".to_owned(),
         format!("closed {} Gone", ids[1]),
         format!("closed {} Gone", ids[0]),
         r#"removed "ana" from presence-r Local"#.to_owned(),
-        "unsubscribed presence-r true".to_owned(),
+        "unsubscribed presence-r Some(\"ana\") true".to_owned(),
         "vacated presence-r".to_owned(),
     ];
     assert_eq!(events, expected);
@@ -154,7 +156,7 @@ fn events_counts_misses_and_refusals_are_emitted() {
     let starts = [
         format!("opened {id}"),
         "occupied cache-c".to_owned(),
-        "subscribed cache-c false".to_owned(),
+        "subscribed cache-c None false".to_owned(),
         "count cache-c 1".to_owned(),
         "cache miss cache-c".to_owned(),
         format!("client event client-e Some(\"{{\\\"a\\\":1}}\") of None {id} in cache-c"),

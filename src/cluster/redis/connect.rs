@@ -177,6 +177,7 @@ impl Shards {
 }
 
 /// What is needed to connect, read from the files once.
+#[derive(Clone)]
 pub(in crate::cluster) struct Connector {
     redis: Redis,
     certificates: Option<TlsCertificates>,

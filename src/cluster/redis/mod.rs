@@ -3,6 +3,7 @@
 
 pub(super) mod connect;
 pub(super) mod keys;
+pub(super) mod link;
 mod occupancy;
 mod pipeline;
 mod receive;

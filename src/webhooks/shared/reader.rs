@@ -1,0 +1,197 @@
+//! The one node that tells for all: who it is, and what it takes from the queue.
+
+use std::sync::Arc;
+
+use redis::Value;
+
+use super::{Keys, Shared, script};
+use crate::apps::AppHandle;
+use crate::cluster::LinkError;
+use crate::webhooks::event::{Done, Event, Receipt};
+use crate::webhooks::receivers::Receivers;
+
+/// How long a node tells from when it has said so last.
+const LEASE_MS: u64 = 5000;
+
+/// Events that are read at a time, and how many times in a row.
+const MAX_READ: usize = 500;
+const MAX_READS: usize = 8;
+
+/// KEYS: sender. ARGV: node, milliseconds. Returns whether the node tells from now on.
+const HOLD: &str = r"
+local sender = redis.call('GET', KEYS[1])
+if sender and sender ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+";
+
+/// KEYS: sender. ARGV: node. The node tells no more.
+const RELEASE: &str = r"
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 0
+";
+
+/// What this node has taken from an application's queue.
+pub(super) struct Reader {
+    /// The last entry.
+    last: String,
+    /// Entries that are done with.
+    done: Arc<Done>,
+    /// Those of them that Redis was not told of yet.
+    unsent: Vec<String>,
+}
+
+impl Shared {
+    /// Says that this node tells for an application, unless another one does.
+    pub(super) async fn hold_sender(
+        &mut self,
+        app: &AppHandle,
+        receivers: &mut Receivers,
+    ) -> Result<(), LinkError> {
+        let keys = self.keys(app, self.node);
+        let mut command = script(HOLD, &[&keys.sender]);
+        command.arg(self.node.to_string()).arg(LEASE_MS);
+        let answers = self.link.run(&keys.present, vec![command]).await?;
+        let is_sender = answers.first() == Some(&Value::Int(1));
+        match (is_sender, self.readers.contains_key(app)) {
+            (true, false) => {
+                let done = Arc::new(Done::default());
+                done.open();
+                let reader = Reader {
+                    last: "0-0".to_owned(),
+                    done,
+                    unsent: Vec::new(),
+                };
+                self.readers.insert(app.clone(), reader);
+            }
+            (false, true) => {
+                if let Some(reader) = self.readers.remove(app) {
+                    // Its entries are the other's now.
+                    reader.done.close();
+                    receivers.clear(app);
+                }
+            }
+            (true, true) | (false, false) => {}
+        }
+        Ok(())
+    }
+
+    /// Applications that want no webhooks any more, or are gone, are not told for.
+    pub(super) async fn give_up_removed(
+        &mut self,
+        apps: &[AppHandle],
+        receivers: &mut Receivers,
+    ) -> Result<(), LinkError> {
+        let gone: Vec<AppHandle> = self
+            .readers
+            .keys()
+            .filter(|it| !apps.contains(it))
+            .cloned()
+            .collect();
+        for app in gone {
+            if let Some(reader) = self.readers.remove(&app) {
+                receivers.clear(&app);
+                self.release(&app, reader).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is to be told, and takes out of the queue what was.
+    pub(super) async fn read(&mut self, receivers: &mut Receivers) -> Result<(), LinkError> {
+        let apps: Vec<AppHandle> = self.readers.keys().cloned().collect();
+        for app in apps {
+            for _ in 0..MAX_READS {
+                if self.read_some(&app, receivers).await? < MAX_READ {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_some(
+        &mut self,
+        app: &AppHandle,
+        receivers: &mut Receivers,
+    ) -> Result<usize, LinkError> {
+        let keys = self.keys(app, self.node);
+        let Some(reader) = self.readers.get_mut(app) else {
+            return Ok(0);
+        };
+        reader.unsent.extend(reader.done.take());
+        let mut commands: Vec<_> = reader
+            .unsent
+            .chunks(MAX_READ)
+            .map(|ids| deletion(&keys, ids))
+            .collect();
+        let mut command = redis::cmd("XRANGE");
+        let after = format!("({}", reader.last);
+        command
+            .arg(&keys.queue)
+            .arg(after)
+            .arg("+")
+            .arg("COUNT")
+            .arg(MAX_READ);
+        commands.push(command);
+        let answers = self.link.run(&keys.present, commands).await?;
+        let Some(reader) = self.readers.get_mut(app) else {
+            return Ok(0);
+        };
+        reader.unsent.clear();
+        let entries = answers.last().map(entries).unwrap_or_default();
+        let count = entries.len();
+        for (entry, text) in entries {
+            reader.last.clone_from(&entry);
+            let done = Arc::clone(&reader.done);
+            let receipt = Arc::new(Receipt { entry, done });
+            // One that cannot be read is done with.
+            if let Some(event) = text.and_then(|text| Event::of_text(app, &text)) {
+                receivers.tell(Event {
+                    receipt: Some(receipt),
+                    ..event
+                });
+            }
+        }
+        Ok(count)
+    }
+
+    /// This node does not tell any more: what it was not done with is the next one's.
+    pub(super) async fn release(
+        &mut self,
+        app: &AppHandle,
+        reader: Reader,
+    ) -> Result<(), LinkError> {
+        let keys = self.keys(app, self.node);
+        let mut done = reader.unsent;
+        done.extend(reader.done.take());
+        reader.done.close();
+        let mut commands: Vec<_> = done
+            .chunks(MAX_READ)
+            .map(|ids| deletion(&keys, ids))
+            .collect();
+        let mut command = script(RELEASE, &[&keys.sender]);
+        command.arg(self.node.to_string());
+        commands.push(command);
+        self.link.run(&keys.present, commands).await?;
+        Ok(())
+    }
+}
+
+fn deletion(keys: &Keys, ids: &[String]) -> redis::Cmd {
+    let mut command = redis::cmd("XDEL");
+    command.arg(&keys.queue).arg(ids);
+    command
+}
+
+/// Entries of a stream, and the text of each.
+fn entries(answer: &Value) -> Vec<(String, Option<String>)> {
+    let entries: Vec<(String, Vec<String>)> =
+        redis::from_redis_value_ref(answer).unwrap_or_default();
+    let with_text = |(id, fields): (String, Vec<String>)| {
+        let mut fields = fields.into_iter();
+        let text = (fields.next().as_deref() == Some("e")).then(|| fields.next());
+        (id, text.flatten())
+    };
+    entries.into_iter().map(with_text).collect()
+}
