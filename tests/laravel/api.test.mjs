@@ -1,11 +1,12 @@
 // The chat's HTTP API as Postman uses it: what it does, and what it refuses.
 
 import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { authorization } from '../clients/support/app.mjs';
+import { APP, authorization } from '../clients/support/app.mjs';
 import { after, before, describe, test } from '../clients/support/test.mjs';
-import { EXAMPLE, install } from './support/application.mjs';
+import { EXAMPLE, URL_OF_LARAVEL, install } from './support/application.mjs';
 import { Person, logIn } from './support/person.mjs';
 
 let application;
@@ -69,7 +70,7 @@ describe('logging in', () => {
   test('gives a Sanctum token, which says who one is', async () => {
     assert.match(ana.token, /^\d+\|\w{40,}$/);
     const { json } = await ana.get('/api/auth/user');
-    assert.deepEqual(json, { data: { id: ana.id, name: 'Ana' } });
+    assert.deepEqual(json, { data: { id: ana.id, name: 'Ana', online: false, last_seen_at: null } });
   });
 
   test('with a wrong password or an unknown address is refused with 422', async () => {
@@ -237,6 +238,42 @@ describe('a group', () => {
     assert.equal((await carla.get(`/api/chat/rooms/${group.id}/messages`)).status, 403);
   });
 
+  test('is owned by who started it, who removes others, which nobody else may', async () => {
+    const group = await newGroup(ana, [ben, carla]);
+    const path = `/api/chat/rooms/${group.id}/participants`;
+    assert.equal(group.owner_id, ana.id);
+    assert.equal((await ben.delete(`${path}/${carla.id}`)).status, 403);
+    assert.equal((await ben.delete(`${path}/${ana.id}`)).status, 403);
+    assert.equal((await dora.delete(`${path}/${dora.id}`)).status, 403);
+    assert.equal((await ana.delete(`${path}/999`)).status, 404);
+
+    assert.equal((await ana.delete(`${path}/${carla.id}`)).status, 204);
+    assert.equal((await ana.delete(`${path}/${carla.id}`)).status, 204, 'who has gone is gone');
+    assert.equal(await room(carla, group.id), undefined);
+    assert.equal((await carla.authorize(`private-chat.${group.id}`)).status, 403);
+    assert.equal((await ben.delete(`${path}/${ben.id}`)).status, 204);
+    const history = await ana.get(`/api/chat/rooms/${group.id}/messages`);
+    assert.deepEqual(contents(history), ['Ben left', 'Ana removed Carla', 'Ana started the group']);
+  });
+
+  test('is owned by who is in it the longest, when the owner has left', async () => {
+    const group = await newGroup(dora, [carla]);
+    await dora.post(`/api/chat/rooms/${group.id}/participants`, { user_ids: [ana.id] });
+    await dora.delete(`/api/chat/rooms/${group.id}/participants`);
+    assert.equal((await room(ana, group.id)).owner_id, carla.id);
+    assert.equal((await newChat(ana, ben)).owner_id, null);
+  });
+
+  test('lets somebody go also while Resound is not there, and leaves it to the worker to say so', async () => {
+    const group = await newGroup(ana, [ben]);
+    assert.equal((await ana.delete(`/api/chat/rooms/${group.id}/participants/${ben.id}`)).status, 204);
+    const [{ payload }] = await application.sql('select payload from jobs order by id desc limit 1');
+    const { displayName, maxTries } = JSON.parse(payload);
+    assert.deepEqual([displayName, maxTries], ['App\\Jobs\\EndSubscriptions', 3]);
+    const log = readFileSync(path.join(application.folder, 'storage/logs/laravel.log'), 'utf8');
+    assert.match(log, /cURL error 7: .*ApiErrorException/);
+  });
+
   test('takes somebody in once, also when two do it at the same time', async () => {
     const group = await newGroup(ana, [ben]);
     const adding = [ana, ben, ana, ben, ana, ben].map((one) =>
@@ -267,6 +304,84 @@ describe('a group', () => {
     const path = `/api/chat/rooms/${chat.id}/participants`;
     assert.equal((await ana.post(path, { user_ids: [carla.id] })).status, 403);
     assert.equal((await ana.delete(path)).status, 403);
+    assert.equal((await ana.delete(`${path}/${ben.id}`)).status, 403);
+  });
+});
+
+describe('webhooks', () => {
+  const TIME = Date.parse('2026-05-04T03:02:01.500Z');
+  const added = (person, channel = 'presence-online') => event('member_added', person, channel);
+  const removed = (person, channel = 'presence-online') => event('member_removed', person, channel);
+  const event = (name, { id }, channel) => ({ name, channel, user_id: String(id), id: `${name}-${id}` });
+
+  /** Delivers one as Resound does, and returns the status. */
+  async function deliver(time, events, { key = APP.key, secret = APP.secret, sign = (body) => body } = {}) {
+    const body = JSON.stringify({ time_ms: time, events });
+    const signature = createHmac('sha256', secret).update(sign(body)).digest('hex');
+    const headers = { 'Content-Type': 'application/json', 'X-Pusher-Key': key, 'X-Pusher-Signature': signature };
+    const { status } = await fetch(`${URL_OF_LARAVEL}/api/webhooks/resound`, { method: 'POST', headers, body });
+    return status;
+  }
+
+  async function seen({ id }) {
+    const { json } = await ana.get('/api/chat/people');
+    const { online, last_seen_at: at } = json.data.find((person) => person.id === id);
+    return [online, at && Date.parse(at) - TIME];
+  }
+
+  test('say who came and who went, and the API says it in all places', async () => {
+    assert.equal(await deliver(TIME, [added(ben), added(carla)]), 204);
+    assert.deepEqual([await seen(ben), await seen(carla), await seen(dora)], [[true, 0], [true, 0], [false, null]]);
+    assert.equal(await deliver(TIME + 1, [removed(ben)]), 204);
+    assert.deepEqual([await seen(ben), await seen(carla)], [[false, 1], [true, 0]]);
+
+    const expected = { id: ben.id, name: 'Ben', online: false, last_seen_at: '2026-05-04T03:02:01.501000Z' };
+    assert.deepEqual((await ben.get('/api/auth/user')).json.data, expected);
+    const { participants } = await room(ana, SEEDED_CHAT);
+    assert.deepEqual(participants[1], { ...expected, last_read_at: participants[1].last_read_at });
+  });
+
+  test('that come late or twice set nothing back', async () => {
+    await deliver(TIME + 10, [added(ben)]);
+    await deliver(TIME + 30, [removed(ben)]);
+    await deliver(TIME + 20, [added(ben)]);
+    assert.deepEqual(await seen(ben), [false, 30]);
+    await deliver(TIME + 30, [removed(ben)]);
+    await deliver(TIME + 40, [added(ben)]);
+    await deliver(TIME + 30, [removed(ben)]);
+    assert.deepEqual(await seen(ben), [true, 40]);
+  });
+
+  test('have the last word in their last event', async () => {
+    const reload = [removed(ben), added(ben), added(carla), removed(carla)];
+    for (const _ of ['once', 'twice']) {
+      await deliver(TIME + 50, reload);
+      assert.deepEqual([await seen(ben), await seen(carla)], [[true, 50], [false, 50]]);
+    }
+  });
+
+  test('of other channels, other events and strangers change nothing', async () => {
+    const before = await application.sql('select * from users');
+    const others = [
+      removed(ben, 'presence-chat.1'),
+      removed({ id: 999 }),
+      event('client_event', ben, 'presence-online'),
+      { name: 'channel_vacated', channel: 'presence-online', id: '1' },
+    ];
+    assert.equal(await deliver(TIME + 60, others), 204);
+    assert.deepEqual(await application.sql('select * from users'), before);
+  });
+
+  test('that are forged are refused with 401', async () => {
+    const before = await application.sql('select * from users');
+    const forged = [
+      deliver(TIME + 70, [removed(ben)], { secret: 'another' }),
+      deliver(TIME + 70, [removed(ben)], { key: 'another' }),
+      deliver(TIME + 70, [removed(ben)], { sign: (body) => body.replace('removed', 'added') }),
+      fetch(`${URL_OF_LARAVEL}/api/webhooks/resound`, { method: 'POST', body: '{}' }).then(({ status }) => status),
+    ];
+    assert.deepEqual(await Promise.all(forged), [401, 401, 401, 401]);
+    assert.deepEqual(await application.sql('select * from users'), before);
   });
 });
 
@@ -295,6 +410,13 @@ describe('/api/broadcasting/auth', () => {
   test('gives everybody their own channel only', async () => {
     assert.equal((await ana.authorize(`private-App.Models.User.${ana.id}`)).status, 200);
     assert.equal((await ana.authorize(`private-App.Models.User.${ben.id}`)).status, 403);
+  });
+
+  test('signs the channel of who is online for everybody', async () => {
+    const { json } = await dora.authorize('presence-online');
+    const user = { id: String(dora.id), info: { id: dora.id } };
+    assert.deepEqual(json, authorization('1234.5678', 'presence-online', { user }));
+    assert.equal((await new Person().authorize('presence-online')).status, 401);
   });
 });
 

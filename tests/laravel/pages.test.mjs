@@ -9,6 +9,7 @@ import { startFromEnvFile } from '../clients/support/server.mjs';
 import { after, before, beforeEach, describe, test } from '../clients/support/test.mjs';
 import { EXAMPLE, URL_OF_LARAVEL, install } from './support/application.mjs';
 import { openWithScripts } from './support/cdn.mjs';
+import { enter, openChat } from './support/page.mjs';
 import { logIn } from './support/person.mjs';
 
 const CHAT = 1;
@@ -31,8 +32,9 @@ before(async () => {
 
 after(async () => {
   await browser?.close();
-  await application?.stop();
+  // While its webhooks have a receiver.
   await server?.stop();
+  await application?.stop();
 });
 
 describe('test_chat.html', () => {
@@ -86,25 +88,7 @@ describe('the chat', () => {
   // Ten logins a minute are allowed; here everybody logs in again for each test.
   beforeEach(() => application.artisan('cache:clear'));
 
-  /** Somebody's browser, logged in, connected, and with a chat open if one is named. */
-  async function open(t, name, chat, viewport) {
-    const page = await openWithScripts(t, browser);
-    page.frames = [];
-    page.on('websocket', (socket) => socket.on('framereceived', ({ payload }) => page.frames.push(payload)));
-    if (viewport) await page.setViewportSize(viewport);
-    await page.goto(URL_OF_LARAVEL);
-    await page.fill('#email', `${name.toLowerCase()}@example.test`);
-    await page.fill('#password', 'password');
-    await page.press('#password', 'Enter');
-    await page.locator('#connection[data-state=connected]').waitFor({ state: 'attached' });
-    if (chat) await enter(page, chat);
-    return page;
-  }
-
-  async function enter(page, chat) {
-    await page.locator(`#rooms [data-room-id="${chat}"]`).click();
-    await page.locator('#messages .message').first().waitFor();
-  }
+  const open = (t, name, chat, viewport) => openChat(t, browser, name, chat, viewport);
 
   async function say(page, content) {
     await page.fill('#content', content);
@@ -236,6 +220,61 @@ describe('the chat', () => {
     const room = carla.locator('#rooms [data-room-id]', { hasText: 'Dora' });
     await room.click();
     await said(carla, 'Hello Carla');
+  });
+
+  test('tells who is removed from a group so, and shows nothing more of it', async (t) => {
+    const [{ id: benId }, carla] = [await logIn('Ben'), await logIn('Carla')];
+    const body = { type: 'group', subject: 'Open house', user_ids: [benId, carla.id] };
+    const { json } = await ana.post('/api/chat/rooms', body);
+    const group = json.data.id;
+    const [owner, ben] = await two(t, group);
+
+    await ben.click('#group-button');
+    assert.equal(await ben.locator('#members button:visible').count(), 0);
+    await owner.click('#group-button');
+    await owner.locator('#members .person', { hasText: 'Ben' }).getByText('Online').waitFor();
+    await screenshot(owner, 'laravel-chat-members');
+    await owner.locator('#members .person', { hasText: 'Ben' }).getByRole('button', { name: 'Remove' }).click();
+    await ben.locator('#notice', { hasText: 'You are no longer in “Open house”.' }).waitFor();
+    await screenshot(ben, 'laravel-chat-removed');
+    await owner.locator('#members .person', { hasText: 'Ben' }).waitFor({ state: 'detached' });
+    await ben.locator('#conversation').waitFor({ state: 'hidden' });
+    assert.equal(await ben.locator(`#rooms [data-room-id="${group}"]`).count(), 0);
+    assert.equal(await ben.locator('dialog[open]').count(), 0);
+
+    await owner.keyboard.press('Escape');
+    await say(owner, 'Between us');
+    await carla.say(group, 'Between us, indeed');
+    await said(owner, 'Between us, indeed');
+    assert.deepEqual(ben.frames.filter((frame) => frame.includes('Between us')), []);
+    // He goes on in other chats.
+    await enter(ben, CHAT);
+    await ana.say(CHAT, 'See you elsewhere');
+    await said(ben, 'See you elsewhere');
+  });
+
+  test('leaves a group, also in another tab', async (t) => {
+    const ben = await logIn('Ben');
+    const { json } = await ana.post('/api/chat/rooms', { type: 'group', subject: 'Attic', user_ids: [ben.id] });
+    const [page, other] = [await open(t, 'Ben', json.data.id), await open(t, 'Ben', json.data.id)];
+    await page.click('#group-button');
+    await page.click('#leave');
+    await other.locator('#notice', { hasText: 'You are no longer in “Attic”.' }).waitFor();
+    await page.locator('#conversation').waitFor({ state: 'hidden' });
+    assert.equal(await page.locator('#notice').isVisible(), false);
+  });
+
+  test('shows who is online, and when who has gone was last seen', async (t) => {
+    const page = await open(t, 'Ana', CHAT);
+    const ben = await open(t, 'Ben');
+    await page.locator('#seen', { hasText: 'Ben is online' }).waitFor();
+    await enter(ben, CHAT);
+    await page.locator('#here', { hasText: 'Ben' }).waitFor();
+    assert.equal(await page.locator('#seen').innerText(), '');
+    await ben.close();
+    await page.locator('#seen', { hasText: 'Ben was last seen at ' }).waitFor();
+    await page.click('#new-chat-button');
+    await page.locator('#people .person', { hasText: 'Ben' }).getByText('Last seen at').waitFor();
   });
 
   test('shows text as text', async (t) => {

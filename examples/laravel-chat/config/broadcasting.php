@@ -15,6 +15,8 @@ return [
                 'port' => env('REVERB_PORT', 443),
                 'scheme' => env('REVERB_SCHEME', 'https'),
                 'useTLS' => env('REVERB_SCHEME', 'https') === 'https',
+                // Seconds. Who removes somebody from a group waits for the answer.
+                'timeout' => 5,
             ],
         ],
 

@@ -3,9 +3,13 @@
 use App\Http\Controllers\Api\Auth\AuthController;
 use App\Http\Controllers\Api\Chat\ChatController;
 use App\Http\Controllers\Api\Chat\ParticipantController;
+use App\Http\Controllers\Api\Chat\WebhookController;
 use Illuminate\Support\Facades\Route;
 
 Route::post('auth/login', [AuthController::class, 'login'])->middleware('throttle:login');
+
+// Resound has no token; its signature says who it is.
+Route::post('webhooks/resound', WebhookController::class);
 
 Route::middleware(['auth:sanctum', 'throttle:api'])->group(function () {
     Route::get('auth/user', [AuthController::class, 'user']);
@@ -25,7 +29,10 @@ Route::middleware(['auth:sanctum', 'throttle:api'])->group(function () {
 
             Route::middleware('can:changeParticipants,chat')->group(function () {
                 Route::post('participants', [ParticipantController::class, 'store']);
-                Route::delete('participants', [ParticipantController::class, 'destroy']);
+                Route::delete('participants', [ParticipantController::class, 'leave']);
+                Route::delete('participants/{user}', [ParticipantController::class, 'destroy'])
+                    ->where('user', '[0-9]+')
+                    ->middleware('can:removeParticipant,chat,user');
             });
         });
     });

@@ -13,6 +13,11 @@ Broadcast::channel('chat.{id}', function (User $user, string $id) {
         : false;
 });
 
+// presence-online, which every open page is in: webhooks of it say who was last seen when,
+// and it lets Resound know whose connection it is, on every channel. Everybody sees here
+// who is online; where that is too much, have a channel for each team.
+Broadcast::channel('online', fn (User $user) => ['id' => $user->id]);
+
 Broadcast::channel('App.Models.User.{id}', function (User $user, string $id) {
     return (string) $user->id === $id;
 });

@@ -30,6 +30,7 @@ $sdk = getenv('PUSHER_SDK_AUTOLOAD') ?: '/usr/share/php/Pusher/autoload.php';
 if (is_file($sdk)) {
     require_once $sdk;
 } else {
-    require_once __DIR__.'/pusher/ApiErrorException.php';
-    require_once __DIR__.'/pusher/Pusher.php';
+    foreach (['PusherException', 'ApiErrorException', 'Webhook', 'Pusher'] as $class) {
+        require_once __DIR__."/pusher/{$class}.php";
+    }
 }

@@ -43,6 +43,14 @@ class Chat extends Model
         return $this->hasOne(Message::class)->latestOfMany();
     }
 
+    /** Who started the group; after that person has left, who has been in it for the longest time. */
+    public function owner(): ?User
+    {
+        return $this->type === ChatType::Group
+            ? $this->participants->sortBy(fn (User $user) => [$user->pivot->created_at, $user->id])->first()
+            : null;
+    }
+
     /**
      * The private chat of these two, about a contact or about none. There is never a
      * second one, not even when both start it at once: its uuid, which is unique, is
@@ -78,7 +86,9 @@ class Chat extends Model
                 'subject' => $subject,
                 'contact_id' => $contactId,
             ]);
-            $chat->participants()->attach([$founder->id, ...$userIds]);
+            // One after the other, for the times tell who the owner is.
+            $chat->participants()->attach($founder->id);
+            $chat->participants()->attach($userIds);
             $chat->messages()->create(['content' => "{$founder->name} started the group"]);
 
             return $chat;

@@ -2,6 +2,7 @@
 
 namespace App\Models;
 
+use DateTimeInterface;
 use Illuminate\Database\Eloquent\Builder;
 use Illuminate\Database\Eloquent\Factories\HasFactory;
 use Illuminate\Database\Eloquent\Relations\BelongsToMany;
@@ -16,6 +17,13 @@ class User extends Authenticatable
 
     protected $hidden = ['password'];
 
+    protected $attributes = ['is_online' => false];
+
+    protected $casts = [
+        'is_online' => 'boolean',
+        'last_seen_at' => 'datetime',
+    ];
+
     /** Whom I may write to. Here everybody; a CRM narrows it down to a team, say. */
     public function contacts(): Builder
     {
@@ -28,6 +36,21 @@ class User extends Authenticatable
             ->using(ChatParticipant::class)
             ->withPivot('last_read_at', 'is_muted')
             ->withTimestamps();
+    }
+
+    /**
+     * Notes that somebody came or went. What happened before what is known changes nothing,
+     * so that it may be told late, and twice.
+     */
+    public static function noteSeen(int $id, bool $isOnline, DateTimeInterface $at): void
+    {
+        $time = $at->format('Y-m-d H:i:s.v');
+
+        // Of the table, not of the model: it is no change of the account.
+        self::query()->toBase()
+            ->where('id', $id)
+            ->where(fn ($seen) => $seen->whereNull('last_seen_at')->orWhere('last_seen_at', '<=', $time))
+            ->update(['is_online' => $isOnline, 'last_seen_at' => $time]);
     }
 
     /**

@@ -19,4 +19,10 @@ class ChatPolicy
     {
         return $chat->type === ChatType::Group && $this->participate($user, $chat);
     }
+
+    /** Everybody leaves by themselves, and the owner removes others. */
+    public function removeParticipant(User $user, Chat $chat, User $participant): bool
+    {
+        return $this->changeParticipants($user, $chat) && ($participant->is($user) || $user->is($chat->owner()));
+    }
 }

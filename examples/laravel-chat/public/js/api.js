@@ -54,6 +54,7 @@ export const startGroup = (subject, user_ids) => request('POST', '/chat/rooms', 
 export const mute = (id, is_muted) => request('PATCH', room(id), { is_muted });
 export const addPeople = (id, user_ids) => request('POST', `${room(id)}/participants`, { user_ids });
 export const leave = (id) => request('DELETE', `${room(id)}/participants`);
+export const removePerson = (id, user_id) => request('DELETE', `${room(id)}/participants/${user_id}`);
 export const send = (id, content) => request('POST', `${room(id)}/messages`, { content });
 export const markRead = (id, message_id) => request('POST', `${room(id)}/read`, { message_id });
 

@@ -9,6 +9,9 @@ let me;
 let echo;
 let rooms = [];
 let open = null; // the open chat: { id, messages, olderPage, … }
+let leaving = null; // the id of a room that is left by a click in this page
+let online = null; // the ids of everybody who has the chat open; null while that is not known
+const wentAt = new Map(); // user id => when this page saw that person go
 const listening = new Set(); // the ids of the rooms whose events come
 const drafts = new Map(); // room id => what was typed there and is not sent
 
@@ -28,7 +31,8 @@ function signedOut(message = 'Your session has ended. Please sign in again.') {
     session.token = null;
     echo?.disconnect();
     clearTimeout(refreshTimer);
-    [echo, open, rooms] = [null, null, []];
+    [echo, open, rooms, online] = [null, null, [], null];
+    wentAt.clear();
     listening.clear();
     view.showLogin(message);
 }
@@ -54,6 +58,7 @@ function connect() {
     });
     session.socketId = () => (echo?.connectionStatus() === 'connected' ? echo.socketId() : undefined);
     echo.connector.onConnectionChange(view.showConnection);
+    joinOnline();
     watch(echo.private(`App.Models.User.${me.id}`)).listen('.chat.started', refreshSoon);
 }
 
@@ -61,9 +66,11 @@ function connect() {
  * Events are not repeated. Those before the subscription, be it the first or the one
  * after a lost connection, are made up for by loading what is stored.
  */
-function watch(channel) {
-    return channel.subscribed(refreshSoon).error(({ status }) => {
-        fail(new api.ApiError(status, `This page may not listen to ${channel.name} (${status}).`));
+function watch(channel, onRefusal = fail) {
+    return channel.subscribed(refreshSoon).error(({ type, status }) => {
+        const error = new api.ApiError(status, `This page may not listen to ${channel.name} (${status}).`);
+        error.isRemoval = type === 'Unsubscribed';
+        onRefusal(error);
     });
 }
 
@@ -76,37 +83,55 @@ function refreshSoon() {
 }
 
 let refreshes = 0;
-async function refresh() {
-    const turn = ++refreshes;
+let latestRefresh;
+const refresh = () => (latestRefresh = load(++refreshes));
+
+async function load(turn) {
+    const before = rooms;
     const { data } = await api.rooms();
-    if (turn !== refreshes || !echo) return;
+    if (turn !== refreshes) return latestRefresh;
+    if (!echo) return;
+    const lost = before.filter(({ id }) => id !== leaving && !data.some((room) => room.id === id));
     rooms = data;
     listen();
     render();
-    const before = open;
+    for (const { name } of lost) view.notify(`You are no longer in “${name}”.`);
+    const opened = open;
     await followAddress();
-    if (open && open === before) await loadMessages();
+    if (open && open === opened) await loadMessages();
 }
 
 function listen() {
-    for (const id of listening) {
-        if (find(id)) continue;
-        listening.delete(id);
-        echo.leaveChannel(`private-chat.${id}`);
-    }
+    for (const id of listening) if (!find(id)) stopListening(id);
     for (const { id } of rooms) {
         if (listening.has(id)) continue;
         listening.add(id);
-        watch(echo.private(`chat.${id}`))
+        watch(echo.private(`chat.${id}`), (error) => refused(id, error).catch(fail))
             .listen('.message.sent', ({ message }) => receive(message))
             .listen('.messages.read', ({ user, last_read_at }) => setReadMark(id, user.id, last_read_at));
     }
+}
+
+function stopListening(id) {
+    listening.delete(id);
+    echo.leaveChannel(`private-chat.${id}`);
+}
+
+/** I may not listen to a room. Mostly somebody has removed me, now or while the connection was lost. */
+async function refused(id, error) {
+    if (error.status !== 403) throw error;
+    await refresh(); // takes the room away and says so
+    if (!find(id)) return;
+    if (!error.isRemoval) throw error;
+    stopListening(id); // removed, and already back
+    listen();
 }
 
 function render() {
     const room = open && find(open.id);
     view.showRooms(rooms, open?.id, me);
     view.showRoom(room, me);
+    showPresence();
     if (!room) return;
     view.showMessages([...open.messages.values()].sort((a, b) => a.id - b.id), {
         me,
@@ -137,11 +162,11 @@ async function followAddress() {
     const left = open;
     // Not echo.leave(), which would leave the private channel of that name as well.
     if (left) echo.leaveChannel(`presence-chat.${left.id}`);
+    $('group').close();
     open = room ? { id, messages: new Map(), here: new Map(), typing: new Map(), isLoading: true } : null;
     $('messages').replaceChildren();
     view.scrollToEnd();
     view.showError('composer-error')('');
-    showPresence();
     render();
     if (!open) return document.querySelector(`[data-room-id="${left.id}"]`)?.focus();
     joinPresence(open);
@@ -153,12 +178,18 @@ async function followAddress() {
 
 // Messages
 
+/** Whoever has just been removed from a room may not load it any more; load() says so. */
+function unlessRemoved(error) {
+    if (error.status !== 403) throw error;
+}
+
 async function loadMessages(page) {
     const current = open;
     if (page) current.isLoading = true;
     try {
-        const { data, links } = await api.messages(current.id, page);
-        if (current !== open) return;
+        const answer = await api.messages(current.id, page).catch(unlessRemoved);
+        if (!answer || current !== open) return;
+        const { data, links } = answer;
         const oldest = data.at(-1);
         // A newest page that does not reach what is known leaves a gap: load on from there.
         const hasGap = !page && oldest && !current.messages.has(oldest.id);
@@ -211,8 +242,8 @@ async function markRead() {
     open.marking = newest.id; // in this moment, so that two events do not ask twice
     const current = open;
     try {
-        const { data } = await api.markRead(id, newest.id);
-        setReadMark(id, data.user_id, data.last_read_at);
+        const answer = await api.markRead(id, newest.id).catch(unlessRemoved);
+        if (answer) setReadMark(id, answer.data.user_id, answer.data.last_read_at);
     } finally {
         current.marking = 0;
     }
@@ -263,7 +294,33 @@ async function send(id, content) {
     }
 }
 
-// Who is here, who is typing
+// Who is online, who is here, who is typing
+
+/** Joined by every open page; with it Resound knows whose connection this is. */
+function joinOnline() {
+    watch(echo.join('online'))
+        .here((people) => setOnline(people.map(({ id }) => id)))
+        .joining(({ id }) => setOnline([...online, id]))
+        .leaving(({ id }) => {
+            wentAt.set(id, new Date().toISOString());
+            setOnline([...online].filter((other) => other !== id));
+        });
+}
+
+function setOnline(ids) {
+    online = new Set(ids);
+    showPresence();
+}
+
+/** What the channel says is newer than what the API said. */
+function withPresence(person) {
+    const at = wentAt.get(person.id);
+    return {
+        ...person,
+        online: online?.has(person.id) ?? person.online,
+        last_seen_at: at > (person.last_seen_at ?? '') ? at : person.last_seen_at,
+    };
+}
 
 function joinPresence(room) {
     room.channel = echo.join(`chat.${room.id}`)
@@ -296,8 +353,12 @@ function stopTyping(room, userId) {
 
 function showPresence() {
     view.showHere([...(open?.here.values() ?? [])], me);
-    const typing = find(open?.id)?.participants.filter(({ id }) => id !== me.id && open.typing.has(id)) ?? [];
-    view.showTyping(typing.map(({ name }) => name));
+    const room = find(open?.id);
+    const others = room?.participants.filter(({ id }) => id !== me.id) ?? [];
+    view.showTyping(others.filter(({ id }) => open.typing.has(id)).map(({ name }) => name));
+    const isElsewhere = room?.type === 'private' && others[0] && !open.here.has(others[0].id);
+    view.showSeen(isElsewhere ? withPresence(others[0]) : null);
+    if (room?.type === 'group') view.showMembers(room.participants.map(withPresence), me, room.owner_id);
 }
 
 function typed() {
@@ -364,7 +425,7 @@ on($('mute'), 'click', async () => put((await api.mute(open.id, !find(open.id).i
 const showNewChatError = view.showError('new-chat-error');
 on($('new-chat-button'), 'click', async () => {
     const { data } = await api.people();
-    view.showPeople('people', data, 'person');
+    view.showPeople('people', data.map(withPresence), 'person');
     view.showPeople('group-people', data, 'choice');
     showNewChatError('');
     $('new-chat').showModal();
@@ -383,7 +444,6 @@ async function showGroup() {
     const { data } = await api.people();
     const { participants } = find(open.id);
     const isIn = ({ id }) => participants.some((person) => person.id === id);
-    view.showPeople('members', participants, 'member');
     view.showPeople('addable', data.filter((person) => !isIn(person)), 'choice');
     $('add-people').hidden = data.every(isIn);
     showGroupError('');
@@ -397,11 +457,22 @@ on($('add-people'), 'submit', async () => {
     refreshSoon(); // the system message about it
     await showGroup();
 }, showGroupError);
-on($('leave'), 'click', async () => {
-    await api.leave(open.id);
-    $('group').close();
-    location.hash = '';
+on($('members'), 'click', async ({ target }) => {
+    const button = target.closest('[data-user-id]');
+    if (!button) return;
+    await api.removePerson(open.id, Number(button.dataset.userId));
     await refresh();
+    await showGroup();
+}, showGroupError);
+on($('leave'), 'click', async () => {
+    leaving = open.id;
+    try {
+        await api.leave(leaving);
+        location.hash = '';
+        await refresh();
+    } finally {
+        leaving = null;
+    }
 }, showGroupError);
 
 window.addEventListener('hashchange', () => followAddress().catch(fail));

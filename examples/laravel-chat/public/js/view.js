@@ -13,6 +13,14 @@ function dayOf(date) {
     return ['Today', 'Yesterday'][days] ?? longDay.format(date);
 }
 
+function lastSeen({ online, last_seen_at }) {
+    if (online) return 'online';
+    if (!last_seen_at) return '';
+    const at = new Date(last_seen_at);
+    const day = { Today: `at ${clock.format(at)}`, Yesterday: 'yesterday' }[dayOf(at)] ?? `on ${shortDay.format(at)}`;
+    return `last seen ${day}`;
+}
+
 const fromTemplate = (name) => $(`${name}-template`).content.firstElementChild.cloneNode(true);
 
 function setAvatar(node, id, name = '') {
@@ -130,6 +138,12 @@ export function showHere(people, me) {
     });
 }
 
+/** When the other person was last seen, who is not to be seen here. */
+export function showSeen(person) {
+    const seen = person && lastSeen(person);
+    $('seen').textContent = seen ? `${person.name} ${person.online ? 'is' : 'was'} ${seen}` : '';
+}
+
 export function showTyping(names) {
     const who = names.length > 3 ? 'Several people' : list.format(names);
     $('typing').textContent = names.length ? `${who} ${names.length > 1 ? 'are' : 'is'} typing…` : '';
@@ -215,7 +229,16 @@ export function showPeople(parent, people, template) {
         for (const button of node.querySelectorAll('button')) button.dataset.userId = id;
         for (const checkbox of node.querySelectorAll('input')) checkbox.value = id;
         return node;
+    }, (node, person) => {
+        for (const seen of node.querySelectorAll('.seen')) seen.textContent = lastSeen(person);
     });
+}
+
+export function showMembers(people, me, ownerId) {
+    showPeople('members', people, 'member');
+    for (const button of $('members').querySelectorAll('button')) {
+        button.hidden = ownerId !== me.id || Number(button.dataset.userId) === me.id;
+    }
 }
 
 export const checked = (parent) => [...$(parent).querySelectorAll(':checked')].map(({ value }) => Number(value));

@@ -111,7 +111,7 @@
             <span id="room-avatar" class="avatar" aria-hidden="true"></span>
             <div class="who">
                 <h2 id="room-title"></h2>
-                <ul id="here" aria-label="Here now"></ul>
+                <div id="presence"><ul id="here" aria-label="Here now"></ul><span id="seen"></span></div>
                 <p id="waiting">Waiting for the connection…</p>
             </div>
             <button id="group-button" class="icon" aria-label="People in this group" title="People in this group"><svg><use href="#icon-people"/></svg></button>
@@ -203,8 +203,8 @@
 </template>
 
 <template id="unread-template"><span class="unread" title="Unread messages"></span></template>
-<template id="member-template"><li class="person"><span class="avatar" aria-hidden="true"></span><span class="name"></span></li></template>
-<template id="person-template"><li><button type="button" class="person"><span class="avatar" aria-hidden="true"></span><span class="name"></span></button></li></template>
+<template id="member-template"><li class="person"><span class="avatar" aria-hidden="true"></span><span class="name"></span><span class="seen"></span><button type="button" class="quiet">Remove</button></li></template>
+<template id="person-template"><li><button type="button" class="person"><span class="avatar" aria-hidden="true"></span><span class="name"></span><span class="seen"></span></button></li></template>
 <template id="choice-template"><label><input type="checkbox" name="user_ids"><span class="avatar" aria-hidden="true"></span><span class="name"></span></label></template>
 
 </body>

@@ -2,8 +2,6 @@
 
 namespace Pusher;
 
-use RuntimeException;
-
-class ApiErrorException extends RuntimeException
+class ApiErrorException extends PusherException
 {
 }

@@ -4,11 +4,11 @@ namespace Pusher;
 
 /**
  * Stands for the class of pusher/pusher-php-server where that is not installed: what
- * Laravel's broadcaster calls of it, with the signatures of Pusher's documentation.
+ * Laravel's broadcaster and the chat call of it, with the signatures of Pusher's documentation.
  */
 class Pusher
 {
-    /** @param  array{host: string, port: int|string, scheme: string}  $options */
+    /** @param  array{host: string, port: int|string, scheme: string, timeout?: int}  $options */
     public function __construct(
         private string $key,
         private string $secret,
@@ -26,7 +26,7 @@ class Pusher
             'channels' => array_values($channels),
         ] + $params, JSON_THROW_ON_ERROR);
 
-        return $this->post("/apps/{$this->appId}/events", $body);
+        return $this->post('/events', $body);
     }
 
     public function socket_auth(string $channel, string $socketId): string
@@ -44,8 +44,14 @@ class Pusher
         ]);
     }
 
-    private function post(string $path, string $body): object
+    /**
+     * @param  string  $path  what comes after `/apps/{id}`
+     *
+     * @throws ApiErrorException if the server cannot be reached or refuses
+     */
+    public function post(string $path, string $body): object
     {
+        $path = "/apps/{$this->appId}{$path}";
         $query = http_build_query([
             'auth_key' => $this->key,
             'auth_timestamp' => time(),
@@ -60,7 +66,7 @@ class Pusher
             CURLOPT_POSTFIELDS => $body,
             CURLOPT_HTTPHEADER => ['Content-Type: application/json'],
             CURLOPT_RETURNTRANSFER => true,
-            CURLOPT_TIMEOUT => 30,
+            CURLOPT_TIMEOUT => $this->options['timeout'] ?? 30,
         ]);
         $answer = curl_exec($request);
         if ($answer === false) {
@@ -72,6 +78,22 @@ class Pusher
         }
 
         return json_decode($answer, flags: JSON_THROW_ON_ERROR);
+    }
+
+    /**
+     * @param  array{'X-Pusher-Key': string, 'X-Pusher-Signature': string}  $headers
+     *
+     * @throws PusherException if they do not sign the body
+     */
+    public function webhook(array $headers, string $body): Webhook
+    {
+        $signature = hash_hmac('sha256', $body, $this->secret);
+        if ($headers['X-Pusher-Key'] !== $this->key || ! hash_equals($signature, $headers['X-Pusher-Signature'])) {
+            throw new PusherException("Received WebHook with invalid signature: got {$headers['X-Pusher-Signature']}.");
+        }
+        $request = json_decode($body, flags: JSON_THROW_ON_ERROR);
+
+        return new Webhook($request->time_ms, $request->events);
     }
 
     private function signed(string $text): string

@@ -24,9 +24,9 @@ class ChatResource extends JsonResource
             'is_muted' => $this->pivot->is_muted,
             'unread_count' => (int) $this->unread_count,
             'latest_message' => $this->latestMessage ? MessageResource::make($this->latestMessage) : null,
+            'owner_id' => $this->owner()?->id,
             'participants' => $this->participants->map(fn (User $participant) => [
-                'id' => $participant->id,
-                'name' => $participant->name,
+                ...UserResource::make($participant)->resolve($request),
                 'last_read_at' => $participant->pivot->last_read_at,
             ]),
         ];

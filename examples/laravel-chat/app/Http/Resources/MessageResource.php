@@ -17,7 +17,7 @@ class MessageResource extends JsonResource
             'type' => $this->type,
             'read_at' => $this->read_at,
             'created_at' => $this->created_at,
-            'sender' => UserResource::make($this->sender)->resolve($request),
+            'sender' => $this->sender->only('id', 'name'),
         ];
     }
 }

@@ -9,6 +9,11 @@ class UserResource extends JsonResource
 {
     public function toArray($request): array
     {
-        return ['id' => $this->id, 'name' => $this->name];
+        return [
+            'id' => $this->id,
+            'name' => $this->name,
+            'online' => $this->is_online,
+            'last_seen_at' => $this->last_seen_at,
+        ];
     }
 }

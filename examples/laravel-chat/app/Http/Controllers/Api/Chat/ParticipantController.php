@@ -7,12 +7,14 @@ use App\Events\MessageSent;
 use App\Http\Requests\Chat\StoreChatRequest;
 use App\Http\Resources\ChatResource;
 use App\Http\Resources\UserResource;
+use App\Jobs\EndSubscriptions;
 use App\Models\Chat;
 use App\Models\User;
 use Illuminate\Http\Request;
 use Illuminate\Http\Resources\Json\AnonymousResourceCollection;
 use Illuminate\Http\Response;
 use Illuminate\Support\Facades\DB;
+use Throwable;
 
 /** Who can be written to, and who comes into a group and leaves it. */
 class ParticipantController
@@ -45,17 +47,35 @@ class ParticipantController
     }
 
     /** Leaves the group. */
-    public function destroy(Request $request, Chat $chat): Response
+    public function leave(Request $request, Chat $chat): Response
+    {
+        return $this->destroy($request, $chat, $request->user());
+    }
+
+    /** Removes somebody from the group, who hears nothing more of it once this has answered. */
+    public function destroy(Request $request, Chat $chat, User $user): Response
     {
         $me = $request->user();
 
-        DB::transaction(function () use ($me, $chat) {
-            if ($chat->release($me)) {
-                $this->announce($chat, "{$me->name} left");
+        DB::transaction(function () use ($me, $chat, $user) {
+            if ($chat->release($user)) {
+                $this->announce($chat, $user->is($me) ? "{$me->name} left" : "{$me->name} removed {$user->name}");
             }
         });
+        $this->endSubscriptions($chat, $user);
 
         return response()->noContent();
+    }
+
+    /** Not in the queue, where it would be behind others; if it fails now, the worker tries again. */
+    private function endSubscriptions(Chat $chat, User $user): void
+    {
+        try {
+            EndSubscriptions::dispatchSync($chat, $user);
+        } catch (Throwable $e) {
+            report($e);
+            EndSubscriptions::dispatch($chat, $user);
+        }
     }
 
     /** A system message: nobody sent it, and whoever caused it sees it, too. */

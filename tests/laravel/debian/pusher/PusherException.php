@@ -1,0 +1,9 @@
+<?php
+
+namespace Pusher;
+
+use RuntimeException;
+
+class PusherException extends RuntimeException
+{
+}
