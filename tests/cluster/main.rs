@@ -55,4 +55,5 @@ mod redis_away;
 mod redis_faults;
 mod users;
 mod versions;
+mod webhooks;
 mod wrong_types;

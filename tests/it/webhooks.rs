@@ -187,7 +187,7 @@ fn an_answer_without_an_end_is_one() {
         client.subscribe(channel);
         assert_eq!(receiver.events(1)[0]["channel"], channel);
     }
-    assert_eq!(receiver.got().len(), 2, "told once each");
+    assert_eq!(receiver.taken().len(), 2, "told once each");
 }
 
 #[test]

@@ -94,6 +94,11 @@ impl Receiver {
         self.shared.state.lock().unwrap().connections
     }
 
+    /// The events that it has taken.
+    pub(crate) fn taken(&self) -> Vec<Value> {
+        taken(&self.shared.state.lock().unwrap().got)
+    }
+
     /// Waits until it got so many requests, taken or not.
     pub(crate) fn requests(&self, count: usize) -> Vec<Got> {
         self.wait(|state| (state.got.len() >= count).then(|| state.got.clone()))
