@@ -359,6 +359,9 @@ pub(crate) struct Traffic {
     /// after each answer, as Laravel Reverb does.
     #[arg(long)]
     pub(crate) close: bool,
+    /// Give each publish an Idempotency-Key of its own.
+    #[arg(long)]
+    pub(crate) keys: bool,
     /// Subscribers, all on the one channel if it is one.
     #[arg(long, default_value_t = 1000, value_parser = between(1, 100_000))]
     pub(crate) subscribers: usize,

@@ -22,6 +22,7 @@ const PUBLISHERS: usize = 4;
 pub(crate) fn traffic(options: &args::Probe, target: &Target, span: Span) -> Traffic {
     Traffic {
         target: target.clone(),
+        keys: false,
         close: false,
         subscribers: 1,
         publishers: PUBLISHERS,

@@ -28,6 +28,8 @@ pub(crate) struct Publisher {
     route: Route,
     number: usize,
     keep_alive: bool,
+    /// How many requests had an `Idempotency-Key`, if they have one.
+    keys: Option<u64>,
     stream: Stream,
     request: Vec<u8>,
     received: Vec<u8>,
@@ -43,12 +45,18 @@ impl Publisher {
             route: route.clone(),
             number,
             keep_alive,
+            keys: None,
             stream: connect(route, number)?,
             request: Vec::new(),
             received: Vec::new(),
             waiting: false,
             ended: false,
         })
+    }
+
+    /// Each request gets a key of its own from now on.
+    pub(crate) fn use_keys(&mut self) {
+        self.keys = Some(0);
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
@@ -76,11 +84,21 @@ impl Publisher {
             "POST {target} HTTP/1.1\r\n\
              Host: {server}\r\n\
              Connection: {connection}\r\n\
-             Content-Type: application/json\r\n\
-             Content-Length: {length}\r\n\r\n\
-             {body}"
+             Content-Type: application/json\r\n"
         )
         .expect("writing to memory does not fail");
+        if let Some(keys) = &mut self.keys {
+            *keys += 1;
+            let number = self.number;
+            // As long as a UUID and the number of an event.
+            write!(
+                self.request,
+                "Idempotency-Key: 0f8fad5b-d9cb-469f-{number:04x}-{keys:012x}:0\r\n"
+            )
+            .expect("writing to memory does not fail");
+        }
+        write!(self.request, "Content-Length: {length}\r\n\r\n{body}")
+            .expect("writing to memory does not fail");
     }
 
     /// The same for a request that asks for something.

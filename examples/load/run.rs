@@ -188,7 +188,10 @@ impl<'a> Run<'a> {
         answers.nest_in(&arrivals, PUBLISHERS)?;
         let mut publishers = Vec::new();
         for number in 0..traffic.publishers {
-            let publisher = Publisher::connect(&route, number, !traffic.close)?;
+            let mut publisher = Publisher::connect(&route, number, !traffic.close)?;
+            if traffic.keys {
+                publisher.use_keys();
+            }
             answers.add(publisher.stream(), number as u64)?;
             publishers.push(publisher);
         }

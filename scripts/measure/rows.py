@@ -68,6 +68,8 @@ class Side:
     tls: bool = False
     # Whether the server has the generator's core too.
     both_cores: bool = False
+    # Whether it tells a receiver, on the generator's core, of all that can be told.
+    webhooks: bool = False
 
 
 CEILING = Side("ceiling", "ceiling", ())
@@ -206,6 +208,24 @@ def worst_latency(name: str, title: str, *arguments: str) -> Measurement:
     )
 
 
+def webhooks(name: str, title: str, figure: Callable[[dict], float], *arguments: str) -> Measurement:
+    row = Row(name, f"server CPU per {title}, everything told to a webhook to nothing", "us", figure, Goal(most_times=1.05))
+    return Measurement(
+        (row,), arguments, LONG, SHORT,
+        other=Side("nothing told"), own=Side("all told", webhooks=True),
+        # The receiver shares the generator's core.
+        timed=False,
+    )
+
+
+def once(name: str, title: str, own: Side) -> Measurement:
+    row = Row(name, f"publishes/server s, {title}", "/s", of("messages_per_server_second"), Goal(least_times=0.97))
+    return Measurement(
+        (row,), ("publish", *THOUSAND, *SMALL, "--publishers", "16"), LONG, SHORT,
+        other=Side("without"), own=own,
+    )
+
+
 IDLE = Goal(most=2560)
 # So small that it is full within seconds: what is measured is that one who does
 # not read is closed and harms nobody, and not how much is kept for it.
@@ -253,6 +273,9 @@ MEASUREMENTS = [
              of("messages_per_server_second"), Goal(least_times=0.6)),),
         ("publish", *THOUSAND, *SMALL, "--publishers", "16"), LONG, SHORT, in_quick=True,
     ),
+    once("idempotency-key", "each with an Idempotency-Key, to none", Side("keys", load=("--keys",))),
+    once("duplicate-window", "known again for 5 s by their signature, to not",
+         Side("window", environment=(("RESOUND_DUPLICATE_WINDOW", "5"),))),
     Measurement(
         (Row("publish1000", "publishes/server s, 1000 publishers, 1000 channels", "/s",
              of("messages_per_server_second"), Goal(least_times=0.6)),),
@@ -285,6 +308,12 @@ MEASUREMENTS = [
              lambda report: report["worst_us"]["max"] / 1000, Goal(most=100)),),
         ("disconnect", "--subscribers", "10000"), (), (), other=None,
     ),
+    webhooks("webhooks-fanout", "delivery", server_us_per_delivery,
+             *FANOUT, *THOUSAND, *SMALL, "--channel", "bench"),
+    webhooks("webhooks-churn", "connect, subscribe, close", lambda report: 1e6 / report["cycles_per_server_second"],
+             "churn", "--visitors", "64", "--channels", "100"),
+    webhooks("webhooks-presence", "presence told, joins and leaves among 10 000", server_us_per_delivery,
+             "presence", "--members", "10000"),
     worst_latency("fairness", "a flood and 4000 of 6000 members killed", "fairness"),
     worst_latency("greedy", "one client pings and whispers at full speed", "greedy"),
     *(floods(name, what, kind, count, max_ms, quick=(name, count) == ("greedy", 4))
@@ -314,6 +343,8 @@ GROUPS = {
     "pongs16": ["pongs16-p50", "pongs16-p99"],
     "floods": [f"{name}{count}-{quantile}" for name in ("greedy", "pongs")
                for count in (1, 4, 16) for quantile in ("p50", "p99")],
+    "once": ["idempotency-key", "duplicate-window"],
+    "webhooks": ["webhooks-fanout", "webhooks-churn", "webhooks-presence"],
     "idle": ["idle5k", "idle10k", "idle19k"],
 }
 

@@ -112,7 +112,8 @@ class Bench:
             command += ["--tls-cert", str(self.certificate.certificate)]
             command += ["--tls-key", str(self.certificate.key)]
         cpus = f"{self.server_cpu},{self.load_cpu}" if side.both_cores else str(self.server_cpu)
-        return Server(["taskset", "-c", cpus, *command], port, dict(side.environment))
+        receiver = Receiver(self.load_cpu) if side.webhooks else None
+        return Server(["taskset", "-c", cpus, *command], port, dict(side.environment), receiver)
 
     def generator(self, side: Side, server: "Server", arguments: list[str]) -> list[str]:
         """The command that runs the generator against a server of this side."""
@@ -127,13 +128,19 @@ class Bench:
 class Server:
     """A server under test, alive inside the `with` block and not after it."""
 
-    def __init__(self, command: list[str], port: int, environment: dict[str, str]) -> None:
+    def __init__(
+        self, command: list[str], port: int, environment: dict[str, str],
+        receiver: "Receiver | None" = None,
+    ) -> None:
         self.command = command
         self.port = port
         self.environment = environment
+        self.receiver = receiver
 
     def __enter__(self) -> "Server":
         self.log = tempfile.TemporaryFile()
+        if self.receiver:
+            self.environment = {**self.environment, **self.receiver.start()}
         # taskset becomes the server, so this process id is the server's own.
         self.process = subprocess.Popen(
             self.command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
@@ -173,7 +180,45 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if self.receiver:
+            self.receiver.stop()
         self.log.close()
+
+
+# All kinds that there are.
+TOLD = (
+    "channel_occupied,channel_vacated,member_added,member_removed,client_event,cache_miss,"
+    "subscription_count,connection_established,connection_closed,subscription_refused"
+)
+
+
+class Receiver:
+    """A receiver of webhooks that counts, on a core of its own choice."""
+
+    def __init__(self, cpu: int, milliseconds: int = 0) -> None:
+        self.command = ["taskset", "-c", str(cpu), sys.executable, "-B",
+                        str(Path(__file__).with_name("receiver.py")), str(milliseconds)]
+
+    def start(self, events: str = TOLD) -> dict[str, str]:
+        """The settings of a server that tells it."""
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        port = int(self.process.stdout.readline())
+        return {
+            "RESOUND_WEBHOOK_URL": f"http://127.0.0.1:{port}/", "RESOUND_WEBHOOK_EVENTS": events,
+            "RESOUND_WEBHOOK_ALLOW_LOCAL": "true", "RESOUND_SUBSCRIPTION_COUNT": "false",
+        }
+
+    def counts(self) -> tuple[int, int]:
+        """How many events and requests it got."""
+        print(file=self.process.stdin, flush=True)
+        events, requests = self.process.stdout.readline().split()
+        return int(events), int(requests)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 def free_port() -> int:
