@@ -263,11 +263,11 @@ impl Broker {
     }
 
     /// What other nodes know of a request, if there may be any.
-    pub fn claims(&self, app: &AppHandle, id: [u8; 16]) -> Option<Claims> {
+    pub fn claims(&self, app: &AppHandle, id: impl FnOnce() -> [u8; 16]) -> Option<Claims> {
         Some(Claims {
             cluster: self.cluster.clone()?,
             app: app.clone(),
-            id,
+            id: id(),
         })
     }
 

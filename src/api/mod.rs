@@ -172,7 +172,7 @@ impl Api {
                 return Err(ApiError::UnknownApp(id.to_owned()));
             }
             let reply = self
-                .run_once(call, &head.headers, &request, &logged)
+                .run_once(call, (&head.headers, began), &request, &logged)
                 .await?;
             if is_publish {
                 counters.observe(Timing::Publish, began.elapsed());

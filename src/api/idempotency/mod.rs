@@ -15,6 +15,7 @@
 mod everywhere;
 mod store;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use hyper::HeaderMap;
@@ -25,9 +26,11 @@ use tokio::time::{Instant, timeout_at};
 use super::auth::Authorized;
 use super::reply::{self, ApiError, PARTIAL, Reply};
 use super::{Api, Call, RequestLog};
-use crate::apps::Counter;
+use crate::apps::{AppHandle, Counter};
+use crate::broker::Claims;
 use crate::protocol::publish::PublishError;
-use store::{Answer, Claimed, Fingerprint, Request};
+use crate::protocol::signature::decode_hex;
+use store::{Answer, Claim, Claimed, Fingerprint, Request};
 
 pub use store::Store;
 
@@ -51,109 +54,145 @@ pub struct Limits {
     pub max_bytes: usize,
 }
 
+/// By what a request is known again.
+struct Name<'a> {
+    /// `k`ey or `s`ignature.
+    kind: u8,
+    text: &'a str,
+    ttl: Duration,
+}
+
+/// What comes of waiting.
+enum Outcome {
+    New(Claim),
+    Answered(Answer),
+}
+
+impl Name<'_> {
+    /// The same on all nodes.
+    fn id_everywhere(&self, app: &AppHandle) -> [u8; 16] {
+        short_digest(&[
+            &[self.kind],
+            app.id().as_bytes(),
+            b"\0",
+            self.text.as_bytes(),
+        ])
+    }
+}
+
 impl Api {
     /// Carries a call out: once, if it can be known again.
     pub(super) async fn run_once(
         &self,
         call: Call,
-        headers: &HeaderMap,
+        (headers, began): (&HeaderMap, std::time::Instant),
         request: &Authorized<'_>,
         logged: &RequestLog<'_>,
     ) -> Result<Reply, ApiError> {
         let is_replayable = matches!(call, Call::Events | Call::BatchEvents);
-        let once = match is_replayable {
-            true => self.identify(&call, headers, request)?,
+        let name = match is_replayable {
+            true => self.name(headers, request)?,
             false => None,
         };
-        match once {
-            None => self.run(call, request, logged, &Default::default()).await,
-            // Boxed, so that nobody else's request is as big.
-            Some(once) => Box::pin(self.claim_and_run(once, call, request, logged)).await,
+        let Some(name) = name else {
+            return self.run(call, request, logged, &Cell::new(0)).await;
+        };
+        let app = request.app();
+        let once = Request {
+            id: self
+                .requests
+                .id(app.number(), name.kind, name.text.as_bytes()),
+            fingerprint: fingerprint(&call, request),
+            ttl: name.ttl,
+        };
+        let claimed = self
+            .requests
+            .claim(&once, began, self.idempotency.max_bytes);
+        // Boxed is what is seldom needed, so that nobody else's request is as big.
+        let claim = match claimed {
+            Claimed::New(claim) => claim,
+            claimed => match Box::pin(self.wait(&once, claimed)).await? {
+                Outcome::New(claim) => claim,
+                Outcome::Answered(answer) => return Ok(replayed(request, answer)),
+            },
+        };
+        if let Some(claims) = self.broker.claims(app, || name.id_everywhere(app)) {
+            return Box::pin(self.run_here_only(claims, &claim, call, (request, logged))).await;
         }
+        let reply = self.run(call, request, logged, claim.published()).await?;
+        claim.answer(Answer::of_reply(&reply));
+        Ok(reply)
     }
 
-    async fn claim_and_run(
+    /// By what a request is known again, if it is.
+    fn name<'r>(
         &self,
-        once: Request,
-        call: Call,
-        request: &Authorized<'_>,
-        logged: &RequestLog<'_>,
-    ) -> Result<Reply, ApiError> {
-        let app = request.app();
-        let deadline = Instant::now() + MAX_WAIT;
-        let replayed = |answer: Answer| {
-            app.counters().count(Counter::PublishesReplayed);
-            let mut reply = answer.into_reply();
-            let yes = HeaderValue::from_static("true");
-            reply.headers_mut().insert(REPLAYED, yes);
-            Ok(reply)
+        headers: &'r HeaderMap,
+        request: &'r Authorized<'_>,
+    ) -> Result<Option<Name<'r>>, ApiError> {
+        if let Some(text) = key_of(headers)? {
+            let ttl = self.idempotency.ttl;
+            return Ok(Some(Name {
+                kind: b'k',
+                text,
+                ttl,
+            }));
+        }
+        let Some(ttl) = request.settings().duplicate_window else {
+            return Ok(None);
         };
-        let claim = loop {
-            let max_bytes = self.idempotency.max_bytes;
-            match self
-                .requests
-                .claim(&once, Instant::now().into_std(), max_bytes)
-            {
-                Claimed::New(claim) => break claim,
-                Claimed::Answered(answer) => return replayed(answer),
+        let signature = request.parameter("auth_signature");
+        Ok(signature.map(|text| Name {
+            kind: b's',
+            text,
+            ttl,
+        }))
+    }
+
+    /// Waits until the same request that is being carried out has ended.
+    async fn wait(&self, once: &Request, mut claimed: Claimed) -> Result<Outcome, ApiError> {
+        let deadline = Instant::now() + MAX_WAIT;
+        loop {
+            match claimed {
+                Claimed::New(claim) => return Ok(Outcome::New(claim)),
+                Claimed::Answered(answer) => return Ok(Outcome::Answered(answer)),
                 Claimed::Reused => return Err(reused()),
                 Claimed::Pending(ended) => timeout_at(deadline, ended)
                     .await
                     .map_err(|_| ApiError::InProgress)?,
             }
-        };
-        let elsewhere = self.broker.claims(app, once.id);
-        if let Some(elsewhere) = &elsewhere {
-            match everywhere::claim(elsewhere, &claim, deadline).await? {
-                everywhere::Outcome::New => {}
-                everywhere::Outcome::Answered(answer) => {
-                    claim.answer(answer.clone());
-                    return replayed(answer);
-                }
-                everywhere::Outcome::Reused => return Err(reused()),
+            let (now, max_bytes) = (Instant::now().into_std(), self.idempotency.max_bytes);
+            claimed = self.requests.claim(once, now, max_bytes);
+        }
+    }
+
+    /// Carries a call out unless another node has done so, or does.
+    async fn run_here_only(
+        &self,
+        elsewhere: Claims,
+        claim: &Claim,
+        call: Call,
+        (request, logged): (&Authorized<'_>, &RequestLog<'_>),
+    ) -> Result<Reply, ApiError> {
+        let deadline = Instant::now() + MAX_WAIT;
+        match everywhere::claim(&elsewhere, claim, deadline).await? {
+            everywhere::Outcome::New => {}
+            everywhere::Outcome::Answered(answer) => {
+                claim.answer(answer.clone());
+                return Ok(replayed(request, answer));
             }
+            everywhere::Outcome::Reused => return Err(reused()),
         }
-        // Dropped before the claim: what it says of it comes first.
-        let shared = elsewhere.map(|link| everywhere::Shared::new(link, &claim));
+        let shared = everywhere::Shared::new(elsewhere, claim);
         let reply = self.run(call, request, logged, claim.published()).await?;
-        let answer = Answer::of(&reply);
-        if let Some(shared) = shared {
-            shared.answer(&answer);
-        }
+        let answer = Answer::of_reply(&reply);
+        shared.answer(&answer);
         claim.answer(answer);
         Ok(reply)
     }
-
-    /// By what a request is known again, if it is.
-    fn identify(
-        &self,
-        call: &Call,
-        headers: &HeaderMap,
-        request: &Authorized<'_>,
-    ) -> Result<Option<Request>, ApiError> {
-        let id_of = |kind: &[u8], text: &[u8]| {
-            let app = request.app().id().as_bytes();
-            short_digest(&[kind, app, b"\0", text])
-        };
-        if let Some(key) = key_of(headers)? {
-            return Ok(Some(Request {
-                id: id_of(b"k", key.as_bytes()),
-                fingerprint: fingerprint(call, request),
-                ttl: self.idempotency.ttl,
-            }));
-        }
-        let window = request.settings().duplicate_window;
-        let signature = request.parameter("auth_signature");
-        Ok(window.zip(signature).map(|(ttl, signature)| Request {
-            id: id_of(b"s", signature.as_bytes()),
-            fingerprint: fingerprint(call, request),
-            ttl,
-        }))
-    }
 }
-
 impl Answer {
-    fn of(reply: &Reply) -> Self {
+    fn of_reply(reply: &Reply) -> Self {
         let partial = reply.headers().get(&PARTIAL);
         Self {
             body: reply::body(reply),
@@ -195,21 +234,41 @@ fn refused(text: &str) -> ApiError {
     PublishError::of_field("Idempotency-Key", text).into()
 }
 
+/// The answer of an earlier request, marked as such.
+fn replayed(request: &Authorized<'_>, answer: Answer) -> Reply {
+    let counters = request.app().counters();
+    counters.count(Counter::PublishesReplayed);
+    let mut reply = answer.into_reply();
+    let yes = HeaderValue::from_static("true");
+    reply.headers_mut().insert(REPLAYED, yes);
+    reply
+}
+
 /// Of what is published: the call, the body by its digest, which was checked, and what the query
-/// has beside the proof of who asks.
+/// has beside the proof of who asks, which is nothing as a rule.
 fn fingerprint(call: &Call, request: &Authorized<'_>) -> Fingerprint {
+    let is_proof = |name: &str| name == "body_md5" || name.starts_with("auth_");
+    let body = request.parameter("body_md5").and_then(decode_hex::<16>);
+    let kind = u8::from(matches!(call, Call::Events));
+    let others = || {
+        request
+            .parameters()
+            .iter()
+            .filter(|(name, _)| !is_proof(name))
+    };
+    if let Some(mut digest) = body
+        && others().next().is_none()
+    {
+        digest[0] ^= kind;
+        return digest;
+    }
     let mut digest = Sha256::new();
-    digest.update(if matches!(call, Call::Events) {
-        "e"
-    } else {
-        "b"
-    });
-    for (name, value) in request.parameters() {
-        if name == "body_md5" || !name.starts_with("auth_") {
-            for text in [name, value] {
-                digest.update(text.len().to_le_bytes());
-                digest.update(text.as_bytes());
-            }
+    digest.update([kind]);
+    digest.update(body.unwrap_or_default());
+    for (name, value) in others() {
+        for text in [name, value] {
+            digest.update(text.len().to_le_bytes());
+            digest.update(text.as_bytes());
         }
     }
     shortened(digest)

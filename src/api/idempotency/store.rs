@@ -1,7 +1,11 @@
 //! What was asked before and answered, and what is being answered: in memory, without a clock.
+//!
+//! An entry is a cache line with its id: hundreds of thousands of them are looked at thousands of
+//! times a second.
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,15 +14,16 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 /// What an entry costs beside its answer: its places in the map and in the queue.
-const ENTRY_COST: usize = 192;
+const ENTRY_COST: usize = 128;
 
 /// Places in the queue that may be left of what is gone, beside as many as there are entries.
 const MAX_LEFT: usize = 1024;
 
-/// An answer of two bytes costs nothing more: they are part of the program.
-const SMALL: &[u8] = b"{}";
+/// Nearly all answers; they cost nothing more.
+const EMPTY: &[u8] = b"{}";
 
-/// What tells one request from others: of which application, and its key or signature.
+/// What tells one request from others: of which application, and its key or signature. Random
+/// to whoever does not know this process's secrets.
 pub(super) type Id = [u8; 16];
 
 /// What tells two requests with the same key apart.
@@ -65,44 +70,95 @@ pub(super) struct Claim {
 }
 
 /// All requests of late.
-#[derive(Default)]
-pub struct Store(Mutex<Entries>);
+pub struct Store {
+    entries: Mutex<Entries>,
+    /// Make the halves of an id.
+    hashers: [RandomState; 2],
+    began: Instant,
+}
 
 #[derive(Default)]
 struct Entries {
-    by_id: HashMap<Id, Entry>,
+    by_id: HashMap<Id, Entry, BuildHasherDefault<IdHasher>>,
     /// In the order in which they came; what has gone meanwhile is skipped by its number.
-    order: VecDeque<(Id, u64)>,
-    next: u64,
+    order: VecDeque<(Id, u32)>,
+    next: u32,
     bytes: usize,
 }
 
 struct Entry {
-    number: u64,
+    number: u32,
+    /// In seconds since the store began, rounded up.
+    expires: u32,
     fingerprint: Fingerprint,
-    expires: Instant,
     state: State,
 }
 
 enum State {
-    Pending(Arc<Notify>),
+    /// With whom to wake, if anybody waits.
+    Pending(Option<Arc<Notify>>),
     /// It was given up with so many of its events published.
     Begun(usize),
-    Answered(Answer),
+    /// With [`EMPTY`], if there is no other answer.
+    Answered(Option<Box<Answer>>),
+}
+
+/// Takes what is random already for what it is.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes.iter().take(8) {
+            self.0 = self.0 << 8 | u64::from(*byte);
+        }
+    }
+
+    /// The length, which all have.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Entry {
     fn cost(&self) -> usize {
         match &self.state {
-            State::Answered(answer) if *answer.body != *SMALL => {
-                ENTRY_COST + answer.body.len() + answer.partial.as_ref().map_or(0, |it| it.len())
+            State::Answered(Some(answer)) => {
+                let partial = answer.partial.as_ref().map_or(0, |it| it.len());
+                ENTRY_COST + size_of::<Answer>() + answer.body.len() + partial
             }
-            State::Answered(_) | State::Pending(_) | State::Begun(_) => ENTRY_COST,
+            State::Answered(None) | State::Pending(_) | State::Begun(_) => ENTRY_COST,
+        }
+    }
+
+    fn is_kept(&self, now: u32) -> bool {
+        self.expires > now || matches!(self.state, State::Pending(_))
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            entries: Mutex::default(),
+            hashers: [RandomState::new(), RandomState::new()],
+            began: Instant::now(),
         }
     }
 }
 
 impl Store {
+    /// The id of what these tell.
+    pub(super) fn id(&self, app: u32, kind: u8, text: &[u8]) -> Id {
+        let [first, second] = &self.hashers;
+        let halves = [first, second].map(|hasher| hasher.hash_one((app, kind, text)).to_le_bytes());
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&halves[0]);
+        id[8..].copy_from_slice(&halves[1]);
+        id
+    }
+
     /// Claims a request, unless it was claimed before. What is over `max_bytes` then goes, the
     /// oldest first.
     pub(super) fn claim(
@@ -111,25 +167,29 @@ impl Store {
         now: Instant,
         max_bytes: usize,
     ) -> Claimed {
+        let now = self.seconds(now);
         let mut entries = self.entries();
         entries.forget_expired(now);
         let mut published = 0;
-        if let Some(entry) = entries.by_id.get(&request.id)
-            && (entry.expires > now || matches!(entry.state, State::Pending(_)))
+        if let Some(entry) = entries.by_id.get_mut(&request.id)
+            && entry.is_kept(now)
         {
             if entry.fingerprint != request.fingerprint {
                 return Claimed::Reused;
             }
-            match &entry.state {
+            match &mut entry.state {
                 State::Pending(ended) => {
+                    let ended = ended.get_or_insert_default();
                     return Claimed::Pending(Arc::clone(ended).notified_owned());
                 }
-                State::Answered(answer) => return Claimed::Answered(answer.clone()),
+                State::Answered(answer) => return Claimed::Answered(Answer::of(answer.as_deref())),
                 State::Begun(count) => published = *count,
             }
         }
-        entries.put(request, State::Pending(Arc::default()), now);
+        let ttl = u32::try_from(request.ttl.as_secs()).unwrap_or(u32::MAX);
+        entries.put(request, now.saturating_add(ttl).saturating_add(1));
         entries.shrink(max_bytes);
+        drop(entries);
         Claimed::New(Claim {
             store: Arc::clone(self),
             request: *request,
@@ -138,63 +198,80 @@ impl Store {
         })
     }
 
+    fn seconds(&self, now: Instant) -> u32 {
+        let seconds = now.saturating_duration_since(self.began).as_secs();
+        u32::try_from(seconds).unwrap_or(u32::MAX)
+    }
+
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Answer {
+    fn of(kept: Option<&Self>) -> Self {
+        kept.cloned().unwrap_or(Self {
+            body: Bytes::from_static(EMPTY),
+            partial: None,
+        })
+    }
+
+    /// As it is kept.
+    fn boxed(self) -> Option<Box<Self>> {
+        let is_empty = *self.body == *EMPTY && self.partial.is_none();
+        (!is_empty).then(|| Box::new(self))
     }
 }
 
 impl Entries {
-    fn put(&mut self, request: &Request, state: State, now: Instant) {
-        self.remove(&request.id);
+    fn put(&mut self, request: &Request, expires: u32) {
         let entry = Entry {
             number: self.next,
+            expires,
             fingerprint: request.fingerprint,
-            expires: now + request.ttl,
-            state,
+            state: State::Pending(None),
         };
-        self.next += 1;
+        self.next = self.next.wrapping_add(1);
         self.bytes += entry.cost();
         self.order.push_back((request.id, entry.number));
-        self.by_id.insert(request.id, entry);
+        if let Some(before) = self.by_id.insert(request.id, entry) {
+            self.bytes -= before.cost();
+        }
         // Of what was given up, the places in the queue are left.
         if self.order.len() > 2 * self.by_id.len() + MAX_LEFT {
             let by_id = &self.by_id;
-            let is_there = |(id, number): &(Id, u64)| {
+            let is_there = |(id, number): &(Id, u32)| {
                 by_id.get(id).is_some_and(|entry| entry.number == *number)
             };
             self.order.retain(is_there);
         }
     }
 
-    fn remove(&mut self, id: &Id) -> Option<Entry> {
-        let entry = self.by_id.remove(id)?;
-        self.bytes -= entry.cost();
-        Some(entry)
+    fn remove(&mut self, id: &Id) {
+        if let Some(entry) = self.by_id.remove(id) {
+            self.bytes -= entry.cost();
+        }
     }
 
     /// Changes an entry where it is; whoever waits for it is woken.
-    fn settle(&mut self, request: &Request, state: State, now: Instant) {
-        let Some(entry) = self.by_id.get_mut(&request.id) else {
+    fn settle(&mut self, id: &Id, state: State) {
+        let Some(entry) = self.by_id.get_mut(id) else {
             return;
         };
         let before = entry.cost();
         let was = std::mem::replace(&mut entry.state, state);
-        entry.expires = now + request.ttl;
         let after = entry.cost();
         self.bytes = self.bytes - before + after;
-        if let State::Pending(ended) = was {
+        if let State::Pending(Some(ended)) = was {
             ended.notify_waiters();
         }
     }
 
     /// Forgets what is at the front and has expired, or is there no more.
-    fn forget_expired(&mut self, now: Instant) {
+    fn forget_expired(&mut self, now: u32) {
         while let Some((id, number)) = self.order.front() {
             let entry = self.by_id.get(id).filter(|entry| entry.number == *number);
-            let is_kept = entry.is_some_and(|entry| {
-                entry.expires > now || matches!(entry.state, State::Pending(_))
-            });
-            if is_kept {
+            if entry.is_some_and(|entry| entry.is_kept(now)) {
                 return;
             }
             if entry.is_some() {
@@ -219,7 +296,7 @@ impl Entries {
                 Some(entry) if matches!(entry.state, State::Pending(_)) => {
                     self.order.push_back((id, number));
                 }
-                Some(_) => _ = self.remove(&id),
+                Some(_) => self.remove(&id),
                 None => {}
             }
         }
@@ -240,8 +317,8 @@ impl Claim {
     /// It was answered, and is answered so when it comes again.
     pub(super) fn answer(&self, answer: Answer) {
         self.is_answered.set(true);
-        let mut entries = self.store.entries();
-        entries.settle(&self.request, State::Answered(answer), Instant::now());
+        let state = State::Answered(answer.boxed());
+        self.store.entries().settle(&self.request.id, state);
     }
 }
 
@@ -251,10 +328,10 @@ impl Drop for Claim {
             return;
         }
         let mut entries = self.store.entries();
-        let (request, published) = (&self.request, self.published.get());
-        entries.settle(request, State::Begun(published), Instant::now());
+        let (id, published) = (&self.request.id, self.published.get());
+        entries.settle(id, State::Begun(published));
         if published == 0 {
-            entries.remove(&request.id);
+            entries.remove(id);
         }
     }
 }
@@ -297,7 +374,7 @@ mod tests {
         assert_eq!(again, answer("{\"a\":1}"));
         let other = store.claim(&request(1, 2), now, LARGE);
         assert!(matches!(other, Claimed::Reused));
-        let later = Instant::now() + Duration::from_secs(11);
+        let later = Instant::now() + Duration::from_secs(12);
         claim(&store, &request(1, 2), later);
     }
 
@@ -364,8 +441,9 @@ mod tests {
     fn a_large_answer_counts() {
         let (store, now) = (Arc::new(Store::default()), Instant::now());
         claim(&store, &request(1, 1), now).answer(answer(&"x".repeat(1000)));
-        assert_eq!(store.entries().bytes, ENTRY_COST + 1000);
-        let later = Instant::now() + Duration::from_secs(11);
+        let cost = ENTRY_COST + size_of::<Answer>() + 1000;
+        assert_eq!(store.entries().bytes, cost);
+        let later = Instant::now() + Duration::from_secs(12);
         claim(&store, &request(2, 2), later).answer(answer("{}"));
         assert_eq!(store.entries().bytes, ENTRY_COST);
     }
