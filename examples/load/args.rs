@@ -217,6 +217,9 @@ pub(crate) struct Whisper {
 pub(crate) struct Churn {
     #[command(flatten)]
     pub(crate) target: Target,
+    /// Files that the server may keep open, which are none of the visitors'.
+    #[arg(long, default_value_t = 0, value_parser = between(0, 1000))]
+    pub(crate) keeps: usize,
     /// Connections at a time.
     #[arg(long, default_value_t = 64, value_parser = between(1, 1024))]
     pub(crate) visitors: usize,

@@ -52,6 +52,7 @@ pub(crate) fn run(options: &Churn) -> Outcome<bool> {
     usage.describe("cycles", cycles, &mut object);
     let mut left = 0;
     if let Some((server, before)) = server.zip(open_before) {
+        let before = before + options.keeps;
         left = server.files_left_open(before, Duration::from_nanos(DRAIN))?;
         object["left_open"] = json!(left);
     }

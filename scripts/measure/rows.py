@@ -311,7 +311,7 @@ MEASUREMENTS = [
     webhooks("webhooks-fanout", "delivery", server_us_per_delivery,
              *FANOUT, *THOUSAND, *SMALL, "--channel", "bench"),
     webhooks("webhooks-churn", "connect, subscribe, close", lambda report: 1e6 / report["cycles_per_server_second"],
-             "churn", "--visitors", "64", "--channels", "100"),
+             "churn", "--visitors", "64", "--channels", "100", "--keeps", "16"),
     webhooks("webhooks-presence", "presence told, joins and leaves among 10 000", server_us_per_delivery,
              "presence", "--members", "10000"),
     worst_latency("fairness", "a flood and 4000 of 6000 members killed", "fairness"),

@@ -10,7 +10,7 @@ use tokio::time::timeout_at;
 use super::Webhooks;
 use super::event::Event;
 use super::receiver::Receiver;
-use crate::apps::{AppHandle, WebhookLoss};
+use crate::apps::{AppHandle, Webhook, WebhookLoss};
 
 /// The receivers of all applications that have been told of something.
 pub(super) struct Receivers {
@@ -33,25 +33,33 @@ impl Receivers {
 
     /// Has everybody told who wants to be.
     pub(super) fn tell(&mut self, event: Event) {
-        let app = event.app.clone();
-        let settings = app.settings();
         let event = Arc::new(event);
+        let settings = event.app.settings();
         for webhook in settings.webhooks.iter() {
-            if !webhook.wants(event.kind, event.channel()) {
-                continue;
+            if webhook.wants(event.kind, event.channel()) {
+                self.receiver(&event.app, webhook).push(Arc::clone(&event));
             }
-            let all = self.by_app.entry(app.clone()).or_default();
-            let is_same = |told: &Told| *told.receiver.webhook == **webhook;
-            let at = all.iter().position(is_same).unwrap_or_else(|| {
-                let receiver = Receiver::new(&app, webhook, &self.webhooks);
-                let receiver = Arc::new(receiver);
-                let running = Arc::clone(&receiver);
-                let task = tokio::spawn(async move { running.run().await });
-                all.push(Told { receiver, task });
-                all.len() - 1
-            });
-            all[at].receiver.push(Arc::clone(&event));
         }
+    }
+
+    fn receiver(&mut self, app: &AppHandle, webhook: &Arc<Webhook>) -> &Receiver {
+        if !self.by_app.contains_key(app) {
+            self.by_app.insert(app.clone(), Vec::new());
+        }
+        let all = self.by_app.get_mut(app).expect("it was put there");
+        let is_same = |told: &Told| Arc::ptr_eq(&told.receiver.webhook, webhook);
+        // A reload makes others of the same.
+        let is_equal = |told: &Told| *told.receiver.webhook == **webhook;
+        let at = all.iter().position(is_same);
+        let at = at.or_else(|| all.iter().position(is_equal));
+        let at = at.unwrap_or_else(|| {
+            let receiver = Arc::new(Receiver::new(app, webhook, &self.webhooks));
+            let running = Arc::clone(&receiver);
+            let task = tokio::spawn(async move { running.run().await });
+            all.push(Told { receiver, task });
+            all.len() - 1
+        });
+        &all[at].receiver
     }
 
     /// Gives up those that no settings name any more.

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::lookup_host;
@@ -29,6 +29,9 @@ const ID: HeaderName = HeaderName::from_static("x-resound-webhook-id");
 
 /// Bytes of an answer that are read so that its connection can be kept.
 const MAX_ANSWER: usize = 64 * 1024;
+
+/// How long that may take: what the answer is, is known then.
+const MAX_READ: Duration = Duration::from_secs(1);
 
 /// How long a connection is used: then its host is resolved anew.
 const MAX_AGE: Duration = Duration::from_secs(60);
@@ -71,21 +74,22 @@ impl Connections {
         (limit, allow_local): (Duration, bool),
     ) -> Result<(), Failure> {
         let sent = timeout(limit, self.send((webhook, app), message, allow_local));
-        match sent.await {
-            Ok(Ok(status)) if status.is_success() => Ok(()),
-            Ok(Ok(status)) => Err(Failure {
-                outcome: WebhookOutcome::Refused,
-                text: format!("it answered {status}"),
-            }),
-            Ok(Err(text)) => Err(Failure {
-                outcome: WebhookOutcome::Failed,
-                text,
-            }),
-            Err(_) => Err(Failure {
-                outcome: WebhookOutcome::TimedOut,
-                text: format!("it did not answer within {limit:?}"),
-            }),
-        }
+        let (outcome, text) = match sent.await {
+            Ok(Ok((connection, answer))) => {
+                let status = answer.status();
+                self.finish(connection, answer).await;
+                if status.is_success() {
+                    return Ok(());
+                }
+                (WebhookOutcome::Refused, format!("it answered {status}"))
+            }
+            Ok(Err(text)) => (WebhookOutcome::Failed, text),
+            Err(_) => {
+                let text = format!("it did not answer within {limit:?}");
+                (WebhookOutcome::TimedOut, text)
+            }
+        };
+        Err(Failure { outcome, text })
     }
 
     async fn send(
@@ -93,42 +97,40 @@ impl Connections {
         (webhook, app): (&Webhook, &App),
         message: &Message<'_>,
         allow_local: bool,
-    ) -> Result<StatusCode, String> {
-        let request = || request(webhook, app, message);
+    ) -> Result<(Connection, Response<Incoming>), String> {
+        let request = request(webhook, app, message)?;
         if let Some(mut kept) = self.take() {
             // It may have been closed just now: then nothing is lost by another one.
-            if let Ok(answer) = kept.sender.send_request(request()?).await {
-                return Ok(self.finish(kept, answer).await);
+            if let Ok(answer) = kept.sender.send_request(request.clone()).await {
+                return Ok((kept, answer));
             }
         }
         let stream = self.connect(webhook, allow_local).await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| error.to_string())?;
+        // PHP's SDK looks for names as Pusher writes them.
+        let mut http = http1::Builder::new();
+        http.title_case_headers(true);
+        let shaken = http.handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = shaken.map_err(|error| error.to_string())?;
         // It ends with its sender; what ends it before, the sender is told.
         tokio::spawn(connection);
         let mut connection = Connection {
             sender,
             since: Instant::now(),
         };
-        let answer = connection.sender.send_request(request()?).await;
-        let answer = answer.map_err(|error| explain(&error))?;
-        Ok(self.finish(connection, answer).await)
+        let answer = connection.sender.send_request(request).await;
+        Ok((connection, answer.map_err(|error| explain(&error))?))
     }
 
     /// Reads an answer to its end, if that is near, and keeps the connection.
-    async fn finish(&self, connection: Connection, answer: Response<Incoming>) -> StatusCode {
-        let (head, body) = answer.into_parts();
-        // Also of one that never ends the status is known.
-        let read = Limited::new(body, MAX_ANSWER).collect();
-        let is_read = timeout(Duration::from_secs(1), read).await;
+    async fn finish(&self, connection: Connection, answer: Response<Incoming>) {
+        let read = Limited::new(answer.into_body(), MAX_ANSWER).collect();
+        let is_read = timeout(MAX_READ, read).await;
         if matches!(is_read, Ok(Ok(_))) {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.len() < MAX_KEPT {
                 kept.push(connection);
             }
         }
-        head.status
     }
 
     fn take(&self) -> Option<Connection> {

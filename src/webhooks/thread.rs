@@ -28,6 +28,10 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How often it is looked around if nothing happens.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How much less of a core it gets than others, where there is not enough: a tenth.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
 /// Items after which receivers have their turn.
 const MAX_ITEMS: usize = 1000;
 
@@ -46,7 +50,19 @@ pub(super) fn spawn(parts: Parts, shared: Option<super::Shared>) -> io::Result<J
         .build()?;
     thread::Builder::new()
         .name("webhooks".to_owned())
-        .spawn(move || runtime.block_on(Teller::new(parts, shared).run()))
+        .spawn(move || {
+            give_way();
+            runtime.block_on(Teller::new(parts, shared).run());
+            // A name may be looked up for longer than anybody waits.
+            runtime.shutdown_background();
+        })
+}
+
+/// Whoever shares a core with this thread has the core first: receivers can wait, sockets not.
+fn give_way() {
+    // Of a thread, which it is on Linux only; best effort.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(NICE);
 }
 
 struct Teller {

@@ -109,8 +109,15 @@ test('a receiver that hangs delays no other one', async (t) => {
   await eventually(() => assert.ok(hanging.waiting.length >= 2, 'both webhooks wait for the one that hangs'));
 });
 
-test('of an answer its status counts and nothing else', async (t) => {
-  for (const answer of [endlessBody, hangsInBody, breaksOffBody, { ...status(204), takes: true }]) {
+const TAKING = {
+  'an answer without end': endlessBody,
+  'an answer whose body does not come': hangsInBody,
+  'an answer whose body breaks off': breaksOffBody,
+  'an answer without a body': { ...status(204), takes: true },
+};
+
+for (const [what, answer] of Object.entries(TAKING)) {
+  test(`of ${what} the status counts`, async (t) => {
     const receiver = await startReceiver(t, { answer });
     const { port } = await startServer(t, { receiver, env: HASTY });
     await join(t, port, 'presence-room', 'ana');
@@ -120,8 +127,8 @@ test('of an answer its status counts and nothing else', async (t) => {
     await toldOf(receiver, 'ben', 'member_added');
     const ids = receiver.requests.map(({ id }) => id);
     assert.equal(new Set(ids).size, ids.length, 'nothing is told twice');
-  }
-});
+  });
+}
 
 test('a receiver that was away is told what happened meanwhile', async (t) => {
   const receiver = await startReceiver(t, { answer: status(503) });

@@ -38,7 +38,7 @@ const FATES = [
 /** Who is there before all others, on every node, to find out which one tells. */
 const FIRST = { channel: 'presence-first', user: 'first', told: [ADDED] };
 
-/** One that answers slowly, and each fourth time that something is wrong. */
+/** A receiver's answers: they take a while, and each fourth is that it has failed. */
 function troubled(milliseconds) {
   let count = 0;
   return () => {
@@ -82,7 +82,7 @@ async function sender(t, nodes, receiver) {
 /** The members of the channels, with the connections that they have now. */
 async function enter(t, places) {
   const members = [];
-  // Each channel has one of each fate, and one more of the first.
+  // Each channel has one of each fate, and one more of some that are frequent.
   for (const channel of CHANNELS) {
     for (const [at, fate] of [...FATES, FATES[0], FATES[1], FATES[3]].entries()) members.push({ channel, user: `user-${at}`, ...fate });
   }
