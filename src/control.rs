@@ -94,6 +94,11 @@ pub fn follow_webhooks(
             error: io::Error::new(io::ErrorKind::InvalidData, answer.text),
             hint: "; is it another release?",
         })?;
+        // One that was started anew begins with 1.
+        if told.last < last {
+            last = 0;
+            continue;
+        }
         let skipped = match is_first {
             true => told.deliveries.len().saturating_sub(lines),
             false => 0,
@@ -101,7 +106,6 @@ pub fn follow_webhooks(
         if !told.deliveries.iter().skip(skipped).all(&mut each) {
             return Ok(());
         }
-        // One that was started anew begins with 1.
         last = told.last;
         is_first = false;
         thread::sleep(FOLLOW_PAUSE);

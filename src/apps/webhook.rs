@@ -1,6 +1,7 @@
 //! What an application wants to be told of, and where.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use url::{Host, Url};
@@ -148,15 +149,30 @@ impl fmt::Debug for Webhook {
 }
 
 /// Whether an address is this machine's own or reaches only its link, where clouds have what is
-/// nobody else's business (169.254.169.254).
-pub fn is_local(address: std::net::IpAddr) -> bool {
-    let address = address.to_canonical();
+/// nobody else's business: 169.254.169.254, and fd00:ec2::254. Also if it is written as another
+/// one (RFC 4291, 2.5.5; RFC 6052, 2.1).
+pub fn is_local(address: IpAddr) -> bool {
+    let address = match address.to_canonical() {
+        IpAddr::V6(address) => embedded(address).map_or(IpAddr::V6(address), IpAddr::V4),
+        address @ IpAddr::V4(_) => address,
+    };
     address.is_loopback()
         || address.is_unspecified()
         || match address {
-            std::net::IpAddr::V4(address) => address.is_link_local(),
-            std::net::IpAddr::V6(address) => address.is_unicast_link_local(),
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => {
+                address.is_unicast_link_local() || address.segments()[..2] == [0xfd00, 0x0ec2]
+            }
         }
+}
+
+/// The address that a NAT64 makes of one, and of those that are written in one.
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let segments = address.segments();
+    let is_embedded = segments[..6] == [0x64, 0xff9b, 0, 0, 0, 0] || segments[..6] == [0; 6];
+    let [.., a, b, c, d] = address.octets();
+    // :: and ::1 are themselves.
+    (is_embedded && segments[..7] != [0; 7]).then(|| Ipv4Addr::new(a, b, c, d))
 }
 
 /// The names of channels that begin or end so, or one name: `presence-*`, `*-orders`, `news`.
@@ -219,6 +235,11 @@ impl Webhooks {
         self.all.is_empty()
     }
 
+    /// Whether it is the same list, and not only one that says the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.all, &other.all)
+    }
+
     /// What any of them wants to be told of.
     pub fn kinds(&self) -> WebhookKinds {
         self.kinds
@@ -266,6 +287,12 @@ mod tests {
             ("http://169.254.169.254/latest", true),
             ("http://[fe80::1]/", true),
             ("http://0.0.0.0/", true),
+            ("http://[fd00:ec2::254]/", true),
+            ("http://[64:ff9b::7f00:1]/", true),
+            ("http://[64:ff9b::a9fe:a9fe]/", true),
+            ("http://[::127.0.0.1]/", true),
+            ("http://[64:ff9b::c000:201]/", false),
+            ("http://[2001:db8::1]/", false),
             ("http://2130706433/", true),
             ("http://10.0.0.1/", false),
             ("https://example.com/", false),

@@ -297,12 +297,20 @@ impl Cluster {
         answer.await.ok()
     }
 
-    /// Says what is known of a request from now on, and for how long; nothing any more without
-    /// that. Best effort: nobody waits for it.
-    pub fn put_claim(&self, (app, id): (&AppHandle, [u8; 16]), known: Option<(Vec<u8>, Duration)>) {
+    /// Says what is known of a request from now on, and for how long, or that nothing is, in place
+    /// of the text that it was claimed with. Best effort: nobody waits for it.
+    pub fn put_claim(
+        &self,
+        (app, id): (&AppHandle, [u8; 16]),
+        before: &[u8],
+        known: Option<(Vec<u8>, Duration)>,
+    ) {
         if self.status.is_up() {
+            let claim = (app.clone(), id);
             // If too much waits, the claim goes by itself.
-            let _ = self.asks.try_send(Ask::PutClaim((app.clone(), id), known));
+            let _ = self
+                .asks
+                .try_send(Ask::PutClaim(claim, before.to_owned(), known));
         }
     }
 

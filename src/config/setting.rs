@@ -286,14 +286,18 @@ impl Setting {
             .find(|setting| setting.section == section && setting.key == key)
     }
 
-    /// Whether a value may be printed.
+    /// What may be printed of a value.
     pub fn shown<'a>(&self, value: &'a str) -> &'a str {
+        let is_address = matches!(self.section, Section::Scaling | Section::Webhook);
         // What should be an address may be a URL with a password.
-        let has_password = self.section == Section::Scaling && value.contains('@');
+        let has_password = is_address && value.contains('@');
         if (self.secret && !value.is_empty()) || has_password {
-            "(hidden)"
-        } else {
-            value
+            return "(hidden)";
+        }
+        match (self.section, self.key) {
+            // A token may be behind it.
+            (Section::Webhook, "url") => value.split('?').next().unwrap_or_default(),
+            _ => value,
         }
     }
 }

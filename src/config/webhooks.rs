@@ -82,7 +82,16 @@ impl Reader {
                 ..Group::of(Section::Webhook, values)
             })
         });
-        Webhooks::new(all.flatten().collect())
+        let all: Vec<Webhook> = all.flatten().collect();
+        for (at, webhook) in all.iter().enumerate() {
+            if all[..at].contains(webhook) {
+                self.problems.push(format!(
+                    "apps.webhooks.url = {:?} is there twice with the same settings: each event would be told twice",
+                    webhook.shown()
+                ));
+            }
+        }
+        Webhooks::new(all)
     }
 
     /// What variables say of one is said of a single application.

@@ -151,6 +151,11 @@ impl ChannelName {
         }
     }
 
+    /// The text, shared.
+    pub fn to_arc(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,13 +1,34 @@
 //! What receivers are told, and how it is written.
 
-use std::fmt::Write;
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::apps::{AppHandle, WebhookKind};
-use crate::protocol::ChannelName;
+use crate::protocol::{ChannelName, SocketId};
+
+/// What comes before and after an event's id, which is its last field.
+const ID_BEGIN: &str = "\"id\":\"";
+const ID_END: &str = "\"}";
+
+/// Bytes that most events have room in.
+const JSON_SIZE: usize = 192;
+
+/// Kinds for which it has to be known whether a channel is occupied: counts are of a channel as
+/// long as it is.
+pub(super) const OF_CHANNELS: [WebhookKind; 3] = [
+    WebhookKind::ChannelOccupied,
+    WebhookKind::ChannelVacated,
+    WebhookKind::SubscriptionCount,
+];
+
+/// Kinds for which it has to be known who is in a channel.
+pub(super) const OF_MEMBERS: [WebhookKind; 2] =
+    [WebhookKind::MemberAdded, WebhookKind::MemberRemoved];
 
 /// A channel, or a user in a presence channel: what is there or not.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,17 +46,23 @@ pub(super) struct Event {
     pub(super) kind: WebhookKind,
     /// When, in Unix milliseconds.
     pub(super) at: u64,
-    /// What is told in order: the channel's name, or else the connection's id.
-    pub(super) lane: Box<str>,
-    /// Whether that is a channel.
-    pub(super) has_channel: bool,
-    /// Tells it from all others, on all nodes.
-    pub(super) id: Box<str>,
-    /// The whole object, `id` included.
-    pub(super) json: Box<str>,
+    /// What is told in order: of a channel, or else of a connection. A hash; two that have the
+    /// same are told in order, too.
+    pub(super) lane: u64,
+    /// The channel's name, if it concerns one.
+    channel: Option<Arc<str>>,
+    /// The whole object, which ends with [`Self::id`].
+    pub(super) json: String,
     /// Dropped when every receiver has it or will never have it.
-    #[expect(dead_code, reason = "it is there to be dropped")]
     pub(super) receipt: Option<Arc<Receipt>>,
+}
+
+/// What tells an event from all others, on all nodes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Id<'a> {
+    /// Of this process.
+    prefix: &'a str,
+    number: u64,
 }
 
 /// An entry of the queue that all nodes share, which goes when this is dropped.
@@ -59,8 +86,8 @@ pub(super) struct Fields<'a> {
     pub(super) event: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) data: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) socket_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    pub(super) socket_id: Option<SocketId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) user_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,20 +98,36 @@ pub(super) struct Fields<'a> {
     pub(super) reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seconds: Option<u64>,
-    pub(super) id: &'a str,
+    pub(super) id: Id<'a>,
+}
+
+fn as_text<S: Serializer>(socket: &Option<SocketId>, to: S) -> Result<S::Ok, S::Error> {
+    match socket {
+        Some(socket) => to.collect_str(socket),
+        None => to.serialize_none(),
+    }
 }
 
 /// What is read of an event that another node has written.
 #[derive(Deserialize)]
 struct Read<'a> {
-    name: &'a str,
-    channel: &'a str,
-    #[serde(default)]
-    socket_id: &'a str,
-    id: &'a str,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow, default)]
+    socket_id: Cow<'a, str>,
 }
 
 impl Topic {
+    /// The kinds for which it has to be known.
+    pub(super) fn kinds(&self) -> &'static [WebhookKind] {
+        match self.user {
+            None => &OF_CHANNELS,
+            Some(_) => &OF_MEMBERS,
+        }
+    }
+
     /// The kind of event that it is there, or not any more.
     pub(super) fn kind(&self, is_there: bool) -> WebhookKind {
         match (&self.user, is_there) {
@@ -96,13 +139,13 @@ impl Topic {
     }
 
     /// That it is there, or not any more.
-    pub(super) fn event(&self, is_there: bool, id: String) -> Event {
+    pub(super) fn event(&self, is_there: bool, id: Id<'_>) -> Event {
         let fields = Fields {
             user_id: self.user.as_deref(),
             ..Fields::default()
         };
         let kind = self.kind(is_there);
-        Event::new(&self.app, kind, Some(&self.channel), id, fields)
+        Event::new(&self.app, kind, Some(self.channel.to_arc()), id, fields)
     }
 
     /// How it is called in Redis, where its application is in the key.
@@ -130,55 +173,74 @@ impl Topic {
     }
 }
 
+impl<'a> Id<'a> {
+    /// The one of this number.
+    pub(super) fn of(prefix: &'a str, number: u64) -> Self {
+        Self { prefix, number }
+    }
+}
+
+impl fmt::Display for Id<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.prefix, self.number)
+    }
+}
+
+impl Serialize for Id<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
 impl Event {
     /// One that happens now. Without a channel it is told in the order of its connection.
     pub(super) fn new(
         app: &AppHandle,
         kind: WebhookKind,
-        channel: Option<&ChannelName>,
-        id: String,
+        channel: Option<Arc<str>>,
+        id: Id<'_>,
         fields: Fields<'_>,
     ) -> Self {
-        let channel = channel.map(ChannelName::as_str);
-        Self::named(app, kind, channel, id, fields)
-    }
-
-    /// The same of a channel whose name need not be one.
-    pub(super) fn named(
-        app: &AppHandle,
-        kind: WebhookKind,
-        channel: Option<&str>,
-        id: String,
-        fields: Fields<'_>,
-    ) -> Self {
-        let lane = channel.or(fields.socket_id).unwrap_or_default().into();
+        let lane = match &channel {
+            Some(channel) => lane_of(channel),
+            None => lane_of(fields.socket_id),
+        };
         let fields = Fields {
             name: kind.name(),
-            channel: channel.unwrap_or_default(),
-            id: &id,
+            channel: channel.as_deref().unwrap_or_default(),
+            id,
             ..fields
         };
-        let json = serde_json::to_string(&fields).expect("it is texts and numbers");
+        let mut json = Vec::with_capacity(JSON_SIZE);
+        serde_json::to_writer(&mut json, &fields).expect("it is texts and numbers");
         Self {
             app: app.clone(),
             kind,
             at: now(),
             lane,
-            has_channel: channel.is_some(),
-            json: json.into(),
-            id: id.into(),
+            json: String::from_utf8(json).expect("JSON is text"),
+            channel,
             receipt: None,
         }
     }
 
     /// The channel; empty for none.
     pub(super) fn channel(&self) -> &str {
-        if self.has_channel { &self.lane } else { "" }
+        self.channel.as_deref().unwrap_or_default()
+    }
+
+    /// Tells it from all others, on all nodes.
+    pub(super) fn id(&self) -> &str {
+        let begin = self
+            .json
+            .rfind(ID_BEGIN)
+            .map_or(0, |at| at + ID_BEGIN.len());
+        self.json[begin..].trim_end_matches(ID_END)
     }
 
     /// Bytes that it takes while it waits.
     pub(super) fn cost(&self) -> usize {
-        size_of::<Self>() + self.json.len() + self.lane.len() + self.id.len() + 64
+        size_of::<Self>() + self.json.capacity() + self.channel().len() + 128
     }
 
     /// How it is written into the queue that nodes share.
@@ -190,23 +252,28 @@ impl Event {
     pub(super) fn of_text(app: &AppHandle, text: &str) -> Option<Self> {
         let (at, json) = text.split_once(' ')?;
         let read: Read<'_> = serde_json::from_str(json).ok()?;
-        let has_channel = !read.channel.is_empty();
-        let lane = if has_channel {
-            read.channel
-        } else {
-            read.socket_id
-        };
+        if !json.ends_with(ID_END) || !json.contains(ID_BEGIN) {
+            return None;
+        }
+        let channel = (!read.channel.is_empty()).then(|| Arc::from(&*read.channel));
         Some(Self {
             app: app.clone(),
-            kind: WebhookKind::of(read.name)?,
+            kind: WebhookKind::of(&read.name)?,
             at: at.parse().ok()?,
-            lane: lane.into(),
-            has_channel,
-            id: read.id.into(),
-            json: json.into(),
+            lane: match &channel {
+                Some(channel) => lane_of(channel),
+                None => lane_of(&read.socket_id),
+            },
+            json: json.to_owned(),
+            channel,
             receipt: None,
         })
     }
+}
+
+/// A hash.
+fn lane_of(what: impl Hash) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(what)
 }
 
 impl Drop for Receipt {
@@ -277,14 +344,14 @@ mod tests {
 
     #[test]
     fn events_are_written_as_pusher_does_with_an_id_behind() {
-        let added = topic(Some("7\"")).event(true, "x-1".to_owned());
+        let added = topic(Some("7\"")).event(true, Id::of("x", 1));
         assert_eq!(
-            &*added.json,
+            added.json,
             r#"{"name":"member_added","channel":"presence-a","user_id":"7\"","id":"x-1"}"#
         );
-        let vacated = topic(None).event(false, "x-2".to_owned());
+        let vacated = topic(None).event(false, Id::of("x", 2));
         assert_eq!(
-            &*vacated.json,
+            vacated.json,
             r#"{"name":"channel_vacated","channel":"presence-a","id":"x-2"}"#
         );
         let events = [Arc::new(added), Arc::new(vacated)];
@@ -300,22 +367,22 @@ mod tests {
             let topic = topic(user);
             let read = Topic::of_text(&topic.app, &topic.text()).unwrap();
             assert_eq!(read, topic);
-            let event = topic.event(true, "x-1".to_owned());
+            let event = topic.event(true, Id::of("x", 1));
             let read = Event::of_text(&app, &event.text()).unwrap();
             assert_eq!(
                 (read.kind, &read.json, read.at),
                 (event.kind, &event.json, event.at)
             );
-            assert_eq!((read.channel(), &read.id), ("presence-a", &event.id));
+            assert_eq!((read.channel(), read.id()), ("presence-a", "x-1"));
         }
         let fields = Fields {
-            socket_id: Some("1.2"),
+            socket_id: SocketId::parse("1.2"),
             ..Fields::default()
         };
         let kind = WebhookKind::ConnectionEstablished;
-        let event = Event::new(&app, kind, None, "x-1".to_owned(), fields);
+        let event = Event::new(&app, kind, None, Id::of("x", 1), fields);
         let read = Event::of_text(&app, &event.text()).unwrap();
-        assert_eq!((read.channel(), &*read.lane), ("", "1.2"));
+        assert_eq!((read.channel(), read.id()), ("", "x-1"));
         for broken in ["", "1", "x {}", "1 {\"name\":\"a\"}", "1 {"] {
             assert!(Event::of_text(&app, broken).is_none(), "{broken}");
         }

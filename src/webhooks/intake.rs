@@ -4,15 +4,15 @@
 //! nobody wants not even that.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::event::{Event, Fields, Topic};
-use crate::apps::{App, AppHandle, Counter, WebhookKind, WebhookLoss};
+use super::event::{Event, Fields, Id, OF_CHANNELS, OF_MEMBERS, Topic};
+use crate::apps::{App, AppHandle, WebhookKind, WebhookLoss};
 use crate::hub::{HubEvent, HubEventKind, Sink};
 use crate::protocol::{ChannelName, CloseReason, SocketId};
 
@@ -22,18 +22,6 @@ const MISS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Channels that were found empty of late.
 const MAX_MISSES: usize = 10_000;
-
-/// Kinds for which it has to be known whether a channel is occupied: counts are of a channel as
-/// long as it is.
-pub(super) const OF_CHANNELS: [WebhookKind; 3] = [
-    WebhookKind::ChannelOccupied,
-    WebhookKind::ChannelVacated,
-    WebhookKind::SubscriptionCount,
-];
-
-/// Kinds for which it has to be known who is in a channel.
-pub(super) const OF_MEMBERS: [WebhookKind; 2] =
-    [WebhookKind::MemberAdded, WebhookKind::MemberRemoved];
 
 /// One thing that was said.
 #[derive(Debug)]
@@ -53,6 +41,7 @@ pub(super) struct Intake {
     waiting: Mutex<Waiting>,
     woken: Notify,
     max_bytes: AtomicUsize,
+    is_closed: AtomicBool,
     /// Before the number of each event's id.
     prefix: String,
     next: AtomicU64,
@@ -67,7 +56,27 @@ struct Waiting {
     bytes: usize,
     /// Since when connections are open, of applications that want to know how long they were.
     opened: HashMap<SocketId, Instant>,
-    misses: HashMap<(u32, ChannelName), Instant>,
+    misses: Misses,
+}
+
+/// Cache channels that were found empty of late: in this pause and in the one before.
+#[derive(Debug, Default)]
+struct Misses {
+    recent: HashSet<(u32, ChannelName)>,
+    before: HashSet<(u32, ChannelName)>,
+    since: Option<Instant>,
+}
+
+impl Misses {
+    /// Whether a channel was not found empty before.
+    fn is_first(&mut self, app: u32, channel: &ChannelName, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now >= since + MISS_PAUSE) {
+            self.before = std::mem::take(&mut self.recent);
+            self.since = Some(now);
+        }
+        let key = (app, channel.clone());
+        !self.before.contains(&key) && (self.recent.len() >= MAX_MISSES || self.recent.insert(key))
+    }
 }
 
 impl Intake {
@@ -78,6 +87,7 @@ impl Intake {
             waiting: Mutex::default(),
             woken: Notify::new(),
             max_bytes: AtomicUsize::new(max_bytes),
+            is_closed: AtomicBool::new(false),
             prefix: hex::encode(random),
             next: AtomicU64::new(1),
         }
@@ -89,9 +99,8 @@ impl Intake {
     }
 
     /// An id that no event has had, in any process.
-    pub(super) fn next_id(&self) -> String {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        format!("{}-{number}", self.prefix)
+    pub(super) fn next_id(&self) -> Id<'_> {
+        Id::of(&self.prefix, self.next.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Waits until something was said.
@@ -101,10 +110,21 @@ impl Intake {
 
     /// Takes all that was said, in its order.
     pub(super) fn take(&self) -> Vec<Item> {
-        let mut waiting = self.waiting();
-        waiting.topics.clear();
-        waiting.bytes = 0;
-        std::mem::take(&mut waiting.items)
+        let (items, topics) = {
+            let mut waiting = self.waiting();
+            waiting.bytes = 0;
+            let topics = std::mem::take(&mut waiting.topics);
+            (std::mem::take(&mut waiting.items), topics)
+        };
+        // Nobody waits for the lock while they are freed.
+        drop(topics);
+        items
+    }
+
+    /// Nobody takes anything any more.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.take();
     }
 
     /// Has it looked at how a topic is, which may have come.
@@ -136,8 +156,7 @@ impl Intake {
         let mut waiting = self.waiting();
         if waiting.bytes + cost > self.max_bytes.load(Ordering::Relaxed) {
             drop(waiting);
-            let lost = Counter::WebhookEventsLost(WebhookLoss::Overflow);
-            app.counters().count(lost);
+            super::lost(app, 1, WebhookLoss::Overflow);
             return;
         }
         waiting.bytes += cost;
@@ -146,8 +165,14 @@ impl Intake {
         self.woken.notify_one();
     }
 
-    fn tell(&self, app: &AppHandle, kind: WebhookKind, channel: Option<&str>, fields: Fields<'_>) {
-        let event = Event::named(app, kind, channel, self.next_id(), fields);
+    fn tell(
+        &self,
+        app: &AppHandle,
+        kind: WebhookKind,
+        channel: Option<Arc<str>>,
+        fields: Fields<'_>,
+    ) {
+        let event = Event::new(app, kind, channel, self.next_id(), fields);
         self.push(app, event.cost(), Item::Event(event));
     }
 
@@ -157,23 +182,8 @@ impl Intake {
             ..Fields::default()
         };
         let kind = WebhookKind::SubscriptionCount;
-        let event = Event::new(app, kind, Some(channel), self.next_id(), fields);
+        let event = Event::new(app, kind, Some(channel.to_arc()), self.next_id(), fields);
         self.push(app, event.cost(), Item::Count(event, count));
-    }
-
-    /// Whether nobody was told of late that a channel was found empty.
-    fn is_first_miss(&self, app: &AppHandle, channel: &ChannelName) -> bool {
-        let (mut waiting, now) = (self.waiting(), Instant::now());
-        let misses = &mut waiting.misses;
-        if misses.len() >= MAX_MISSES {
-            misses.retain(|_, at| now < *at + MISS_PAUSE);
-        }
-        let key = (app.number(), channel.clone());
-        let is_recent = misses.get(&key).is_some_and(|at| now < *at + MISS_PAUSE);
-        if !is_recent && misses.len() < MAX_MISSES {
-            misses.insert(key, now);
-        }
-        !is_recent
     }
 
     fn accept_wanted(&self, settings: &App, event: &HubEvent<'_>) {
@@ -196,10 +206,10 @@ impl Intake {
                 let kind = WebhookKind::ClientEvent;
                 if want(kind, channel.as_str()) {
                     let (data, user) = (data.map(text_of), user_id.map(text_of));
-                    self.tell(app, kind, Some(channel.as_str()), Fields {
+                    self.tell(app, kind, Some(channel.to_arc()), Fields {
                         event: Some(event),
                         data: data.as_deref(),
-                        socket_id: Some(&socket.to_string()),
+                        socket_id: Some(socket),
                         user_id: user.as_deref(),
                         ..Fields::default()
                     });
@@ -207,8 +217,8 @@ impl Intake {
             }
             HubEventKind::CacheMiss { channel } => {
                 let kind = WebhookKind::CacheMiss;
-                if want(kind, channel.as_str()) && self.is_first_miss(app, channel) {
-                    self.tell(app, kind, Some(channel.as_str()), Fields::default());
+                if want(kind, channel.as_str()) && self.waiting().misses.is_first(app.number(), channel, Instant::now()) {
+                    self.tell(app, kind, Some(channel.to_arc()), Fields::default());
                 }
             }
             HubEventKind::CountChanged { channel, count } => {
@@ -219,8 +229,8 @@ impl Intake {
             HubEventKind::SubscriptionRefused { socket, channel, reason, .. } => {
                 let kind = WebhookKind::SubscriptionRefused;
                 if want(kind, channel) {
-                    self.tell(app, kind, Some(channel), Fields {
-                        socket_id: Some(&socket.to_string()),
+                    self.tell(app, kind, Some(channel.into()), Fields {
+                        socket_id: Some(socket),
                         reason: Some(reason),
                         ..Fields::default()
                     });
@@ -281,7 +291,7 @@ impl Intake {
                 WebhookKind::ConnectionEstablished,
                 None,
                 Fields {
-                    socket_id: Some(&socket.to_string()),
+                    socket_id: Some(socket),
                     ..Fields::default()
                 },
             );
@@ -290,16 +300,21 @@ impl Intake {
 
     fn closed(&self, app: &AppHandle, settings: &App, socket: SocketId, reason: CloseReason) {
         let kind = WebhookKind::ConnectionClosed;
+        let opened = {
+            let opened = &mut self.waiting().opened;
+            (!opened.is_empty())
+                .then(|| opened.remove(&socket))
+                .flatten()
+        };
         if !settings.webhooks.kinds().has(kind) {
             return;
         }
-        let opened = self.waiting().opened.remove(&socket);
         self.tell(
             app,
             kind,
             None,
             Fields {
-                socket_id: Some(&socket.to_string()),
+                socket_id: Some(socket),
                 code: reason.code().map(|(code, _)| code),
                 reason: Some(reason.label()),
                 seconds: opened.map(|opened| opened.elapsed().as_secs()),
@@ -312,7 +327,7 @@ impl Intake {
 impl Sink for Intake {
     fn accept(&self, event: &HubEvent<'_>) {
         let settings = event.app.settings();
-        if !settings.webhooks.is_empty() {
+        if !settings.webhooks.is_empty() && !self.is_closed.load(Ordering::Relaxed) {
             self.accept_wanted(&settings, event);
         }
     }
@@ -327,7 +342,7 @@ fn text_of(json: &str) -> Cow<'_, str> {
 mod tests {
     use super::*;
     use crate::apps::{AppRegistry, tests::app};
-    use crate::apps::{Webhook, Webhooks};
+    use crate::apps::{Counter, Webhook, Webhooks};
 
     fn handle(kinds: &[WebhookKind]) -> AppHandle {
         let webhook = Webhook {

@@ -39,10 +39,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
-use crate::apps::AppRegistry;
+use crate::apps::{AppHandle, AppRegistry, Counter, WebhookLoss};
 use crate::cluster::Link;
 use crate::config::WebhookLimits;
 use crate::hub::{Hub, NodeId, Sink};
+use crate::telemetry::limit::limited;
 pub use history::{Deliveries, Delivery, History};
 use intake::Intake;
 
@@ -151,4 +152,12 @@ impl Drop for Running {
         self.stop.send_replace(Some(Duration::ZERO));
         self.join();
     }
+}
+
+/// So many events are lost before they were any receiver's.
+fn lost(app: &AppHandle, events: usize, why: WebhookLoss) {
+    let counter = Counter::WebhookEventsLost(why);
+    app.counters().add(counter, events as u64);
+    let (text, reason) = ("events for webhooks are lost", why.label());
+    limited!(warn, text, Some(app.id()), { events, reason, }, text);
 }

@@ -4,22 +4,23 @@
 //! are on their way, the next ones wait. Different lanes are told side by side.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event::Event;
 
-/// Names of lanes that may be left of those that have gone, beside as many as there are lanes.
+/// Lanes that may be left in the list of those that are ready, beside as many as there are.
 const MAX_LEFT: usize = 64;
 
 /// What waits.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// By the order in which they came.
-    events: BTreeMap<u64, Arc<Event>>,
-    lanes: HashMap<Box<str>, Lane>,
+    events: BTreeMap<u64, Waiting>,
+    lanes: HashMap<u64, Lane, BuildHasherDefault<LaneHasher>>,
     /// Lanes with events of which none is on its way; some may have none any more.
-    ready: VecDeque<Box<str>>,
+    ready: VecDeque<u64>,
     /// How many events those have.
     ready_events: usize,
     /// Since when there are such events.
@@ -28,9 +29,19 @@ pub(super) struct Queue {
     bytes: usize,
 }
 
+#[derive(Debug)]
+struct Waiting {
+    event: Arc<Event>,
+    /// The next one of its lane.
+    next: Option<u64>,
+}
+
 #[derive(Debug, Default)]
 struct Lane {
-    events: VecDeque<u64>,
+    /// Those of its events that come first and last, if it has any.
+    first: Option<u64>,
+    last: u64,
+    count: usize,
     is_busy: bool,
 }
 
@@ -38,41 +49,68 @@ struct Lane {
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) events: Vec<Arc<Event>>,
-    lanes: Vec<Box<str>>,
+    lanes: Vec<u64>,
+    /// They count until it is released.
+    bytes: usize,
+}
+
+/// Takes what is a hash already for what it is.
+#[derive(Debug, Default)]
+struct LaneHasher(u64);
+
+impl Hasher for LaneHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a lane is a number");
+    }
+
+    fn write_u64(&mut self, lane: u64) {
+        self.0 = lane;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Queue {
     /// Adds an event. Returns how many of the oldest had to go for it.
     pub(super) fn push(&mut self, event: Arc<Event>, now: Instant, max_bytes: usize) -> usize {
+        let number = self.next;
+        self.next += 1;
         self.bytes += event.cost();
-        let lane = self.lanes.entry(event.lane.clone()).or_default();
-        lane.events.push_back(self.next);
+        let lane = self.lanes.entry(event.lane).or_default();
+        if lane.count == 0 {
+            lane.first = Some(number);
+        } else if let Some(before) = self.events.get_mut(&lane.last) {
+            before.next = Some(number);
+        }
+        lane.last = number;
+        lane.count += 1;
         if !lane.is_busy {
-            if lane.events.len() == 1 {
-                self.ready.push_back(event.lane.clone());
+            if lane.count == 1 {
+                self.ready.push_back(event.lane);
             }
             self.ready_events += 1;
             self.since.get_or_insert(now);
         }
-        self.events.insert(self.next, event);
-        self.next += 1;
+        self.events.insert(number, Waiting { event, next: None });
         let mut lost = 0;
         while self.bytes > max_bytes && self.events.len() > 1 {
             self.drop_oldest();
             lost += 1;
         }
-        // Of lanes that have gone, the names are left.
+        // Lanes that have gone are left in the list.
         if self.ready.len() > 2 * self.lanes.len() + MAX_LEFT {
             let (lanes, mut seen) = (&self.lanes, HashSet::new());
-            let is_ready = |name: &str| lanes.get(name).is_some_and(|lane| !lane.is_busy);
+            let is_ready = |lane: &u64| lanes.get(lane).is_some_and(|lane| !lane.is_busy);
             self.ready
-                .retain(|name| is_ready(name) && seen.insert(name.clone()));
+                .retain(|lane| is_ready(lane) && seen.insert(*lane));
         }
         lost
     }
 
     fn drop_oldest(&mut self) {
-        let Some((number, event)) = self.events.pop_first() else {
+        let Some((number, Waiting { event, next })) = self.events.pop_first() else {
             return;
         };
         self.bytes -= event.cost();
@@ -80,11 +118,12 @@ impl Queue {
             return;
         };
         // The oldest of all is the oldest of its lane.
-        debug_assert_eq!(lane.events.front(), Some(&number));
-        lane.events.pop_front();
+        debug_assert_eq!(lane.first, Some(number));
+        lane.first = next;
+        lane.count -= 1;
         if !lane.is_busy {
             self.ready_events -= 1;
-            if lane.events.is_empty() {
+            if lane.count == 0 {
                 self.lanes.remove(&event.lane);
             }
         }
@@ -96,7 +135,7 @@ impl Queue {
         while self
             .events
             .first_key_value()
-            .is_some_and(|(_, event)| event.at < oldest)
+            .is_some_and(|(_, waiting)| waiting.event.at < oldest)
         {
             self.drop_oldest();
             lost += 1;
@@ -119,8 +158,9 @@ impl Queue {
     /// until [`Self::release`].
     pub(super) fn take(&mut self, max: usize, now: Instant) -> Option<Batch> {
         let mut batch = Batch {
-            events: Vec::new(),
+            events: Vec::with_capacity(max.min(self.ready_events)),
             lanes: Vec::new(),
+            bytes: 0,
         };
         while batch.events.len() < max
             && let Some(name) = self.ready.pop_front()
@@ -129,15 +169,16 @@ impl Queue {
             let Some(lane) = self.lanes.get_mut(&name).filter(|lane| !lane.is_busy) else {
                 continue;
             };
-            let count = lane.events.len().min(max - batch.events.len());
-            for number in lane.events.drain(..count) {
-                if let Some(event) = self.events.remove(&number) {
-                    self.bytes -= event.cost();
-                    batch.events.push(event);
-                }
-            }
             lane.is_busy = true;
-            self.ready_events -= count + lane.events.len();
+            self.ready_events -= lane.count;
+            while batch.events.len() < max
+                && let Some(waiting) = lane.first.and_then(|number| self.events.remove(&number))
+            {
+                lane.first = waiting.next;
+                lane.count -= 1;
+                batch.bytes += waiting.event.cost();
+                batch.events.push(waiting.event);
+            }
             batch.lanes.push(name);
         }
         self.since = (self.ready_events > 0).then_some(now);
@@ -146,16 +187,17 @@ impl Queue {
 
     /// A batch is done with, told or not: its lanes go on.
     pub(super) fn release(&mut self, batch: Batch, now: Instant) {
+        self.bytes -= batch.bytes;
         for name in batch.lanes {
             let Some(lane) = self.lanes.get_mut(&name) else {
                 continue;
             };
             lane.is_busy = false;
-            if lane.events.is_empty() {
+            if lane.count == 0 {
                 self.lanes.remove(&name);
                 continue;
             }
-            self.ready_events += lane.events.len();
+            self.ready_events += lane.count;
             self.ready.push_back(name);
             self.since.get_or_insert(now);
         }
@@ -184,7 +226,7 @@ mod tests {
     use super::*;
     use crate::apps::tests::handle;
     use crate::protocol::ChannelName;
-    use crate::webhooks::event::Topic;
+    use crate::webhooks::event::{Id, Topic};
 
     const LARGE: usize = 1 << 20;
 
@@ -198,12 +240,16 @@ mod tests {
                 channel: ChannelName::parse(channel, 100).unwrap(),
                 user: None,
             };
-            Arc::new(topic.event(true, format!("{}", self.1)))
+            Arc::new(topic.event(true, Id::of("x", self.1)))
         }
     }
 
-    fn ids(batch: &Batch) -> Vec<&str> {
-        batch.events.iter().map(|event| &*event.id).collect()
+    fn ids(batch: &Batch) -> Vec<u64> {
+        batch.events.iter().map(|event| number(event)).collect()
+    }
+
+    fn number(event: &Event) -> u64 {
+        event.id().strip_prefix("x-").unwrap().parse().unwrap()
     }
 
     #[test]
@@ -214,14 +260,17 @@ mod tests {
             queue.push(make.event(channel), now, LARGE);
         }
         let first = queue.take(2, now).unwrap();
-        assert_eq!(ids(&first), ["1", "3"]);
+        assert_eq!(ids(&first), [1, 3]);
         let second = queue.take(2, now).unwrap();
-        assert_eq!(ids(&second), ["2"], "of the other channel");
+        assert_eq!(ids(&second), [2], "of the other channel");
         assert!(queue.take(2, now).is_none(), "the first is on its way");
         assert_eq!(queue.next_due(now, 1, Duration::ZERO), None);
         queue.push(make.event("a"), now, LARGE);
         queue.release(first, now);
-        assert_eq!(ids(&queue.take(9, now).unwrap()), ["4", "5"]);
+        let third = queue.take(9, now).unwrap();
+        assert_eq!(ids(&third), [4, 5]);
+        assert!(queue.bytes > 0, "also what is on its way counts");
+        queue.release(third, now);
         queue.release(second, now);
         assert!(queue.take(9, now).is_none());
         assert_eq!(queue.bytes, 0);
@@ -276,7 +325,7 @@ mod tests {
         }
         assert!(queue.ready.len() <= 2 * queue.lanes.len() + MAX_LEFT + 1);
         let batch = queue.take(1000, now).unwrap();
-        let last: Vec<u64> = ids(&batch).iter().map(|id| id.parse().unwrap()).collect();
+        let last = ids(&batch);
         assert_eq!(last.last(), Some(&10_000));
         assert!(last.is_sorted());
     }
@@ -304,8 +353,8 @@ mod tests {
                 2 => {
                     if let Some(batch) = queue.take(1 + usize::try_from(random(5)).unwrap(), now) {
                         for event in &batch.events {
-                            let id: u64 = event.id.parse().unwrap();
-                            let before = last.insert(event.lane.clone(), id);
+                            let id = number(event);
+                            let before = last.insert(event.lane, id);
                             assert!(before.is_none_or(|before| before < id));
                         }
                         taken += batch.events.len();

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use sha2::{Digest, Sha256};
@@ -36,7 +37,7 @@ const EXPIRE: Duration = Duration::from_secs(1);
 /// A receiver.
 pub(super) struct Receiver {
     pub(super) app: AppHandle,
-    pub(super) webhook: Arc<Webhook>,
+    webhook: ArcSwap<Webhook>,
     queue: Mutex<Queue>,
     woken: Notify,
     webhooks: Webhooks,
@@ -45,6 +46,8 @@ pub(super) struct Receiver {
     waiting: AtomicU64,
     /// Whether nothing more comes.
     is_ending: AtomicBool,
+    /// How often somebody else took over what it was to be told.
+    handed_over: AtomicU64,
 }
 
 /// Events that go together, until they are taken or given up.
@@ -55,6 +58,8 @@ struct Attempt {
     /// When the first of them happened, in Unix milliseconds.
     oldest: u64,
     tries: u32,
+    /// [`Receiver::handed_over`] when it was made.
+    generation: u64,
 }
 
 /// What became of one try.
@@ -81,13 +86,14 @@ impl Receiver {
     pub(super) fn new(app: &AppHandle, webhook: &Arc<Webhook>, webhooks: &Webhooks) -> Self {
         Self {
             app: app.clone(),
-            webhook: Arc::clone(webhook),
+            webhook: ArcSwap::new(Arc::clone(webhook)),
             queue: Mutex::default(),
             woken: Notify::new(),
             webhooks: webhooks.clone(),
             connections: Connections::default(),
             waiting: AtomicU64::new(0),
             is_ending: false.into(),
+            handed_over: 0.into(),
         }
     }
 
@@ -109,10 +115,23 @@ impl Receiver {
         self.woken.notify_one();
     }
 
-    /// Somebody else tells what waits here.
-    pub(super) fn clear(&self) {
+    /// Where it is and what it wants to be told of.
+    pub(super) fn webhook(&self) -> Guard<Arc<Webhook>> {
+        self.webhook.load()
+    }
+
+    /// It goes by other settings from now on, with what waits.
+    pub(super) fn change(&self, webhook: &Arc<Webhook>) {
+        self.webhook.store(Arc::clone(webhook));
+        self.woken.notify_one();
+    }
+
+    /// Somebody else tells what waits here, and what failed.
+    pub(super) fn hand_over(&self) {
         let cleared = self.queue().clear();
         self.settled(cleared as u64);
+        self.handed_over.fetch_add(1, Ordering::Relaxed);
+        self.woken.notify_one();
     }
 
     /// So many events do not wait any more.
@@ -134,6 +153,7 @@ impl Receiver {
             let limits = self.webhooks.limits.load_full();
             let now = Instant::now();
             self.expire(&limits);
+            self.drop_handed_over(&mut progress, now);
             while on_way.len() < progress.max_requests(&limits)
                 && let Some(attempt) = self.next_attempt(&mut progress, &limits, now, on_way.len())
             {
@@ -165,6 +185,10 @@ impl Receiver {
         {
             return Some(first.remove());
         }
+        // What failed takes the place of what is new.
+        if progress.retries.len() >= limits.max_requests {
+            return None;
+        }
         if progress.is_failing() {
             let is_idle = on_way == 0 && progress.retries.is_empty();
             if !is_idle || progress.pause_until.is_some_and(|until| until > now) {
@@ -175,7 +199,25 @@ impl Receiver {
         let due = queue.next_due(now, limits.batch_events, self.batch_time(limits))?;
         let batch = (due <= now).then(|| queue.take(limits.batch_events, now))??;
         drop(queue);
-        Some(Attempt::new(batch))
+        let generation = self.handed_over.load(Ordering::Relaxed);
+        Some(Attempt::new(batch, generation))
+    }
+
+    /// What failed is told by somebody else now.
+    fn drop_handed_over(&self, progress: &mut Progress, now: Instant) {
+        let generation = self.handed_over.load(Ordering::Relaxed);
+        let is_ours = |attempt: &Attempt| attempt.generation == generation;
+        if progress.retries.values().all(is_ours) {
+            return;
+        }
+        for (place, attempt) in std::mem::take(&mut progress.retries) {
+            if is_ours(&attempt) {
+                progress.retries.insert(place, attempt);
+            } else {
+                self.settled(attempt.batch.events.len() as u64);
+                self.queue().release(attempt.batch, now);
+            }
+        }
     }
 
     /// When to look again, if nothing happens before.
@@ -189,7 +231,8 @@ impl Receiver {
         let time = self.batch_time(limits);
         let batch = self.queue().next_due(now, limits.batch_events, time);
         // While it fails, that is not before the pause is over.
-        let batch = batch.filter(|_| !progress.is_failing());
+        let is_held = progress.is_failing() || progress.retries.len() >= limits.max_requests;
+        let batch = batch.filter(|_| !is_held);
         let earliest = [retry, batch, progress.pause_until.filter(|at| *at > now)];
         earliest
             .into_iter()
@@ -210,10 +253,13 @@ impl Receiver {
             id: &attempt.id,
             body: attempt.body.clone(),
         };
-        let held_to = (limits.timeout, limits.allow_local);
+        let (webhook, held_to) = (
+            self.webhook.load_full(),
+            (limits.timeout, limits.allow_local),
+        );
         let outcome = self
             .connections
-            .post((&self.webhook, &app), &message, held_to)
+            .post((&webhook, &app), &message, held_to)
             .await;
         Tried {
             attempt,
@@ -239,7 +285,7 @@ impl Receiver {
             number: 0,
             at: event::now(),
             app: self.app.id().to_owned(),
-            url: self.webhook.shown(),
+            url: self.webhook().shown(),
             id: attempt.id.clone(),
             events: attempt.batch.events.len(),
             attempt: attempt.tries,
@@ -260,16 +306,10 @@ impl Receiver {
                 let pause = jittered(pause_after(attempt.tries));
                 self.fail(&failure, progress, now + pause);
                 delivery.error = failure.text;
-                let age = event::now().saturating_sub(attempt.oldest) + pause.as_millis() as u64;
-                if u128::from(age) > limits.max_age.as_millis() {
-                    let events = attempt.batch.events.len();
-                    self.queue().release(attempt.batch, now);
-                    self.lose(events, WebhookLoss::Expired);
-                } else {
+                if let Some(attempt) = self.kept(attempt, limits, now) {
                     delivery.retry_in = u64::try_from(pause.as_millis()).ok();
-                    progress
-                        .retries
-                        .insert((now + pause, progress.next), attempt);
+                    let place = (now + pause, progress.next);
+                    progress.retries.insert(place, attempt);
                     progress.next += 1;
                 }
             }
@@ -277,11 +317,32 @@ impl Receiver {
         self.webhooks.history.add(delivery);
     }
 
+    /// What is tried again of events that were not taken: those that are not too old.
+    fn kept(&self, mut attempt: Attempt, limits: &WebhookLimits, now: Instant) -> Option<Attempt> {
+        let age = u64::try_from(limits.max_age.as_millis()).unwrap_or(u64::MAX);
+        let oldest = event::now().saturating_sub(age);
+        if attempt.oldest >= oldest {
+            return Some(attempt);
+        }
+        let before = attempt.batch.events.len();
+        attempt.batch.events.retain(|event| event.at >= oldest);
+        self.lose(before - attempt.batch.events.len(), WebhookLoss::Expired);
+        if attempt.batch.events.is_empty() {
+            self.queue().release(attempt.batch, now);
+            return None;
+        }
+        let tries = attempt.tries;
+        Some(Attempt {
+            tries,
+            ..Attempt::new(attempt.batch, attempt.generation)
+        })
+    }
+
     fn succeed(&self, progress: &mut Progress, now: Instant) {
         if let Some(since) = progress.failing_since.take()
             && progress.is_failing()
         {
-            let (url, seconds) = (self.webhook.shown(), since.elapsed().as_secs());
+            let (url, seconds) = (self.webhook().shown(), since.elapsed().as_secs());
             tracing::info!(
                 app = self.app.id(),
                 url,
@@ -304,7 +365,7 @@ impl Receiver {
         progress.failing_since.get_or_insert_with(Instant::now);
         progress.pause_until = Some(until);
         if progress.failures == MAX_FAILURES {
-            let (url, error) = (self.webhook.shown(), &failure.text);
+            let (url, error) = (self.webhook().shown(), &failure.text);
             tracing::warn!(
                 app = self.app.id(),
                 url,
@@ -330,7 +391,7 @@ impl Receiver {
         self.app.counters().add(counter, count);
         let (text, url) = (
             "a webhook's receiver was not told of events",
-            self.webhook.shown(),
+            self.webhook().shown(),
         );
         let reason = why.label();
         limited!(warn, text, Some(self.app.id()), { events, reason, url, }, text);
@@ -349,11 +410,11 @@ impl Receiver {
 }
 
 impl Attempt {
-    fn new(batch: Batch) -> Self {
+    fn new(batch: Batch, generation: u64) -> Self {
         let events = &batch.events;
         let mut digest = Sha256::new();
         for event in events {
-            digest.update(event.id.as_bytes());
+            digest.update(event.id().as_bytes());
             digest.update(b"\n");
         }
         Self {
@@ -365,6 +426,7 @@ impl Attempt {
                 .min()
                 .unwrap_or_default(),
             tries: 0,
+            generation,
             batch,
         }
     }

@@ -33,6 +33,10 @@ impl Receivers {
 
     /// Has everybody told who wants to be.
     pub(super) fn tell(&mut self, event: Event) {
+        // Nobody is told of what becomes of the rest of one that is gone.
+        if event.app.is_removed() {
+            return;
+        }
         let event = Arc::new(event);
         let settings = event.app.settings();
         for webhook in settings.webhooks.iter() {
@@ -47,9 +51,9 @@ impl Receivers {
             self.by_app.insert(app.clone(), Vec::new());
         }
         let all = self.by_app.get_mut(app).expect("it was put there");
-        let is_same = |told: &Told| Arc::ptr_eq(&told.receiver.webhook, webhook);
-        // A reload makes others of the same.
-        let is_equal = |told: &Told| *told.receiver.webhook == **webhook;
+        let is_same = |told: &Told| Arc::ptr_eq(&told.receiver.webhook(), webhook);
+        // Settings may have been read anew just now.
+        let is_equal = |told: &Told| **told.receiver.webhook() == **webhook;
         let at = all.iter().position(is_same);
         let at = at.or_else(|| all.iter().position(is_equal));
         let at = at.unwrap_or_else(|| {
@@ -62,58 +66,77 @@ impl Receivers {
         &all[at].receiver
     }
 
-    /// Gives up those that no settings name any more.
-    pub(super) fn forget_unnamed(&mut self) {
+    /// Settings have changed: a receiver with the same URL goes on with what waits for it, and
+    /// one that nobody names any more is given up.
+    pub(super) fn change(&mut self) {
         for (app, all) in &mut self.by_app {
             let settings = app.settings();
-            let is_named = |told: &Told| {
-                let mut named = settings.webhooks.iter();
-                named.any(|webhook| **webhook == *told.receiver.webhook)
-            };
-            all.retain(|told| {
-                let is_named = is_named(told);
-                if !is_named {
-                    told.give_up();
+            let is_served = !app.is_removed();
+            let mut named: Vec<_> = settings.webhooks.iter().filter(|_| is_served).collect();
+            // The same ones first, so that none takes the place of another with its URL.
+            let mut is_kept = vec![false; all.len()];
+            for exactly in [true, false] {
+                for (told, is_kept) in all.iter().zip(&mut is_kept).filter(|(_, kept)| !**kept) {
+                    let webhook = told.receiver.webhook();
+                    let is_same = |it: &&Arc<Webhook>| match exactly {
+                        true => **it == *webhook,
+                        false => it.url == webhook.url,
+                    };
+                    if let Some(at) = named.iter().position(is_same) {
+                        told.receiver.change(named.swap_remove(at));
+                        *is_kept = true;
+                    }
                 }
-                is_named
+            }
+            let mut is_kept = is_kept.into_iter();
+            all.retain(|told| {
+                let is_kept = is_kept.next().unwrap_or_default();
+                if !is_kept {
+                    told.give_up(Some(WebhookLoss::Stopped));
+                }
+                is_kept
             });
         }
         self.by_app.retain(|_, all| !all.is_empty());
     }
 
     /// Somebody else tells for an application.
-    pub(super) fn clear(&mut self, app: &AppHandle) {
+    pub(super) fn hand_over(&mut self, app: &AppHandle) {
         for told in self.by_app.get(app).into_iter().flatten() {
-            told.receiver.clear();
+            told.receiver.hand_over();
         }
     }
 
-    /// Tells what waits, until then; what is left is lost.
-    pub(super) async fn end(self, deadline: Instant, why: Option<WebhookLoss>) {
+    /// Tells what waits, until then. What is left stays until it is given up.
+    pub(super) async fn end(self, deadline: Instant) -> Ended {
         let mut all: Vec<Told> = self.by_app.into_values().flatten().collect();
         all.iter().for_each(|told| told.receiver.end());
         for told in &mut all {
-            // It has ended, or is ended.
+            // It has ended, or goes on until it is given up.
             let _ = timeout_at(deadline.into(), &mut told.task).await;
-            told.task.abort();
-            let left = told.receiver.waiting();
-            if left > 0
-                && let Some(why) = why
-            {
-                told.receiver
-                    .lose(usize::try_from(left).unwrap_or(usize::MAX), why);
-            }
         }
+        Ended(all)
+    }
+}
+
+/// Receivers that are told nothing more, and what they were not told of.
+pub(super) struct Ended(Vec<Told>);
+
+impl Ended {
+    /// Gives up what is left, which is lost if there is a reason why.
+    pub(super) fn give_up(self, why: Option<WebhookLoss>) {
+        self.0.iter().for_each(|told| told.give_up(why));
     }
 }
 
 impl Told {
-    /// Ends it, whatever it was not told of.
-    fn give_up(&self) {
+    fn give_up(&self, why: Option<WebhookLoss>) {
         self.task.abort();
         let left = usize::try_from(self.receiver.waiting()).unwrap_or(usize::MAX);
-        if left > 0 {
-            self.receiver.lose(left, WebhookLoss::Stopped);
+        if let Some(why) = why
+            && left > 0
+        {
+            self.receiver.lose(left, why);
         }
     }
 }

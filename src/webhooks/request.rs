@@ -63,6 +63,8 @@ pub(super) struct Connections {
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
     since: Instant,
+    /// Whether it is one that has to be allowed.
+    is_local: bool,
 }
 
 impl Connections {
@@ -99,7 +101,7 @@ impl Connections {
         allow_local: bool,
     ) -> Result<(Connection, Response<Incoming>), String> {
         let request = request(webhook, app, message)?;
-        if let Some(mut kept) = self.take() {
+        if let Some(mut kept) = self.take(allow_local) {
             // It may have been closed just now: then nothing is lost by another one.
             if let Ok(answer) = kept.sender.send_request(request.clone()).await {
                 return Ok((kept, answer));
@@ -116,6 +118,7 @@ impl Connections {
         let mut connection = Connection {
             sender,
             since: Instant::now(),
+            is_local: allow_local,
         };
         let answer = connection.sender.send_request(request).await;
         Ok((connection, answer.map_err(|error| explain(&error))?))
@@ -133,9 +136,12 @@ impl Connections {
         }
     }
 
-    fn take(&self) -> Option<Connection> {
+    fn take(&self, allow_local: bool) -> Option<Connection> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|it| it.since.elapsed() < MAX_AGE && !it.sender.is_closed());
+        let is_usable = |it: &Connection| {
+            it.since.elapsed() < MAX_AGE && !it.sender.is_closed() && (allow_local || !it.is_local)
+        };
+        kept.retain(is_usable);
         let at = kept.iter().rposition(|it| it.sender.is_ready())?;
         Some(kept.swap_remove(at))
     }

@@ -33,7 +33,7 @@ use super::event::{self, Topic};
 use super::intake::Intake;
 use super::receivers::Receivers;
 use super::smoothing::Smoothing;
-use crate::apps::{AppHandle, AppRegistry, Counter, WebhookLoss};
+use crate::apps::{AppHandle, AppRegistry, WebhookLoss};
 use crate::cluster::{Link, LinkError};
 use crate::config::WebhookLimits;
 use crate::hub::NodeId;
@@ -55,8 +55,9 @@ const TTL_SECONDS: i64 = 86_400;
 /// Records that are sent at a time.
 const MAX_RECORDS: usize = 256;
 
-/// How long what is left may take when the server stops.
+/// How long what is left may take when the server stops, and saying that it has.
 const STOP: Duration = Duration::from_secs(2);
+const RELEASE: Duration = Duration::from_millis(500);
 
 /// This node's part in what all tell.
 pub(super) struct Shared {
@@ -137,14 +138,14 @@ impl Shared {
 
     fn lose(&mut self, record: &Record, why: WebhookLoss) {
         self.bytes -= record.cost();
-        let counter = Counter::WebhookEventsLost(why);
-        record.app.counters().count(counter);
+        super::lost(&record.app, 1, why);
     }
 
     /// Sends what waits, and tells what this node has to tell.
     pub(super) async fn step(&mut self, around: &mut Surroundings<'_>) {
         let now = Instant::now();
         self.expire(around.limits);
+        self.hand_over_late(around.receivers);
         if now < self.resume {
             return;
         }
@@ -203,22 +204,29 @@ impl Shared {
         for topic in around.smoothing.topics() {
             by_app.entry(topic.app.clone()).or_default().push(topic);
         }
+        let mut left = Vec::new();
         for (app, mut topics) in by_app {
             let keys = self.keys(&app, self.node);
             let there = self.members(&keys.present, &keys.own).await?;
             // A channel is there before its users are, and as long as they are.
             topics.sort_by_key(|topic| topic.user.is_some());
             let known: HashSet<String> = topics.iter().map(|topic| topic.text()).collect();
-            let left = there.into_iter().filter(|text| !known.contains(text));
-            let mut left: Vec<Topic> = left.filter_map(|it| Topic::of_text(&app, &it)).collect();
-            left.sort_by_key(|topic| topic.user.is_none());
-            let enter = topics
-                .iter()
-                .map(|topic| Record::topic(topic, true, self.intake.next_id()));
-            let leave = left
-                .iter()
-                .map(|topic| Record::topic(topic, false, self.intake.next_id()));
-            let records: Vec<Record> = enter.chain(leave).collect();
+            let unknown = there.into_iter().filter(|text| !known.contains(text));
+            let unknown = unknown.filter_map(|text| Topic::of_text(&app, &text));
+            let mut unknown: Vec<Topic> = unknown.collect();
+            unknown.sort_by_key(|topic| topic.user.is_none());
+            let enter = topics.iter();
+            let enter = enter.map(|topic| Record::topic(topic, true, self.intake.next_id()));
+            let records: Vec<Record> = [Record::node(&app)].into_iter().chain(enter).collect();
+            self.send(&app, self.node, &records).await?;
+            left.push((app, unknown));
+        }
+        // What happened in channels that are vacated, happened before.
+        self.flush().await?;
+        for (app, unknown) in left {
+            let leave = unknown.iter();
+            let leave = leave.map(|topic| Record::topic(topic, false, self.intake.next_id()));
+            let records: Vec<Record> = leave.collect();
             self.send(&app, self.node, &records).await?;
         }
         self.is_synced = true;
@@ -257,13 +265,14 @@ impl Shared {
         for records in records.chunks(MAX_RECORDS) {
             let command = record::command(&keys, node, records);
             let answers = self.link.run(&keys.present, vec![command]).await?;
-            if let Some(Value::Int(lost)) = answers.first()
-                && let Ok(lost) = u64::try_from(*lost)
-                && lost > 0
-            {
-                let counter = Counter::WebhookEventsLost(WebhookLoss::Overflow);
-                app.counters().add(counter, lost);
+            let answer = answers.first().unwrap_or(&Value::Nil);
+            let (lost, is_new): (usize, bool) =
+                redis::from_redis_value_ref(answer).unwrap_or_default();
+            if lost > 0 {
+                super::lost(app, lost, WebhookLoss::Overflow);
             }
+            // It was taken for gone meanwhile, or Redis has lost it.
+            self.is_synced &= !(is_new && node == self.node);
         }
         Ok(())
     }
@@ -361,16 +370,18 @@ impl Shared {
             );
         }
         // What is on its way is waited for; what is not done with then, another node tells.
-        receivers.end(until, None).await;
+        let ended = receivers.end(until).await;
+        let readers = std::mem::take(&mut self.readers).into_iter();
+        let done: Vec<_> = readers.map(|(app, reader)| (app, reader.close())).collect();
+        ended.give_up(None);
         let ending = async {
-            let readers = std::mem::take(&mut self.readers);
-            for (app, reader) in readers {
-                self.release(&app, reader).await?;
+            for (app, done) in done {
+                self.release(&app, &done).await?;
             }
             Ok::<_, LinkError>(())
         };
         // Otherwise the next one waits five seconds.
-        let _ = tokio::time::timeout(STOP, ending).await;
+        let _ = tokio::time::timeout(RELEASE, ending).await;
     }
 }
 

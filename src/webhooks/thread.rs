@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
 use super::Webhooks;
-use super::event::{Event, Topic};
-use super::intake::{Item, OF_CHANNELS, OF_MEMBERS};
+use super::event::{Event, OF_CHANNELS, OF_MEMBERS, Topic};
+use super::intake::{Intake, Item};
 use super::receivers::Receivers;
 use super::shared::{Record, Shared, Surroundings};
 use super::smoothing::Smoothing;
@@ -52,6 +52,7 @@ pub(super) fn spawn(parts: Parts, shared: Option<super::Shared>) -> io::Result<J
         .name("webhooks".to_owned())
         .spawn(move || {
             give_way();
+            let _closing = CloseOnDrop(Arc::clone(&parts.webhooks.intake));
             runtime.block_on(Teller::new(parts, shared).run());
             // A name may be looked up for longer than anybody waits.
             runtime.shutdown_background();
@@ -63,6 +64,18 @@ fn give_way() {
     // Of a thread, which it is on Linux only; best effort.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::nice(NICE);
+}
+
+/// However the thread ends, nothing more waits for it.
+struct CloseOnDrop(Arc<Intake>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+        if thread::panicking() {
+            tracing::error!("webhooks have failed, and tell nobody any more");
+        }
+    }
 }
 
 struct Teller {
@@ -99,9 +112,16 @@ impl Teller {
                 () = sleep_until(due.into()) => {}
                 _ = stopped.wait_for(Option::is_some) => break,
             }
+            if self.has_other_settings() {
+                self.look_at_settings();
+            }
             let limits = self.parts.webhooks.limits.load_full();
             self.take(&limits).await;
-            self.share(&limits).await;
+            // What was not carried out then is, or is compared, later.
+            tokio::select! {
+                () = self.share(&limits) => {}
+                _ = stopped.wait_for(Option::is_some) => break,
+            }
         }
         let time = stopped.borrow().unwrap_or_default();
         self.end(Instant::now() + time).await;
@@ -121,9 +141,11 @@ impl Teller {
     /// Looks at what was said, and at who is gone for long enough.
     async fn take(&mut self, limits: &WebhookLimits) {
         let items = self.parts.webhooks.intake.take();
+        // One time for all, so that users leave before their channel does.
+        let now = Instant::now();
         for (at, item) in items.into_iter().enumerate() {
             match item {
-                Item::Topic(topic, has_come) => self.look_at(&topic, has_come, limits),
+                Item::Topic(topic, has_come) => self.look_at(&topic, has_come, now, limits),
                 Item::Event(event) => self.tell(event, limits),
                 Item::Count(event, count) => self.tell_count(event, count, limits),
             }
@@ -138,10 +160,9 @@ impl Teller {
     }
 
     /// The hub knows whether it is there; it may have come and gone again.
-    fn look_at(&mut self, topic: &Topic, has_come: bool, limits: &WebhookLimits) {
+    fn look_at(&mut self, topic: &Topic, has_come: bool, now: Instant, limits: &WebhookLimits) {
         let Topic { app, channel, user } = topic;
         let is_there = self.parts.hub.has(app, channel, user.as_deref());
-        let now = Instant::now();
         let smoothing = limits.smoothing;
         if (is_there || has_come) && self.smoothing.update(topic, true, now, smoothing) {
             self.change(topic, true, limits);
@@ -186,26 +207,56 @@ impl Teller {
         }
     }
 
-    /// Settings may have changed: receivers that nobody names are given up, and of applications
-    /// that want to know something else, all that is there is looked at.
+    /// Whether an application has other webhooks than when they were looked at.
+    fn has_other_settings(&self) -> bool {
+        self.parts.apps.all().iter().any(|app| {
+            let settings = app.settings();
+            let is_same = |known: &apps::Webhooks| known.is_same(&settings.webhooks);
+            match self.known.get(app) {
+                Some(known) => !is_same(known),
+                None => !settings.webhooks.is_empty(),
+            }
+        })
+    }
+
+    /// Settings may have changed: receivers go by them, and of applications that want to know
+    /// something else, all that is there is looked at, and what nobody wants to know is forgotten.
     fn look_at_settings(&mut self) {
-        let intake = &self.parts.webhooks.intake;
-        intake.set_max_bytes(self.parts.webhooks.limits.load().max_bytes);
-        self.receivers.forget_unnamed();
+        let intake = Arc::clone(&self.parts.webhooks.intake);
+        let limits = self.parts.webhooks.limits.load_full();
+        intake.set_max_bytes(limits.max_bytes);
+        self.receivers.change();
         let mut known = HashMap::new();
-        let mut wants_times = false;
         for app in self.parts.apps.all().iter() {
             let webhooks = app.settings().webhooks.clone();
-            if webhooks.is_empty() {
-                continue;
-            }
-            wants_times |= webhooks.kinds().has(WebhookKind::ConnectionClosed);
-            if self.known.get(app) != Some(&webhooks) {
+            if self.known.get(app).unwrap_or(&apps::Webhooks::default()) != &webhooks {
                 mark_all(&self.parts, app, &webhooks);
             }
-            known.insert(app.clone(), webhooks);
+            if !webhooks.is_empty() {
+                known.insert(app.clone(), webhooks);
+            }
         }
-        if !wants_times {
+        let is_wanted = |topic: &Topic| {
+            let webhooks = known.get(&topic.app);
+            webhooks.is_some_and(|webhooks: &apps::Webhooks| {
+                webhooks.want(topic.kinds(), topic.channel.as_str())
+            })
+        };
+        let topics = self.smoothing.topics();
+        let unwanted: Vec<Topic> = topics.filter(|topic| !is_wanted(topic)).cloned().collect();
+        for topic in unwanted {
+            self.smoothing.forget(&topic);
+            if let Some(shared) = &mut self.shared {
+                shared.add(Record::forget(&topic), &limits);
+            }
+        }
+        // Those that are known may have gone while nobody wanted to know.
+        let again = self.smoothing.topics().cloned().collect::<Vec<_>>();
+        again
+            .into_iter()
+            .for_each(|topic| intake.mark(topic, false));
+        let wants_times = |it: &apps::Webhooks| it.kinds().has(WebhookKind::ConnectionClosed);
+        if !known.values().any(wants_times) {
             intake.forget_opened();
         }
         self.known = known;
@@ -223,9 +274,8 @@ impl Teller {
         match &mut self.shared {
             Some(shared) => shared.stop(self.receivers, deadline).await,
             None => {
-                self.receivers
-                    .end(deadline, Some(WebhookLoss::Stopped))
-                    .await
+                let ended = self.receivers.end(deadline).await;
+                ended.give_up(Some(WebhookLoss::Stopped));
             }
         }
     }

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::node::Node;
 use crate::nodes::{Cluster, HASTY};
 use crate::people::Member;
+use crate::redis::{Options, Redis};
 use crate::support::{At, Client};
 use crate::wait::{LONG, soon};
 use receiver::{Answer, Receiver};
@@ -217,4 +219,81 @@ fn without_redis_nothing_is_told_and_then_what_is_so() {
     cluster.redis.resume();
     told.extend(["member_removed presence-a ana", "channel_occupied news"]);
     expect_told(&receiver, &told);
+}
+
+#[test]
+fn what_is_written_with_escapes_is_told_through_redis_too() {
+    let receiver = Receiver::start();
+    let events = [("RESOUND_WEBHOOK_EVENTS", "subscription_refused")];
+    let cluster = cluster(1, &receiver, &events);
+    let mut client = Client::connect(&cluster[0]);
+    client.send(r#"{"event":"pusher:subscribe","data":{"channel":"a\"b\n"}}"#);
+    let told = receiver.events(1);
+    assert_eq!(told[0]["channel"], "a\"b\n");
+    assert_eq!(told[0]["socket_id"], *client.id);
+}
+
+#[test]
+fn if_redis_loses_its_data_who_goes_later_is_told_all_the_same() {
+    let receiver = Receiver::start();
+    let cluster = cluster(2, &receiver, &[]);
+    let ana = joined(&cluster[0], "ana");
+    expect_told(
+        &receiver,
+        &["channel_occupied presence-a", "member_added presence-a ana"],
+    );
+    cluster.redis.command(&["flushall"]);
+    // Others come before anybody has looked.
+    let ben = joined(&cluster[0], "ben");
+    let count = |text: &str| {
+        texts(&receiver.taken())
+            .iter()
+            .filter(|it| *it == text)
+            .count()
+    };
+    assert!(soon(LONG, || count("member_added presence-a ana") == 2));
+    drop((ana, ben));
+    assert!(soon(LONG, || count("member_removed presence-a ana") == 1
+        && count("member_removed presence-a ben") == 1));
+}
+
+#[test]
+fn a_node_that_stops_leaves_what_it_has_not_told_of_any_application() {
+    let [first, second] = [Receiver::start(), Receiver::start()];
+    let redis = Redis::single(Options::default());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("resound.toml");
+    let app = |id: &str, receiver: &Receiver| {
+        receiver.answer(Answer::Status(503));
+        let url = receiver.url();
+        format!(
+            "[[apps]]\nid = \"{id}\"\nkey = \"{id}\"\nsecret = \"my-app-secret\"\n[[apps.webhooks]]\nurl = \"{url}\"\n"
+        )
+    };
+    let text = "[webhooks]\nallow_local = true\nbatch_ms = 0\nsmoothing_ms = 500\n".to_owned()
+        + &app("my-app-id", &first)
+        + &app("other", &second);
+    std::fs::write(
+        &file,
+        text.replace("key = \"my-app-id\"", "key = \"my-app-key\""),
+    )
+    .unwrap();
+    let flags = ["--config", file.to_str().unwrap()];
+    let start = || Node::with_flags(&redis.settings_by(redis.port), &flags);
+    let mut node = start();
+    let mut client = Client::connect(&node);
+    client.subscribe("a");
+    let mut other = Client::open(&node, "/app/other?protocol=7", &[]);
+    other.established();
+    other.subscribe("b");
+    first.requests(1);
+    second.requests(1);
+    node.stop();
+    let _successor = start();
+    for (receiver, channel) in [(&first, "a"), (&second, "b")] {
+        receiver.answer(Answer::Status(200));
+        let [occupied, vacated] =
+            ["occupied", "vacated"].map(|it| format!("channel_{it} {channel}"));
+        expect_told(receiver, &[&occupied, &vacated]);
+    }
 }

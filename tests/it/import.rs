@@ -508,7 +508,7 @@ authorization_timeout = 30
     );
     for note in [
         "appManager.array.apps[1] is not enabled, and left out",
-        "appManager.array.apps[0].webhooks has no counterpart",
+        "appManager.array.apps[0].webhooks is not taken over",
         "appManager.array.apps[0].maxBackendEventsPerSecond has no counterpart",
         "cors has no counterpart",
     ] {

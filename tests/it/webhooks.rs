@@ -332,6 +332,68 @@ fn a_reload_brings_receivers_and_takes_them_away() {
     assert_eq!(receiver.got().len(), 2);
 }
 
+/// A server that reads a file of settings, with these in it.
+fn reloaded(server: &Process, receiver: &Receiver, events: &str, more: &str) {
+    let settings = settings(receiver, events);
+    let lines = settings
+        .iter()
+        .map(|(name, value)| format!("{name}={value}\n"));
+    let text = lines.collect::<String>() + more;
+    std::fs::write(server.dir.path().join(".env"), text).unwrap();
+    let control: &[(&str, &str)] = &[("RESOUND_CONTROL_SOCKET", "control.sock")];
+    let (code, out, error) = server.command(&["reload"], control);
+    assert_eq!(code, 0, "{out}{error}");
+}
+
+fn reloadable() -> Process {
+    let control: &[(&str, &str)] = &[("RESOUND_CONTROL_SOCKET", "control.sock")];
+    Process::within(tempfile::tempdir().unwrap(), "", control)
+}
+
+#[test]
+fn a_reload_that_changes_a_receiver_loses_nothing_that_waits_for_it() {
+    let receiver = Receiver::start();
+    receiver.answer(Answer::Status(403));
+    let server = reloadable();
+    reloaded(&server, &receiver, "channel_occupied", "");
+    let mut client = Client::connect(&server);
+    for channel in ["a", "b"] {
+        client.subscribe(channel);
+        receiver.requests(1);
+    }
+    let more = "RESOUND_WEBHOOK_CHANNELS=a,b,c\n";
+    reloaded(&server, &receiver, "channel_occupied,channel_vacated", more);
+    receiver.answer(Answer::Status(200));
+    client.subscribe("c");
+    let mut told: Vec<Value> = receiver
+        .events(3)
+        .iter()
+        .map(|it| it["channel"].clone())
+        .collect();
+    told.sort_by_key(ToString::to_string);
+    assert_eq!(told, ["a", "b", "c"]);
+}
+
+#[test]
+fn who_went_while_nobody_wanted_to_know_is_new_when_he_comes_again() {
+    let receiver = Receiver::start();
+    let server = reloadable();
+    reloaded(&server, &receiver, "channel_occupied", "");
+    let mut client = Client::connect(&server);
+    client.subscribe("a");
+    assert_eq!(receiver.events(1)[0]["channel"], "a");
+    reloaded(&server, &receiver, "client_event", "");
+    client.unsubscribe("a");
+    client.expect_alive();
+    reloaded(&server, &receiver, "channel_occupied,channel_vacated", "");
+    client.subscribe("a");
+    let event = &receiver.events(1)[0];
+    assert_eq!(
+        (&event["name"], &event["channel"]),
+        (&json!("channel_occupied"), &json!("a"))
+    );
+}
+
 #[test]
 fn urls_that_are_none_and_this_machine_are_refused_by_name() {
     for (settings, expected) in [
@@ -366,6 +428,10 @@ fn urls_that_are_none_and_this_machine_are_refused_by_name() {
             "presence-* and *-orders",
         ),
         (
+            vec![("RESOUND_WEBHOOK_URL", "http://a:99999/?token=hunter2")],
+            "apps.webhooks.url = \"http://a:99999/\" (",
+        ),
+        (
             vec![("RESOUND_WEBHOOK_EVENTS", "member_added")],
             "apps.webhooks.url = \"\"",
         ),
@@ -375,6 +441,10 @@ fn urls_that_are_none_and_this_machine_are_refused_by_name() {
             .unwrap_err()
             .to_string();
         assert!(error.contains(expected), "{error}");
+        assert!(
+            !error.contains("hunter2") && !error.contains("ana:secret"),
+            "{error}"
+        );
     }
 }
 

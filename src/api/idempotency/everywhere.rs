@@ -2,7 +2,7 @@
 //!
 //! | text | means |
 //! |---|---|
-//! | `p`, fingerprint | it is being carried out |
+//! | `p`, fingerprint, random | it is being carried out |
 //! | `b`, fingerprint, number | it broke off behind so many events |
 //! | `d`, fingerprint, what is missing, `\n`, body | it was answered so |
 
@@ -39,49 +39,57 @@ enum Known {
     Answered(Answer),
 }
 
-/// Claims a request on all nodes; waits while another one carries it out.
-pub(super) async fn claim(
-    claims: &Claims,
-    claim: &Claim,
-    deadline: Instant,
-) -> Result<Outcome, ApiError> {
-    let Request { fingerprint, .. } = claim.request();
-    let ours = written(b'p', fingerprint, b"");
-    loop {
-        let Some(Some(text)) = claims.claim(ours.clone(), PENDING).await else {
-            return Ok(Outcome::New);
-        };
-        match read(&text) {
-            Some((other, _)) if other != *fingerprint => return Ok(Outcome::Reused),
-            Some((_, Known::Answered(answer))) => return Ok(Outcome::Answered(answer)),
-            Some((_, Known::Begun(published))) => {
-                claim.published().set(published);
-                return Ok(Outcome::New);
-            }
-            Some((_, Known::Pending)) if Instant::now() >= deadline => {
-                return Err(ApiError::InProgress);
-            }
-            Some((_, Known::Pending)) => sleep(PAUSE).await,
-            // None of ours.
-            None => return Ok(Outcome::New),
-        }
-    }
-}
-
 /// A request that other nodes know to be carried out here. Dropped without an answer, they know
-/// that it is not.
+/// that it is not: also if nobody waited for Redis to say whether it was claimed.
 pub(super) struct Shared<'c> {
     claims: Claims,
     claim: &'c Claim,
-    is_answered: Cell<bool>,
+    /// What says that it is carried out here, and by nobody else.
+    ours: Vec<u8>,
+    /// Whether it is to be said that it is given up.
+    is_ours: Cell<bool>,
 }
 
 impl<'c> Shared<'c> {
     pub(super) fn new(claims: Claims, claim: &'c Claim) -> Self {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).expect("the system has random numbers");
         Self {
+            ours: written(b'p', &claim.request().fingerprint, &random),
             claims,
             claim,
-            is_answered: Cell::new(false),
+            is_ours: Cell::new(false),
+        }
+    }
+
+    /// Claims the request on all nodes; waits while another one carries it out.
+    pub(super) async fn claim(&self, deadline: Instant) -> Result<Outcome, ApiError> {
+        let Request { fingerprint, .. } = self.claim.request();
+        loop {
+            self.is_ours.set(true);
+            let known = self.claims.claim(self.ours.clone(), PENDING).await;
+            let Some(Some(text)) = known else {
+                return Ok(Outcome::New);
+            };
+            // Somebody else's, but for one that was given up.
+            let known = read(&text);
+            let is_begun = matches!(&known, Some((other, Known::Begun(_))) if other == fingerprint);
+            self.is_ours.set(is_begun);
+            match known {
+                Some((other, _)) if other != *fingerprint => return Ok(Outcome::Reused),
+                Some((_, Known::Answered(answer))) => return Ok(Outcome::Answered(answer)),
+                Some((_, Known::Begun(count))) => {
+                    let published = self.claim.published();
+                    published.set(published.get().max(count));
+                    return Ok(Outcome::New);
+                }
+                Some((_, Known::Pending)) if Instant::now() >= deadline => {
+                    return Err(ApiError::InProgress);
+                }
+                Some((_, Known::Pending)) => sleep(PAUSE).await,
+                // None of ours.
+                None => return Ok(Outcome::New),
+            }
         }
     }
 
@@ -93,26 +101,29 @@ impl<'c> Shared<'c> {
         let partial = answer.partial.as_deref().unwrap_or_default();
         let rest = [partial.as_bytes(), b"\n", &answer.body].concat();
         let text = written(b'd', fingerprint, &rest);
-        self.claims.put(Some((text, *ttl)));
-        self.is_answered.set(true);
+        self.claims.put(&self.ours, Some((text, *ttl)));
+        self.is_ours.set(false);
     }
 }
 
 impl Drop for Shared<'_> {
     fn drop(&mut self) {
-        if self.is_answered.get() {
+        if !self.is_ours.get() {
             return;
         }
         let Request {
             fingerprint, ttl, ..
         } = self.claim.request();
-        self.claims.put(match self.claim.published().get() {
-            0 => None,
-            count => Some((
-                written(b'b', fingerprint, count.to_string().as_bytes()),
-                *ttl,
-            )),
-        });
+        self.claims.put(
+            &self.ours,
+            match self.claim.published().get() {
+                0 => None,
+                count => Some((
+                    written(b'b', fingerprint, count.to_string().as_bytes()),
+                    *ttl,
+                )),
+            },
+        );
     }
 }
 

@@ -30,7 +30,7 @@ use crate::apps::{AppHandle, Counter};
 use crate::broker::Claims;
 use crate::protocol::publish::PublishError;
 use crate::protocol::signature::decode_hex;
-use store::{Answer, Claim, Claimed, Fingerprint, Request};
+use store::{Answer, By, Claim, Claimed, Fingerprint, Request};
 
 pub use store::Store;
 
@@ -56,8 +56,7 @@ pub struct Limits {
 
 /// By what a request is known again.
 struct Name<'a> {
-    /// `k`ey or `s`ignature.
-    kind: u8,
+    by: By,
     text: &'a str,
     ttl: Duration,
 }
@@ -71,12 +70,13 @@ enum Outcome {
 impl Name<'_> {
     /// The same on all nodes.
     fn id_everywhere(&self, app: &AppHandle) -> [u8; 16] {
-        short_digest(&[
-            &[self.kind],
-            app.id().as_bytes(),
-            b"\0",
-            self.text.as_bytes(),
-        ])
+        {
+            let by = match self.by {
+                By::Key => b"k",
+                By::Signature => b"s",
+            };
+            short_digest(&[by, app.id().as_bytes(), b"\0", self.text.as_bytes()])
+        }
     }
 }
 
@@ -101,8 +101,9 @@ impl Api {
         let once = Request {
             id: self
                 .requests
-                .id(app.number(), name.kind, name.text.as_bytes()),
+                .id(app.number(), name.by, name.text.as_bytes()),
             fingerprint: fingerprint(&call, request),
+            by: name.by,
             ttl: name.ttl,
         };
         let claimed = self
@@ -133,7 +134,7 @@ impl Api {
         if let Some(text) = key_of(headers)? {
             let ttl = self.idempotency.ttl;
             return Ok(Some(Name {
-                kind: b'k',
+                by: By::Key,
                 text,
                 ttl,
             }));
@@ -143,7 +144,7 @@ impl Api {
         };
         let signature = request.parameter("auth_signature");
         Ok(signature.map(|text| Name {
-            kind: b's',
+            by: By::Signature,
             text,
             ttl,
         }))
@@ -175,7 +176,8 @@ impl Api {
         (request, logged): (&Authorized<'_>, &RequestLog<'_>),
     ) -> Result<Reply, ApiError> {
         let deadline = Instant::now() + MAX_WAIT;
-        match everywhere::claim(&elsewhere, claim, deadline).await? {
+        let shared = everywhere::Shared::new(elsewhere, claim);
+        match shared.claim(deadline).await? {
             everywhere::Outcome::New => {}
             everywhere::Outcome::Answered(answer) => {
                 claim.answer(answer.clone());
@@ -183,7 +185,6 @@ impl Api {
             }
             everywhere::Outcome::Reused => return Err(reused()),
         }
-        let shared = everywhere::Shared::new(elsewhere, claim);
         let reply = self.run(call, request, logged, claim.published()).await?;
         let answer = Answer::of_reply(&reply);
         shared.answer(&answer);

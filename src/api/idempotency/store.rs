@@ -34,8 +34,17 @@ pub(super) type Fingerprint = [u8; 16];
 pub(super) struct Request {
     pub(super) id: Id,
     pub(super) fingerprint: Fingerprint,
+    /// How it is known again.
+    pub(super) by: By,
     /// How long its answer is kept.
     pub(super) ttl: Duration,
+}
+
+/// How a request is known again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum By {
+    Key,
+    Signature,
 }
 
 /// The answer of a request that was carried out, which was a success.
@@ -80,8 +89,9 @@ pub struct Store {
 #[derive(Default)]
 struct Entries {
     by_id: HashMap<Id, Entry, BuildHasherDefault<IdHasher>>,
-    /// In the order in which they came; what has gone meanwhile is skipped by its number.
-    order: VecDeque<(Id, u32)>,
+    /// In the order in which they came, of each kind for itself, since they are kept for
+    /// different times; what has gone meanwhile is skipped by its number.
+    orders: [VecDeque<(Id, u32)>; 2],
     next: u32,
     bytes: usize,
 }
@@ -150,9 +160,9 @@ impl Default for Store {
 
 impl Store {
     /// The id of what these tell.
-    pub(super) fn id(&self, app: u32, kind: u8, text: &[u8]) -> Id {
+    pub(super) fn id(&self, app: u32, by: By, text: &[u8]) -> Id {
         let [first, second] = &self.hashers;
-        let halves = [first, second].map(|hasher| hasher.hash_one((app, kind, text)).to_le_bytes());
+        let halves = [first, second].map(|hasher| hasher.hash_one((app, by, text)).to_le_bytes());
         let mut id = [0; 16];
         id[..8].copy_from_slice(&halves[0]);
         id[8..].copy_from_slice(&halves[1]);
@@ -233,17 +243,18 @@ impl Entries {
         };
         self.next = self.next.wrapping_add(1);
         self.bytes += entry.cost();
-        self.order.push_back((request.id, entry.number));
+        let order = &mut self.orders[request.by as usize];
+        order.push_back((request.id, entry.number));
         if let Some(before) = self.by_id.insert(request.id, entry) {
             self.bytes -= before.cost();
         }
         // Of what was given up, the places in the queue are left.
-        if self.order.len() > 2 * self.by_id.len() + MAX_LEFT {
+        if order.len() > 2 * self.by_id.len() + MAX_LEFT {
             let by_id = &self.by_id;
             let is_there = |(id, number): &(Id, u32)| {
                 by_id.get(id).is_some_and(|entry| entry.number == *number)
             };
-            self.order.retain(is_there);
+            order.retain(is_there);
         }
     }
 
@@ -269,35 +280,38 @@ impl Entries {
 
     /// Forgets what is at the front and has expired, or is there no more.
     fn forget_expired(&mut self, now: u32) {
-        while let Some((id, number)) = self.order.front() {
-            let entry = self.by_id.get(id).filter(|entry| entry.number == *number);
-            if entry.is_some_and(|entry| entry.is_kept(now)) {
-                return;
+        for by in [By::Key, By::Signature] {
+            while let Some((id, number)) = self.orders[by as usize].front().copied() {
+                let entry = self.by_id.get(&id).filter(|entry| entry.number == number);
+                if entry.is_some_and(|entry| entry.is_kept(now)) {
+                    break;
+                }
+                if entry.is_some() {
+                    self.remove(&id);
+                }
+                self.orders[by as usize].pop_front();
             }
-            if entry.is_some() {
-                let id = *id;
-                self.remove(&id);
-            }
-            self.order.pop_front();
         }
     }
 
-    /// Forgets the oldest until the bound holds; what is being answered stays, of which there
-    /// is no more than there are requests.
+    /// Forgets the oldest until the bound holds, keys last; what is being answered stays, of
+    /// which there is no more than there are requests.
     fn shrink(&mut self, max_bytes: usize) {
-        let mut looked = self.order.len();
-        while self.bytes > max_bytes && looked > 0 {
-            looked -= 1;
-            let Some((id, number)) = self.order.pop_front() else {
-                return;
-            };
-            match self.by_id.get(&id) {
-                Some(entry) if entry.number != number => {}
-                Some(entry) if matches!(entry.state, State::Pending(_)) => {
-                    self.order.push_back((id, number));
+        for by in [By::Signature, By::Key] {
+            let mut looked = self.orders[by as usize].len();
+            while self.bytes > max_bytes && looked > 0 {
+                looked -= 1;
+                let Some((id, number)) = self.orders[by as usize].pop_front() else {
+                    break;
+                };
+                match self.by_id.get(&id) {
+                    Some(entry) if entry.number != number => {}
+                    Some(entry) if matches!(entry.state, State::Pending(_)) => {
+                        self.orders[by as usize].push_back((id, number));
+                    }
+                    Some(_) => self.remove(&id),
+                    None => {}
                 }
-                Some(_) => self.remove(&id),
-                None => {}
             }
         }
     }
@@ -346,6 +360,7 @@ mod tests {
         Request {
             id: [id; 16],
             fingerprint: [body; 16],
+            by: By::Key,
             ttl: Duration::from_secs(10),
         }
     }
@@ -434,7 +449,35 @@ mod tests {
         for _ in 0..10_000 {
             drop(claim(&store, &request(200, 0), now));
         }
-        assert!(store.entries().order.len() <= 2 * MAX_LEFT);
+        let [order, _] = &store.entries().orders;
+        assert!(order.len() <= 2 * MAX_LEFT);
+    }
+
+    #[test]
+    fn signatures_neither_keep_nor_displace_keys() {
+        let (store, now) = (Arc::new(Store::default()), Instant::now());
+        let short = |id| Request {
+            by: By::Signature,
+            ttl: Duration::from_secs(1),
+            ..request(id, 0)
+        };
+        let max = 10 * ENTRY_COST;
+        claim(&store, &request(1, 1), now).answer(answer("{}"));
+        for id in 2..200 {
+            match store.claim(&short(id), now, max) {
+                Claimed::New(claim) => claim.answer(answer("{}")),
+                _ => panic!("it was claimed before"),
+            }
+        }
+        let known = store.claim(&request(1, 1), now, max);
+        assert!(matches!(known, Claimed::Answered(_)));
+        let later = now + Duration::from_secs(3);
+        claim(&store, &short(201), later);
+        assert_eq!(
+            store.entries().by_id.len(),
+            1,
+            "those of signatures have expired"
+        );
     }
 
     #[test]

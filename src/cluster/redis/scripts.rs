@@ -223,6 +223,18 @@ if is_free then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
 return known
 ";
 
+/// KEYS: a claim. ARGV: the text of whoever claimed it, another one or nothing, time to live.
+/// Puts the other one in its place, if it is still there.
+const PUT_CLAIM: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then
+  redis.call('DEL', KEYS[1])
+else
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+end
+return 1
+";
+
 /// What the last event of a cache channel takes, and may take.
 #[derive(Clone, Copy)]
 pub(super) struct CacheUse {
@@ -244,6 +256,7 @@ pub(in crate::cluster) struct Scripts {
     heartbeat: Loaded,
     admit: Loaded,
     claim: Loaded,
+    put_claim: Loaded,
     /// `PUBLISH`, or `SPUBLISH` in a Redis Cluster.
     pub(super) is_sharded: bool,
 }
@@ -272,6 +285,7 @@ impl Scripts {
             heartbeat: loaded(HEARTBEAT),
             admit: loaded(ADMIT),
             claim: loaded(CLAIM),
+            put_claim: loaded(PUT_CLAIM),
             is_sharded,
         }
     }
@@ -289,10 +303,11 @@ impl Scripts {
             heartbeat,
             admit,
             claim,
+            put_claim,
             is_sharded: _,
         } = self;
         [
-            enter, change, remove, keep, index, evict, last, heartbeat, admit, claim,
+            enter, change, remove, keep, index, evict, last, heartbeat, admit, claim, put_claim,
         ]
         .iter()
         .map(|script| {
@@ -403,14 +418,15 @@ impl Scripts {
         command
     }
 
-    pub(super) fn put_claim(key: &str, known: Option<(Vec<u8>, Duration)>) -> Cmd {
-        let Some((text, ttl)) = known else {
-            let mut command = redis::cmd("UNLINK");
-            command.arg(key);
-            return command;
-        };
-        let mut command = redis::cmd("SET");
-        command.arg(key).arg(text).arg("PX").arg(milliseconds(ttl));
+    pub(super) fn put_claim(
+        &self,
+        key: &str,
+        before: &[u8],
+        known: Option<(Vec<u8>, Duration)>,
+    ) -> Cmd {
+        let (text, ttl) = known.unwrap_or_default();
+        let mut command = self.put_claim.on(&[key]);
+        command.arg(before).arg(text).arg(milliseconds(ttl));
         command
     }
 

@@ -13,7 +13,6 @@ use tokio::time::MissedTickBehavior;
 
 use super::connect::{Pushed, Shards};
 use super::pipeline::{Answers, Batch, Expect, InFlight, Outgoing};
-use super::scripts::Scripts;
 use super::state::{Ask, State};
 use crate::apps::AppHandle;
 use crate::cluster::codec::Message;
@@ -532,9 +531,9 @@ impl<'a> Session<'a> {
                 let command = self.state.scripts.claim(&key, &text, ttl);
                 self.add(&key, command, Expect::Claimed(reply));
             }
-            Ask::PutClaim(claim, known) => {
+            Ask::PutClaim(claim, before, known) => {
                 let key = self.state.keys.claim(&claim);
-                let command = Scripts::put_claim(&key, known);
+                let command = self.state.scripts.put_claim(&key, &before, known);
                 self.add(&key, command, Expect::Anything);
             }
             Ask::Last(app, channel, reply) => {

@@ -36,8 +36,8 @@ pub(in crate::cluster) enum Ask {
     Admit(AppHandle, oneshot::Sender<bool>),
     /// Whether a request was claimed before, which it is then: what was known of it.
     Claim(Claim, Vec<u8>, Duration, oneshot::Sender<Option<Vec<u8>>>),
-    /// What is to be known of a request, and how long, or nothing any more.
-    PutClaim(Claim, Option<(Vec<u8>, Duration)>),
+    /// What is to be known of a request in place of this text, and how long, or nothing any more.
+    PutClaim(Claim, Vec<u8>, Option<(Vec<u8>, Duration)>),
     /// The last event of a cache channel.
     Last(AppHandle, ChannelName, oneshot::Sender<Last>),
 }

@@ -300,7 +300,10 @@ const SIZES: [(&str, &str, &str); 2] = [
 
 /// What an application cannot be told here, and why.
 const MISSING: [(&str, &str); 3] = [
-    ("webhooks", "has no counterpart yet"),
+    (
+        "webhooks",
+        "is not taken over: write [[apps.webhooks]] (docs/webhooks.md)",
+    ),
     (
         "maxBackendEventsPerSecond",
         "has no counterpart: whoever has the secret is trusted",

@@ -1,6 +1,7 @@
 //! The one node that tells for all: who it is, and what it takes from the queue.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use redis::Value;
 
@@ -11,7 +12,7 @@ use crate::webhooks::event::{Done, Event, Receipt};
 use crate::webhooks::receivers::Receivers;
 
 /// How long a node tells from when it has said so last.
-const LEASE_MS: u64 = 5000;
+const LEASE: Duration = Duration::from_secs(5);
 
 /// Events that are read at a time, and how many times in a row.
 const MAX_READ: usize = 500;
@@ -39,6 +40,18 @@ pub(super) struct Reader {
     done: Arc<Done>,
     /// Those of them that Redis was not told of yet.
     unsent: Vec<String>,
+    /// Until when nobody else tells.
+    until: Instant,
+}
+
+impl Reader {
+    /// What is not done with now is somebody else's; returns what is.
+    pub(super) fn close(self) -> Vec<String> {
+        let mut done = self.unsent;
+        done.extend(self.done.take());
+        self.done.close();
+        done
+    }
 }
 
 impl Shared {
@@ -48,32 +61,54 @@ impl Shared {
         app: &AppHandle,
         receivers: &mut Receivers,
     ) -> Result<(), LinkError> {
-        let keys = self.keys(app, self.node);
+        let (keys, until) = (self.keys(app, self.node), Instant::now() + LEASE);
         let mut command = script(HOLD, &[&keys.sender]);
-        command.arg(self.node.to_string()).arg(LEASE_MS);
+        let milliseconds = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+        command.arg(self.node.to_string()).arg(milliseconds);
         let answers = self.link.run(&keys.present, vec![command]).await?;
         let is_sender = answers.first() == Some(&Value::Int(1));
-        match (is_sender, self.readers.contains_key(app)) {
-            (true, false) => {
+        match (is_sender, self.readers.get_mut(app)) {
+            (true, Some(reader)) => reader.until = until,
+            (true, None) => {
                 let done = Arc::new(Done::default());
                 done.open();
                 let reader = Reader {
                     last: "0-0".to_owned(),
                     done,
                     unsent: Vec::new(),
+                    until,
                 };
                 self.readers.insert(app.clone(), reader);
             }
-            (false, true) => {
-                if let Some(reader) = self.readers.remove(app) {
-                    // Its entries are the other's now.
-                    reader.done.close();
-                    receivers.clear(app);
-                }
+            (false, Some(_)) => {
+                let done = self.hand_over(app, receivers);
+                let commands = done.chunks(MAX_READ).map(|ids| deletion(&keys, ids));
+                let commands: Vec<_> = commands.collect();
+                self.link.run(&keys.present, commands).await?;
             }
-            (true, true) | (false, false) => {}
+            (false, None) => {}
         }
         Ok(())
+    }
+
+    /// Somebody else tells for an application, or will; returns what is done with.
+    fn hand_over(&mut self, app: &AppHandle, receivers: &mut Receivers) -> Vec<String> {
+        let reader = self.readers.remove(app);
+        // First: whatever is dropped behind is not done with.
+        let done = reader.map(Reader::close).unwrap_or_default();
+        receivers.hand_over(app);
+        done
+    }
+
+    /// While Redis is away somebody else may tell as soon as the time is over.
+    pub(super) fn hand_over_late(&mut self, receivers: &mut Receivers) {
+        let now = Instant::now();
+        let is_late =
+            |(app, reader): (&AppHandle, &Reader)| (reader.until <= now).then(|| app.clone());
+        let late: Vec<AppHandle> = self.readers.iter().filter_map(is_late).collect();
+        for app in late {
+            self.hand_over(&app, receivers);
+        }
     }
 
     /// Applications that want no webhooks any more, or are gone, are not told for.
@@ -89,10 +124,8 @@ impl Shared {
             .cloned()
             .collect();
         for app in gone {
-            if let Some(reader) = self.readers.remove(&app) {
-                receivers.clear(&app);
-                self.release(&app, reader).await?;
-            }
+            let done = self.hand_over(&app, receivers);
+            self.release(&app, &done).await?;
         }
         Ok(())
     }
@@ -125,14 +158,9 @@ impl Shared {
             .chunks(MAX_READ)
             .map(|ids| deletion(&keys, ids))
             .collect();
-        let mut command = redis::cmd("XRANGE");
-        let after = format!("({}", reader.last);
-        command
-            .arg(&keys.queue)
-            .arg(after)
-            .arg("+")
-            .arg("COUNT")
-            .arg(MAX_READ);
+        let mut command = redis::cmd("XREAD");
+        command.arg("COUNT").arg(MAX_READ).arg("STREAMS");
+        command.arg(&keys.queue).arg(&reader.last);
         commands.push(command);
         let answers = self.link.run(&keys.present, commands).await?;
         let Some(reader) = self.readers.get_mut(app) else {
@@ -146,26 +174,21 @@ impl Shared {
             let done = Arc::clone(&reader.done);
             let receipt = Arc::new(Receipt { entry, done });
             // One that cannot be read is done with.
-            if let Some(event) = text.and_then(|text| Event::of_text(app, &text)) {
-                receivers.tell(Event {
-                    receipt: Some(receipt),
-                    ..event
-                });
+            if let Some(mut event) = text.and_then(|text| Event::of_text(app, &text)) {
+                event.receipt = Some(receipt);
+                receivers.tell(event);
             }
         }
         Ok(count)
     }
 
-    /// This node does not tell any more: what it was not done with is the next one's.
+    /// This node does not tell any more; these entries are done with.
     pub(super) async fn release(
         &mut self,
         app: &AppHandle,
-        reader: Reader,
+        done: &[String],
     ) -> Result<(), LinkError> {
         let keys = self.keys(app, self.node);
-        let mut done = reader.unsent;
-        done.extend(reader.done.take());
-        reader.done.close();
         let mut commands: Vec<_> = done
             .chunks(MAX_READ)
             .map(|ids| deletion(&keys, ids))
@@ -186,12 +209,14 @@ fn deletion(keys: &Keys, ids: &[String]) -> redis::Cmd {
 
 /// Entries of a stream, and the text of each.
 fn entries(answer: &Value) -> Vec<(String, Option<String>)> {
-    let entries: Vec<(String, Vec<String>)> =
-        redis::from_redis_value_ref(answer).unwrap_or_default();
+    // Of each stream that was asked for, which is one.
+    type Entries = Vec<(String, Vec<String>)>;
+    let streams: Vec<(String, Entries)> = redis::from_redis_value_ref(answer).unwrap_or_default();
+    let entries = streams.into_iter().flat_map(|(_, entries)| entries);
     let with_text = |(id, fields): (String, Vec<String>)| {
         let mut fields = fields.into_iter();
         let text = (fields.next().as_deref() == Some("e")).then(|| fields.next());
         (id, text.flatten())
     };
-    entries.into_iter().map(with_text).collect()
+    entries.map(with_text).collect()
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::{Record, Shared, Surroundings};
+use super::{Record, Shared, Surroundings, record};
 use crate::apps::AppHandle;
 use crate::cluster::LinkError;
 use crate::hub::NodeId;
@@ -30,8 +30,7 @@ impl Shared {
                 .iter()
                 .filter_map(|node| u64::from_str_radix(node, 16).ok());
             let known: Vec<NodeId> = known.map(NodeId).collect();
-            let has_topics = around.smoothing.topics().any(|topic| topic.app == *app);
-            if has_topics && !known.contains(&self.node) {
+            if !known.contains(&self.node) {
                 // It was taken for gone, or Redis has lost it.
                 self.is_synced = false;
             }
@@ -63,11 +62,8 @@ impl Shared {
         let leave = |topic| Record::topic(topic, false, self.intake.next_id());
         let records: Vec<Record> = topics.iter().map(leave).collect();
         self.send(app, node, &records).await?;
-        let mut forget = redis::cmd("SREM");
-        forget.arg(&keys.nodes).arg(node.to_string());
-        let mut delete = redis::cmd("UNLINK");
-        delete.arg(&keys.own);
-        self.link.run(&keys.present, vec![forget, delete]).await?;
+        let forget = record::forget_node(&keys, node);
+        self.link.run(&keys.present, vec![forget]).await?;
         if !topics.is_empty() {
             tracing::info!(app = app.id(), %node, topics = topics.len(), "webhooks tell what a node had that is gone");
         }

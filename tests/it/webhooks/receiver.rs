@@ -161,7 +161,7 @@ fn serve(stream: TcpStream, shared: &Shared) {
             found.map(|(_, value)| value.to_owned()).unwrap_or_default()
         };
         assert_eq!(header("content-type"), "application/json");
-        assert_eq!(header("x-pusher-key"), KEY);
+        assert!([KEY, "other"].contains(&&*header("x-pusher-key")));
         assert_eq!(header("x-pusher-signature"), hmac(SECRET, &body));
         let mut state = shared.state.lock().unwrap();
         let answer = state.answer.clone().unwrap_or(Answer::Status(200));
