@@ -10,10 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::ControlPaths;
-use crate::server::{Answer, Deliveries, Delivery};
+use crate::server::Answer;
 
 /// How long a reload may take. A server that is busy answers later.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -73,40 +74,44 @@ pub fn status(server: &ControlPaths) -> Result<Answer, ControlError> {
 }
 
 /// Asks for the deliveries to webhooks of late, and goes on asking. Calls `each` with every one,
-/// from the last `lines` on, until it returns false.
+/// as a document and as a line, from the last `lines` on, until it returns false.
 ///
 /// # Errors
 /// If there is no answer.
 pub fn follow_webhooks(
     server: &ControlPaths,
     lines: usize,
-    mut each: impl FnMut(&Delivery) -> bool,
+    mut each: impl FnMut(&Value, &str) -> bool,
 ) -> Result<(), ControlError> {
     let Some(socket) = &server.control_socket else {
         return Err(ControlError::NotSet(""));
     };
     let (mut last, mut is_first) = (0, true);
     loop {
-        let answer = ask(socket, &format!("webhooks {last}"))?;
-        let told = serde_json::from_value::<Deliveries>(answer.status);
-        let told = told.map_err(|_| ControlError::Unreachable {
-            path: socket.clone(),
-            error: io::Error::new(io::ErrorKind::InvalidData, answer.text),
-            hint: "; is it another release?",
-        })?;
+        let told = ask(socket, &format!("webhooks {last}"))?.status;
+        let list = |name: &str| told[name].as_array().map(Vec::as_slice);
+        let all = list("deliveries").zip(list("lines"));
+        let (Some((deliveries, texts)), Some(number)) = (all, told["last"].as_u64()) else {
+            return Err(ControlError::Unreachable {
+                path: socket.clone(),
+                error: io::Error::new(io::ErrorKind::InvalidData, "it does not know of webhooks"),
+                hint: "; is it another release?",
+            });
+        };
         // One that was started anew begins with 1.
-        if told.last < last {
+        if number < last {
             last = 0;
             continue;
         }
         let skipped = match is_first {
-            true => told.deliveries.len().saturating_sub(lines),
+            true => deliveries.len().saturating_sub(lines),
             false => 0,
         };
-        if !told.deliveries.iter().skip(skipped).all(&mut each) {
+        let mut all = deliveries.iter().zip(texts).skip(skipped);
+        if !all.all(|(delivery, line)| each(delivery, line.as_str().unwrap_or_default())) {
             return Ok(());
         }
-        last = told.last;
+        last = number;
         is_first = false;
         thread::sleep(FOLLOW_PAUSE);
     }
@@ -260,7 +265,7 @@ impl PidFile {
         Answer {
             ok: !self.is_refused,
             text: self.text,
-            status: serde_json::Value::Null,
+            status: Value::Null,
         }
     }
 }

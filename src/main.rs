@@ -13,10 +13,11 @@ use resound::cli::{
 use resound::config::{Config, ConfigError, Sources, report};
 use resound::doctor::{Finding, Level};
 use resound::import::ImportError;
-use resound::server::{Answer, ControlSocket, Delivery, PidFile, Reloader, Server, StartError};
+use resound::server::{Answer, ControlSocket, PidFile, Reloader, Server, StartError};
 use resound::shutdown::{Signals, Stop};
 use resound::tools::{self, ToolError};
 use resound::{control, doctor, generate, health, import, systemd, telemetry};
+use serde_json::Value;
 use tokio::signal::unix::Signal;
 
 /// It gives memory back to the system after a burst, which glibc's does not: that
@@ -171,10 +172,10 @@ fn follow_webhooks(tail: Tail) -> ExitCode {
         Err(error) => return fail(&error, BAD_CONFIGURATION),
     };
     let mut out = io::stdout();
-    let print = |delivery: &Delivery| {
+    let print = |delivery: &Value, line: &str| {
         let line = match tail.json {
-            true => serde_json::to_string(delivery).expect("it is texts and numbers"),
-            false => delivery.to_string(),
+            true => delivery.to_string(),
+            false => line.to_owned(),
         };
         // Whoever does not read any more does not want more.
         writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()

@@ -1,18 +1,19 @@
 //! Requests to the HTTP API, signed as Pusher's libraries sign them.
 
+use std::pin::Pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use md5::{Digest, Md5};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
 
-use super::{ClientError, Credentials, Endpoint, connect};
+use super::{ClientError, Credentials, Endpoint, Stream, connect};
 
 /// Bytes of an answer that are read.
 const MAX_ANSWER: usize = 64 << 20;
@@ -173,7 +174,7 @@ async fn send(endpoint: &Endpoint, plain: &Plain<'_>) -> Result<Reply, ClientErr
         what: error.to_string(),
     })?;
     let stream = connect(endpoint).await?;
-    let shaken = http1::handshake(TokioIo::new(stream)).await;
+    let shaken = handshake(stream, false).await;
     let (mut sender, connection) = shaken.map_err(|error| lost(&error))?;
     let answer = async {
         let answer = sender.send_request(request).await;
@@ -188,13 +189,35 @@ async fn send(endpoint: &Endpoint, plain: &Plain<'_>) -> Result<Reply, ClientErr
     };
     let connection = async {
         // What ends it, the answer tells.
-        let _ = connection.await;
+        connection.await;
         std::future::pending().await
     };
     tokio::select! {
         answer = answer => answer,
         never = connection => never,
     }
+}
+
+/// What reads and writes for requests on a connection.
+pub type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Begins to speak HTTP/1.1; names of headers are written as they are, or `Like-This`. The driver
+/// has to be polled while there are requests.
+///
+/// # Errors
+/// If that fails, which it does not yet.
+pub async fn handshake(
+    stream: Stream,
+    title_case: bool,
+) -> Result<(SendRequest<Full<Bytes>>, Driver), hyper::Error> {
+    let mut http = http1::Builder::new();
+    http.title_case_headers(title_case);
+    let (sender, connection) = http.handshake(TokioIo::new(stream)).await?;
+    let driver = Box::pin(async move {
+        // What ends it, whoever waits for an answer is told.
+        let _ = connection.await;
+    });
+    Ok((sender, driver))
 }
 
 /// The query with all that proves who asks (Pusher's HTTP API, "Authentication"). The path is

@@ -39,7 +39,6 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::metrics::sink::CountingSink;
 use crate::webhooks::{self, Webhooks};
-pub use crate::webhooks::{Deliveries, Delivery};
 use crate::worker::{ConnectionPermits, Limits, Listener, ListenerSocket, Liveness, Pool, Setup};
 pub use control::Control;
 pub use control_socket::{Answer, ControlSocket};

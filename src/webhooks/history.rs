@@ -5,13 +5,13 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// Deliveries that are kept.
 const MAX_KEPT: usize = 1000;
 
 /// One try to tell a receiver.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Delivery {
     /// The first is 1, each has one more.
     pub number: u64,
@@ -32,20 +32,22 @@ pub struct Delivery {
     /// `delivered`, `refused`, `timed_out` or `failed`.
     pub outcome: String,
     /// What went wrong, if something did.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
     /// In how many milliseconds it is tried again, if it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_in: Option<u64>,
 }
 
 /// Some of them.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct Deliveries {
     /// The number of the last one of all.
     pub last: u64,
     /// In the order in which they ended.
     pub deliveries: Vec<Delivery>,
+    /// A line of each, for a person.
+    pub lines: Vec<String>,
 }
 
 /// For a person: one line.
@@ -91,9 +93,11 @@ impl History {
     pub fn after(&self, number: u64) -> Deliveries {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = |delivery: &&Delivery| delivery.number > number;
+        let deliveries: Vec<_> = kept.deliveries.iter().filter(is_new).cloned().collect();
         Deliveries {
             last: kept.count,
-            deliveries: kept.deliveries.iter().filter(is_new).cloned().collect(),
+            lines: deliveries.iter().map(ToString::to_string).collect(),
+            deliveries,
         }
     }
 

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
@@ -109,10 +108,9 @@ impl Connections {
         }
         let stream = self.connect(webhook, allow_local).await?;
         // PHP's SDK looks for names as Pusher writes them.
-        let mut http = http1::Builder::new();
-        http.title_case_headers(true);
-        let shaken = http.handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = shaken.map_err(|error| error.to_string())?;
+        let (sender, connection) = client::http::handshake(stream, true)
+            .await
+            .map_err(|error| error.to_string())?;
         // It ends with its sender; what ends it before, the sender is told.
         tokio::spawn(connection);
         let mut connection = Connection {
@@ -163,8 +161,10 @@ impl Connections {
         let stream = stream.map_err(|error| format!("no connection to {address} ({error})"))?;
         // Best effort: a request is written at once.
         let _ = stream.set_nodelay(true);
+        // The kind of stream that the client has, so that TLS is there once.
+        let stream: Stream = Box::pin(stream);
         if url.scheme() != "https" {
-            return Ok(Box::pin(stream));
+            return Ok(stream);
         }
         let fail = |error: &dyn std::fmt::Display| format!("no TLS with {host} ({error})");
         let name = ServerName::try_from(host.clone()).map_err(|error| fail(&error))?;

@@ -205,28 +205,28 @@ impl Shared {
             by_app.entry(topic.app.clone()).or_default().push(topic);
         }
         let mut left = Vec::new();
-        for (app, mut topics) in by_app {
+        for (app, topics) in by_app {
             let keys = self.keys(&app, self.node);
             let there = self.members(&keys.present, &keys.own).await?;
-            // A channel is there before its users are, and as long as they are.
-            topics.sort_by_key(|topic| topic.user.is_some());
             let known: HashSet<String> = topics.iter().map(|topic| topic.text()).collect();
             let unknown = there.into_iter().filter(|text| !known.contains(text));
             let unknown = unknown.filter_map(|text| Topic::of_text(&app, &text));
-            let mut unknown: Vec<Topic> = unknown.collect();
-            unknown.sort_by_key(|topic| topic.user.is_none());
-            let enter = topics.iter();
-            let enter = enter.map(|topic| Record::topic(topic, true, self.intake.next_id()));
-            let records: Vec<Record> = [Record::node(&app)].into_iter().chain(enter).collect();
+            let unknown: Vec<Topic> = unknown.collect();
+            // A channel is there before its users are, and as long as they are.
+            let (users, channels): (Vec<_>, Vec<_>) =
+                topics.into_iter().partition(|topic| topic.user.is_some());
+            let mut records = vec![Record::node(&app)];
+            for topic in channels.into_iter().chain(users) {
+                records.push(Record::topic(topic, true, self.intake.next_id()));
+            }
             self.send(&app, self.node, &records).await?;
             left.push((app, unknown));
         }
         // What happened in channels that are vacated, happened before.
         self.flush().await?;
         for (app, unknown) in left {
-            let leave = unknown.iter();
-            let leave = leave.map(|topic| Record::topic(topic, false, self.intake.next_id()));
-            let records: Vec<Record> = leave.collect();
+            let leave = |topic| Record::topic(topic, false, self.intake.next_id());
+            let records: Vec<Record> = users_first(&unknown).map(leave).collect();
             self.send(&app, self.node, &records).await?;
         }
         self.is_synced = true;
@@ -391,6 +391,12 @@ fn with_webhooks(apps: &AppRegistry) -> Vec<AppHandle> {
         .iter()
         .filter(|app| !app.settings().webhooks.is_empty());
     with_webhooks.cloned().collect()
+}
+
+/// Users leave before their channel is vacated.
+fn users_first(topics: &[Topic]) -> impl Iterator<Item = &Topic> {
+    let of_kind = |is_user| topics.iter().filter(move |it| it.user.is_some() == is_user);
+    of_kind(true).chain(of_kind(false))
 }
 
 /// A script that runs on keys of one slot.

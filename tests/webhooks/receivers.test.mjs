@@ -5,6 +5,7 @@ import { request } from 'node:http';
 import Pusher from 'pusher-js';
 import { APP, sdk, signature } from './support/app.mjs';
 import { Client, join } from './support/client.mjs';
+import { certificate } from './support/certificate.mjs';
 import { startReceiver } from './support/receiver.mjs';
 import { SDKS } from './support/sdk-receivers.mjs';
 import { ALL_EVENTS, settingsFile, startServer } from './support/server.mjs';
@@ -64,6 +65,33 @@ for (const [name, start] of Object.entries(SDKS)) {
     const kinds = () => [...new Set(receiver.events.map((event) => event.name))].sort();
     await eventually(() => assert.deepEqual(kinds(), ALL_EVENTS.split(',').sort()));
     assert.equal(receiver.events.find((event) => event.name === 'client_event').data, data);
+  });
+}
+
+test('a receiver may speak TLS, with a certificate that is trusted', async (t) => {
+  const tls = certificate(t, 'localhost');
+  const receiver = await startReceiver(t, { tls });
+  const env = { ...HASTY, SSL_CERT_FILE: tls.path };
+  const { port } = await startServer(t, { receiver, env });
+  const client = await join(t, port, 'presence-room', 'ana');
+  await eventually(() => assert.deepEqual(receiver.namesOf('presence-room', 'ana'), ['member_added']));
+  await client.close();
+  await eventually(() => assert.deepEqual(receiver.namesOf('presence-room', 'ana'), ['member_added', 'member_removed']));
+});
+
+for (const [what, isTrusted, name] of [
+  ['that nobody trusts', false, 'localhost'],
+  ['of another host', true, 'example.com'],
+]) {
+  test(`a receiver with a certificate ${what} is told nothing`, async (t) => {
+    const tls = certificate(t, name);
+    const receiver = await startReceiver(t, { tls });
+    const trusted = isTrusted ? tls : certificate(t, 'localhost');
+    const env = { ...HASTY, SSL_CERT_FILE: trusted.path };
+    const server = await startServer(t, { receiver, env });
+    await join(t, server.port, 'presence-room', 'ana');
+    await server.tail().said(/failed .*no TLS with localhost/);
+    assert.equal(receiver.requests.length, 0);
   });
 }
 

@@ -27,7 +27,6 @@ use super::auth::Authorized;
 use super::reply::{self, ApiError, PARTIAL, Reply};
 use super::{Api, Call, RequestLog};
 use crate::apps::{AppHandle, Counter};
-use crate::broker::Claims;
 use crate::protocol::publish::PublishError;
 use crate::protocol::signature::decode_hex;
 use store::{Answer, By, Claim, Claimed, Fingerprint, Request};
@@ -94,35 +93,58 @@ impl Api {
             true => self.name(headers, request)?,
             false => None,
         };
-        let Some(name) = name else {
-            return self.run(call, request, logged, &Cell::new(0)).await;
+        // Boxed is what is seldom needed, so that nobody else's request is as big; and the call
+        // is there once.
+        let claim = match &name {
+            None => None,
+            Some(name) => {
+                let once = self.identify(&call, name, request);
+                let max_bytes = self.idempotency.max_bytes;
+                match self.requests.claim(&once, began, max_bytes) {
+                    Claimed::New(claim) => Some(claim),
+                    claimed => match Box::pin(self.wait(&once, claimed)).await? {
+                        Outcome::New(claim) => Some(claim),
+                        Outcome::Answered(answer) => return Ok(replayed(request, answer)),
+                    },
+                }
+            }
         };
-        let app = request.app();
-        let once = Request {
-            id: self
-                .requests
-                .id(app.number(), name.by, name.text.as_bytes()),
-            fingerprint: fingerprint(&call, request),
+        let (app, unknown) = (request.app(), Cell::new(0));
+        let mut shared = None;
+        if let Some((claim, name)) = claim.as_ref().zip(name.as_ref())
+            && let Some(claims) = self.broker.claims(app, || name.id_everywhere(app))
+        {
+            let elsewhere = shared.insert(everywhere::Shared::new(claims, claim));
+            let deadline = Instant::now() + MAX_WAIT;
+            match Box::pin(elsewhere.claim(deadline)).await? {
+                everywhere::Outcome::New => {}
+                everywhere::Outcome::Answered(answer) => {
+                    claim.answer(answer.clone());
+                    return Ok(replayed(request, answer));
+                }
+                everywhere::Outcome::Reused => return Err(reused()),
+            }
+        }
+        let published = claim.as_ref().map_or(&unknown, Claim::published);
+        let reply = self.run(call, request, logged, published).await?;
+        if let Some(claim) = &claim {
+            let answer = Answer::of_reply(&reply);
+            if let Some(shared) = &shared {
+                shared.answer(&answer);
+            }
+            claim.answer(answer);
+        }
+        Ok(reply)
+    }
+
+    fn identify(&self, call: &Call, name: &Name<'_>, request: &Authorized<'_>) -> Request {
+        let app = request.app().number();
+        Request {
+            id: self.requests.id(app, name.by, name.text.as_bytes()),
+            fingerprint: fingerprint(call, request),
             by: name.by,
             ttl: name.ttl,
-        };
-        let claimed = self
-            .requests
-            .claim(&once, began, self.idempotency.max_bytes);
-        // Boxed is what is seldom needed, so that nobody else's request is as big.
-        let claim = match claimed {
-            Claimed::New(claim) => claim,
-            claimed => match Box::pin(self.wait(&once, claimed)).await? {
-                Outcome::New(claim) => claim,
-                Outcome::Answered(answer) => return Ok(replayed(request, answer)),
-            },
-        };
-        if let Some(claims) = self.broker.claims(app, || name.id_everywhere(app)) {
-            return Box::pin(self.run_here_only(claims, &claim, call, (request, logged))).await;
         }
-        let reply = self.run(call, request, logged, claim.published()).await?;
-        claim.answer(Answer::of_reply(&reply));
-        Ok(reply)
     }
 
     /// By what a request is known again, if it is.
@@ -166,32 +188,8 @@ impl Api {
             claimed = self.requests.claim(once, now, max_bytes);
         }
     }
-
-    /// Carries a call out unless another node has done so, or does.
-    async fn run_here_only(
-        &self,
-        elsewhere: Claims,
-        claim: &Claim,
-        call: Call,
-        (request, logged): (&Authorized<'_>, &RequestLog<'_>),
-    ) -> Result<Reply, ApiError> {
-        let deadline = Instant::now() + MAX_WAIT;
-        let shared = everywhere::Shared::new(elsewhere, claim);
-        match shared.claim(deadline).await? {
-            everywhere::Outcome::New => {}
-            everywhere::Outcome::Answered(answer) => {
-                claim.answer(answer.clone());
-                return Ok(replayed(request, answer));
-            }
-            everywhere::Outcome::Reused => return Err(reused()),
-        }
-        let reply = self.run(call, request, logged, claim.published()).await?;
-        let answer = Answer::of_reply(&reply);
-        shared.answer(&answer);
-        claim.answer(answer);
-        Ok(reply)
-    }
 }
+
 impl Answer {
     fn of_reply(reply: &Reply) -> Self {
         let partial = reply.headers().get(&PARTIAL);

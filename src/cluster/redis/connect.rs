@@ -5,6 +5,7 @@
 //! so that what it says comes in the order in which it happened there.
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -196,8 +197,14 @@ impl Connector {
         matches!(self.redis.servers, Servers::Cluster(_))
     }
 
-    /// Connects to everything.
-    pub(in crate::cluster) async fn connect(&self) -> Result<Shards, ConnectError> {
+    /// Connects to everything. Boxed, so that it is there once for all who call it.
+    pub(in crate::cluster) fn connect(
+        &self,
+    ) -> Pin<Box<dyn Future<Output = Result<Shards, ConnectError>> + Send + '_>> {
+        Box::pin(self.connect_all())
+    }
+
+    async fn connect_all(&self) -> Result<Shards, ConnectError> {
         let (sender, pushed) = mpsc::channel(MAX_PUSHED);
         let pending = Arc::new(PushedBytes::default());
         let config = || {

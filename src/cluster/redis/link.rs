@@ -1,5 +1,6 @@
 //! A connection of its own to the same Redis, for whoever keeps something of its own there.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ pub struct Link {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct LinkError(String);
+
+/// Commands that are being carried out.
+type Running<'a> = Pin<Box<dyn Future<Output = Result<Vec<Value>, LinkError>> + Send + 'a>>;
 
 impl Link {
     pub(in crate::cluster) fn new(
@@ -49,12 +53,16 @@ impl Link {
     ///
     /// # Errors
     /// If there is no link, or one of the commands fails. Some may have been carried out then.
-    pub async fn run(&mut self, key: &str, commands: Vec<Cmd>) -> Result<Vec<Value>, LinkError> {
-        let answers = self.try_run(key, commands).await;
-        if answers.is_err() {
-            self.shards = None;
-        }
-        answers
+    ///
+    /// Boxed, so that it is there once for all who call it.
+    pub fn run<'a>(&'a mut self, key: &'a str, commands: Vec<Cmd>) -> Running<'a> {
+        Box::pin(async move {
+            let answers = self.try_run(key, commands).await;
+            if answers.is_err() {
+                self.shards = None;
+            }
+            answers
+        })
     }
 
     async fn try_run(&mut self, key: &str, commands: Vec<Cmd>) -> Result<Vec<Value>, LinkError> {

@@ -67,7 +67,7 @@ async fn connect_alone(
     state: &mut State,
     connector: &Connector,
 ) -> Result<Shards, Option<ConnectError>> {
-    let mut connecting = Box::pin(connector.connect());
+    let mut connecting = connector.connect();
     loop {
         tokio::select! {
             connected = &mut connecting => return connected.map_err(Some),

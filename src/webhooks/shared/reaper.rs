@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::{Record, Shared, Surroundings, record};
+use super::{Record, Shared, Surroundings, record, users_first};
 use crate::apps::AppHandle;
 use crate::cluster::LinkError;
 use crate::hub::NodeId;
@@ -53,14 +53,13 @@ impl Shared {
     async fn take_out(&mut self, app: &AppHandle, node: NodeId) -> Result<(), LinkError> {
         let keys = self.keys(app, node);
         let texts = self.members(&keys.present, &keys.own).await?;
-        let mut topics: Vec<Topic> = texts
+        let topics: Vec<Topic> = texts
             .iter()
             .filter_map(|it| Topic::of_text(app, it))
             .collect();
         // Users leave before their channel is vacated.
-        topics.sort_by_key(|topic| topic.user.is_none());
         let leave = |topic| Record::topic(topic, false, self.intake.next_id());
-        let records: Vec<Record> = topics.iter().map(leave).collect();
+        let records: Vec<Record> = users_first(&topics).map(leave).collect();
         self.send(app, node, &records).await?;
         let forget = record::forget_node(&keys, node);
         self.link.run(&keys.present, vec![forget]).await?;

@@ -1,6 +1,7 @@
 // A receiver of webhooks that verifies them with Pusher's SDK, and does what it is told to.
 
 import { createServer } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import { sdk } from './app.mjs';
 import { taken } from './answers.mjs';
 
@@ -22,19 +23,26 @@ export class Receiver {
   #sockets = new Set();
   #server;
   #port = 0;
+  #tls;
 
-  /** `answer` is what it does with a request, or returns that for each; it may be changed at any time. */
-  constructor({ answer = taken } = {}) {
+  /**
+   * `answer` is what it does with a request, or returns that for each; it may be changed at any
+   * time. With `tls` (`key` and `cert`, PEM, for localhost) it speaks that.
+   */
+  constructor({ answer = taken, tls } = {}) {
     this.answer = answer;
+    this.#tls = tls;
   }
 
   get url() {
-    return `http://127.0.0.1:${this.#port}/webhooks?from=resound`;
+    const place = this.#tls ? 'https://localhost' : 'http://127.0.0.1';
+    return `${place}:${this.#port}/webhooks?from=resound`;
   }
 
   /** Listens, after a stop on the port that it had before. */
   async start() {
-    this.#server = createServer((request, response) => void this.#receive(request, response));
+    const receive = (request, response) => void this.#receive(request, response);
+    this.#server = this.#tls ? createSecureServer(this.#tls, receive) : createServer(receive);
     this.#server.on('connection', (socket) => {
       this.#sockets.add(socket);
       // Tests break connections, and servers are killed.
