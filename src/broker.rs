@@ -34,9 +34,9 @@ impl Claims {
         self.cluster.claim((&self.app, self.id), text, ttl).await
     }
 
-    /// Says what is known of it from now on and for how long, or that nothing is, in place of the
-    /// text that it was claimed with.
-    pub fn put(&self, before: &[u8], known: Option<(Vec<u8>, Duration)>) {
+    /// Says what is known of it from now on and for how long, or that it is given up, in place of
+    /// the text that it was claimed with.
+    pub fn put(&self, before: &[u8], known: (Option<Vec<u8>>, Duration)) {
         self.cluster.put_claim((&self.app, self.id), before, known);
     }
 }

@@ -297,13 +297,13 @@ impl Cluster {
         answer.await.ok()
     }
 
-    /// Says what is known of a request from now on, and for how long, or that nothing is, in place
-    /// of the text that it was claimed with. Best effort: nobody waits for it.
+    /// Says what is known of a request from now on, and for how long, or that it is given up, in
+    /// place of the text that it was claimed with. Best effort: nobody waits for it.
     pub fn put_claim(
         &self,
         (app, id): (&AppHandle, [u8; 16]),
         before: &[u8],
-        known: Option<(Vec<u8>, Duration)>,
+        known: (Option<Vec<u8>>, Duration),
     ) {
         if self.status.is_up() {
             let claim = (app.clone(), id);

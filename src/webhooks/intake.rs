@@ -72,6 +72,12 @@ impl Misses {
     fn is_first(&mut self, app: u32, channel: &ChannelName, now: Instant) -> bool {
         if self.since.is_none_or(|since| now >= since + MISS_PAUSE) {
             self.before = std::mem::take(&mut self.recent);
+            if self
+                .since
+                .is_some_and(|since| now >= since + 2 * MISS_PAUSE)
+            {
+                self.before.clear();
+            }
             self.since = Some(now);
         }
         let key = (app, channel.clone());
@@ -430,5 +436,18 @@ mod tests {
             intake.accept(&HubEvent { app: &app, kind });
         }
         assert_eq!(intake.take().len(), 2);
+    }
+
+    #[test]
+    fn one_who_finds_a_channel_empty_later_is_told_of_again() {
+        let (mut misses, begin) = (Misses::default(), Instant::now());
+        let mut is_first = |channel: &str, after: u32| {
+            misses.is_first(1, &name(channel), begin + after * MISS_PAUSE / 2)
+        };
+        assert!(is_first("cache-a", 0) && !is_first("cache-a", 1) && !is_first("cache-a", 3));
+        for pauses in 2..6 {
+            assert!(is_first("cache-a", 100 * pauses), "{pauses}");
+        }
+        assert!(is_first("cache-b", 500) && !is_first("cache-b", 500));
     }
 }

@@ -73,17 +73,18 @@ impl Receivers {
             let settings = app.settings();
             let is_served = !app.is_removed();
             let mut named: Vec<_> = settings.webhooks.iter().filter(|_| is_served).collect();
-            // The same ones first, so that none takes the place of another with its URL.
+            // The most alike first, so that none takes the place of another with its URL.
+            let alike: [fn(&Webhook, &Webhook) -> bool; 3] = [
+                |a, b| a == b,
+                |a, b| a.url == b.url && a.kinds == b.kinds && a.channels == b.channels,
+                |a, b| a.url == b.url,
+            ];
             let mut is_kept = vec![false; all.len()];
-            for exactly in [true, false] {
+            for is_alike in alike {
                 for (told, is_kept) in all.iter().zip(&mut is_kept).filter(|(_, kept)| !**kept) {
                     let webhook = told.receiver.webhook();
-                    let is_same = |it: &&Arc<Webhook>| match exactly {
-                        true => **it == *webhook,
-                        false => it.url == webhook.url,
-                    };
-                    if let Some(at) = named.iter().position(is_same) {
-                        told.receiver.change(named.swap_remove(at));
+                    if let Some(at) = named.iter().position(|it| is_alike(it, &webhook)) {
+                        told.receiver.change(named.remove(at));
                         *is_kept = true;
                     }
                 }

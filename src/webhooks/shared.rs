@@ -7,7 +7,7 @@
 //! | `:nodes` | the set of nodes that have such a set |
 //! | `:counts` | the hash of channels' numbers of subscribers that were told last |
 //! | `:queue` | the stream of events that are still to be told |
-//! | `:sender` | the node that tells them, for five seconds from when it has said so last |
+//! | `:sender` | the node that tells them, for ten seconds from when it has said so last |
 //!
 //! A script enters and takes out topics, and puts the event into the queue at once if this was
 //! the first node or the last. Whatever was sent when the link broke is sent again: entering
@@ -76,6 +76,10 @@ pub(super) struct Shared {
     beat: Instant,
     refresh: Instant,
     readers: HashMap<AppHandle, Reader>,
+    /// Entries that are done with, of applications that somebody else tells for now.
+    undeleted: HashMap<AppHandle, Vec<String>>,
+    /// Applications that did not want to know of something any more, since it was synced.
+    forgotten: HashSet<AppHandle>,
     /// Since when nodes are gone that have topics of an application.
     gone: HashMap<(AppHandle, NodeId), Instant>,
 }
@@ -113,6 +117,8 @@ impl Shared {
             beat: now,
             refresh: now,
             readers: HashMap::new(),
+            undeleted: HashMap::new(),
+            forgotten: HashSet::new(),
             gone: HashMap::new(),
         }
     }
@@ -120,6 +126,9 @@ impl Shared {
     /// Adds what all are to know. Topics are not kept while Redis is away: they are compared as
     /// soon as it is back.
     pub(super) fn add(&mut self, record: Record, limits: &WebhookLimits) {
+        if record.is_forgotten() {
+            self.forgotten.insert(record.app.clone());
+        }
         if record.is_topic() && !self.is_synced {
             return;
         }
@@ -156,6 +165,7 @@ impl Shared {
                 }
             }
             Err(error) => {
+                self.hand_over_late(around.receivers);
                 self.is_synced = false;
                 self.resume = Instant::now() + PAUSE;
                 self.waiting.retain(|record| !record.is_topic());
@@ -171,14 +181,14 @@ impl Shared {
         around: &mut Surroundings<'_>,
         now: Instant,
     ) -> Result<(), LinkError> {
-        if !self.is_synced {
-            self.sync(around).await?;
-        }
-        self.flush().await?;
         if now >= self.beat {
             self.beat = now + BEAT;
             self.beat(around).await?;
         }
+        if !self.is_synced {
+            self.sync(around).await?;
+        }
+        self.flush().await?;
         self.read(around.receivers).await
     }
 
@@ -201,6 +211,10 @@ impl Shared {
         for app in with_webhooks(around.apps) {
             by_app.entry(app).or_default();
         }
+        // Also what nobody wants to know any more is taken out.
+        for app in &self.forgotten {
+            by_app.entry(app.clone()).or_default();
+        }
         for topic in around.smoothing.topics() {
             by_app.entry(topic.app.clone()).or_default().push(topic);
         }
@@ -220,6 +234,7 @@ impl Shared {
                 records.push(Record::topic(topic, true, self.intake.next_id()));
             }
             self.send(&app, self.node, &records).await?;
+            self.renew().await?;
             left.push((app, unknown));
         }
         // What happened in channels that are vacated, happened before.
@@ -229,6 +244,7 @@ impl Shared {
             let records: Vec<Record> = users_first(&unknown).map(leave).collect();
             self.send(&app, self.node, &records).await?;
         }
+        self.forgotten.clear();
         self.is_synced = true;
         self.refresh = Instant::now();
         Ok(())
@@ -348,16 +364,18 @@ impl Shared {
     pub(super) async fn stop(&mut self, receivers: Receivers, deadline: Instant) {
         let until = deadline.min(Instant::now() + STOP);
         let ending = tokio::time::timeout_at(until.into(), async {
-            if self.is_synced {
-                self.flush().await
-            } else {
-                Ok(())
+            // While Redis is away, it is not waited for.
+            if Instant::now() < self.resume {
+                return Ok(());
             }
+            if !self.is_synced {
+                self.waiting.retain(|record| !record.is_topic());
+            }
+            self.flush().await
         });
-        let left = match ending.await {
-            Ok(Ok(())) => self.waiting.len(),
-            Ok(Err(_)) | Err(_) => self.waiting.iter().filter(|it| !it.is_topic()).count(),
-        };
+        // What was not sent is counted below.
+        let _ = ending.await;
+        let left = self.waiting.iter().filter(|it| !it.is_topic()).count();
         while let Some(record) = self.waiting.pop_front() {
             if !record.is_topic() {
                 self.lose(&record, WebhookLoss::Stopped);

@@ -162,6 +162,14 @@ impl Teller {
     /// The hub knows whether it is there; it may have come and gone again.
     fn look_at(&mut self, topic: &Topic, has_come: bool, now: Instant, limits: &WebhookLimits) {
         let Topic { app, channel, user } = topic;
+        // It was marked before settings were read anew.
+        if !app
+            .settings()
+            .webhooks
+            .want(topic.kinds(), channel.as_str())
+        {
+            return;
+        }
         let is_there = self.parts.hub.has(app, channel, user.as_deref());
         let smoothing = limits.smoothing;
         if (is_there || has_come) && self.smoothing.update(topic, true, now, smoothing) {
@@ -256,7 +264,11 @@ impl Teller {
             .into_iter()
             .for_each(|topic| intake.mark(topic, false));
         let wants_times = |it: &apps::Webhooks| it.kinds().has(WebhookKind::ConnectionClosed);
-        if !known.values().any(wants_times) {
+        let did_want = |(app, before): (&AppHandle, &apps::Webhooks)| {
+            wants_times(before) && !known.get(app).is_some_and(wants_times)
+        };
+        // Those of others begin anew; without it, nobody would take out what is left.
+        if self.known.iter().any(did_want) {
             intake.forget_opened();
         }
         self.known = known;

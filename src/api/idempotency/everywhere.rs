@@ -101,7 +101,7 @@ impl<'c> Shared<'c> {
         let partial = answer.partial.as_deref().unwrap_or_default();
         let rest = [partial.as_bytes(), b"\n", &answer.body].concat();
         let text = written(b'd', fingerprint, &rest);
-        self.claims.put(&self.ours, Some((text, *ttl)));
+        self.claims.put(&self.ours, (Some(text), *ttl));
         self.is_ours.set(false);
     }
 }
@@ -114,16 +114,11 @@ impl Drop for Shared<'_> {
         let Request {
             fingerprint, ttl, ..
         } = self.claim.request();
-        self.claims.put(
-            &self.ours,
-            match self.claim.published().get() {
-                0 => None,
-                count => Some((
-                    written(b'b', fingerprint, count.to_string().as_bytes()),
-                    *ttl,
-                )),
-            },
-        );
+        let begun = match self.claim.published().get() {
+            0 => None,
+            count => Some(written(b'b', fingerprint, count.to_string().as_bytes())),
+        };
+        self.claims.put(&self.ours, (begun, *ttl));
     }
 }
 

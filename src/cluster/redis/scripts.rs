@@ -214,23 +214,32 @@ return 1
 ";
 
 /// KEYS: a claim. ARGV: a text, time to live. Claims what nobody has, or what somebody with the
-/// same fingerprint has given up (`b`); returns what was there.
+/// same fingerprint has given up (`b`), of which the number is kept behind the text; returns what
+/// was there.
 const CLAIM: &str = r"
 local known = redis.call('GET', KEYS[1])
-local is_free = not known or (string.sub(known, 1, 1) == 'b'
-  and string.sub(known, 2, 17) == string.sub(ARGV[1], 2, 17))
-if is_free then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+if not known then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+elseif string.sub(known, 1, 1) == 'b' and string.sub(known, 2, 17) == string.sub(ARGV[1], 2, 17) then
+  redis.call('SET', KEYS[1], ARGV[1] .. string.sub(known, 18), 'PX', ARGV[2])
+end
 return known
 ";
 
 /// KEYS: a claim. ARGV: the text of whoever claimed it, another one or nothing, time to live.
-/// Puts the other one in its place, if it is still there.
+/// Puts the other one in its place, unless somebody else's is there. Without another one, it is
+/// free again, or given up as it was before it was claimed.
 const PUT_CLAIM: &str = r"
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then
+local known = redis.call('GET', KEYS[1])
+if known and string.sub(known, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+local text = ARGV[2]
+if text == '' and known and #known > #ARGV[1] then
+  text = 'b' .. string.sub(known, 2, 17) .. string.sub(known, #ARGV[1] + 1)
+end
+if text == '' then
   redis.call('DEL', KEYS[1])
 else
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+  redis.call('SET', KEYS[1], text, 'PX', ARGV[3])
 end
 return 1
 ";
@@ -422,9 +431,9 @@ impl Scripts {
         &self,
         key: &str,
         before: &[u8],
-        known: Option<(Vec<u8>, Duration)>,
+        (text, ttl): (Option<Vec<u8>>, Duration),
     ) -> Cmd {
-        let (text, ttl) = known.unwrap_or_default();
+        let text = text.unwrap_or_default();
         let mut command = self.put_claim.on(&[key]);
         command.arg(before).arg(text).arg(milliseconds(ttl));
         command

@@ -37,7 +37,7 @@ pub(in crate::cluster) enum Ask {
     /// Whether a request was claimed before, which it is then: what was known of it.
     Claim(Claim, Vec<u8>, Duration, oneshot::Sender<Option<Vec<u8>>>),
     /// What is to be known of a request in place of this text, and how long, or nothing any more.
-    PutClaim(Claim, Vec<u8>, Option<(Vec<u8>, Duration)>),
+    PutClaim(Claim, Vec<u8>, (Option<Vec<u8>>, Duration)),
     /// The last event of a cache channel.
     Last(AppHandle, ChannelName, oneshot::Sender<Last>),
 }

@@ -11,8 +11,9 @@ use crate::cluster::LinkError;
 use crate::webhooks::event::{Done, Event, Receipt};
 use crate::webhooks::receivers::Receivers;
 
-/// How long a node tells from when it has said so last.
-const LEASE: Duration = Duration::from_secs(5);
+/// How long a node tells from when it has said so last: longer than Redis may take to answer, or
+/// to be connected to anew.
+const LEASE: Duration = Duration::from_secs(10);
 
 /// Events that are read at a time, and how many times in a row.
 const MAX_READ: usize = 500;
@@ -61,43 +62,76 @@ impl Shared {
         app: &AppHandle,
         receivers: &mut Receivers,
     ) -> Result<(), LinkError> {
+        let until = self.ask_to_tell(app).await?;
+        match (until, self.readers.get_mut(app)) {
+            (Some(until), Some(reader)) => reader.until = until,
+            (Some(until), None) => {
+                let done = Arc::new(Done::default());
+                done.open();
+                let reader = Reader {
+                    last: "0-0".to_owned(),
+                    done,
+                    // Deleted before anything is read.
+                    unsent: self.undeleted.remove(app).unwrap_or_default(),
+                    until,
+                };
+                self.readers.insert(app.clone(), reader);
+            }
+            (None, Some(_)) => self.hand_over(app, receivers),
+            (None, None) => {}
+        }
+        self.delete(app).await
+    }
+
+    /// Until when this node tells for an application; none if another one does.
+    async fn ask_to_tell(&mut self, app: &AppHandle) -> Result<Option<Instant>, LinkError> {
         let (keys, until) = (self.keys(app, self.node), Instant::now() + LEASE);
         let mut command = script(HOLD, &[&keys.sender]);
         let milliseconds = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
         command.arg(self.node.to_string()).arg(milliseconds);
         let answers = self.link.run(&keys.present, vec![command]).await?;
         let is_sender = answers.first() == Some(&Value::Int(1));
-        match (is_sender, self.readers.get_mut(app)) {
-            (true, Some(reader)) => reader.until = until,
-            (true, None) => {
-                let done = Arc::new(Done::default());
-                done.open();
-                let reader = Reader {
-                    last: "0-0".to_owned(),
-                    done,
-                    unsent: Vec::new(),
-                    until,
-                };
-                self.readers.insert(app.clone(), reader);
+        Ok(is_sender.then_some(until))
+    }
+
+    /// In the middle of what takes long: says once more for whom this node tells.
+    pub(super) async fn renew(&mut self) -> Result<(), LinkError> {
+        let soon = Instant::now() + LEASE / 2;
+        let is_due = |(_, reader): &(&AppHandle, &Reader)| reader.until < soon;
+        let due = self.readers.iter().filter(is_due);
+        let due: Vec<AppHandle> = due.map(|(app, _)| app.clone()).collect();
+        for app in due {
+            let until = self.ask_to_tell(&app).await?;
+            if let Some(reader) = self.readers.get_mut(&app) {
+                // If another one tells, what is left here is handed over next.
+                reader.until = until.unwrap_or_else(Instant::now);
             }
-            (false, Some(_)) => {
-                let done = self.hand_over(app, receivers);
-                let commands = done.chunks(MAX_READ).map(|ids| deletion(&keys, ids));
-                let commands: Vec<_> = commands.collect();
-                self.link.run(&keys.present, commands).await?;
-            }
-            (false, None) => {}
         }
         Ok(())
     }
 
-    /// Somebody else tells for an application, or will; returns what is done with.
-    fn hand_over(&mut self, app: &AppHandle, receivers: &mut Receivers) -> Vec<String> {
-        let reader = self.readers.remove(app);
+    /// Takes out of the queue what is done with, whoever tells for the application now.
+    async fn delete(&mut self, app: &AppHandle) -> Result<(), LinkError> {
+        if let Some(done) = self.undeleted.get(app) {
+            let keys = self.keys(app, self.node);
+            let commands = done
+                .chunks(MAX_READ)
+                .map(|ids| deletion(&keys, ids))
+                .collect();
+            self.link.run(&keys.present, commands).await?;
+            self.undeleted.remove(app);
+        }
+        Ok(())
+    }
+
+    /// Somebody else tells for an application, or will.
+    fn hand_over(&mut self, app: &AppHandle, receivers: &mut Receivers) {
         // First: whatever is dropped behind is not done with.
-        let done = reader.map(Reader::close).unwrap_or_default();
+        if let Some(reader) = self.readers.remove(app) {
+            let undeleted = self.undeleted.entry(app.clone()).or_default();
+            undeleted.extend(reader.close());
+        }
         receivers.hand_over(app);
-        done
     }
 
     /// While Redis is away somebody else may tell as soon as the time is over.
@@ -124,8 +158,9 @@ impl Shared {
             .cloned()
             .collect();
         for app in gone {
-            let done = self.hand_over(&app, receivers);
-            self.release(&app, &done).await?;
+            self.hand_over(&app, receivers);
+            self.delete(&app).await?;
+            self.release(&app, &[]).await?;
         }
         Ok(())
     }

@@ -66,9 +66,9 @@ for i = 4, #ARGV, 4 do
   end
 end
 local is_new = 0
-if has_entered and redis.call('SADD', KEYS[3], node) == 1 then
-  is_new = 1
-  for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[3]) end
+if has_entered then is_new = redis.call('SADD', KEYS[3], node) end
+for _, key in ipairs(KEYS) do
+  if redis.call('TTL', key) == -1 then redis.call('EXPIRE', key, ARGV[3]) end
 end
 return { lost, is_new }
 ";
@@ -159,6 +159,11 @@ impl Record {
     /// Whether it says what is so, and can be found out again.
     pub(super) fn is_topic(&self) -> bool {
         matches!(self.what, What::Node | What::Enter(_) | What::Leave(_))
+    }
+
+    /// Whether nobody is to know of it any more.
+    pub(super) fn is_forgotten(&self) -> bool {
+        matches!(self.what, What::Leave(_)) && self.at == 0
     }
 
     /// Bytes that count for the bound.
