@@ -150,7 +150,7 @@ pub const SETTINGS: &[Setting] = &[
     server("request_head_timeout", "RESOUND_REQUEST_HEAD_TIMEOUT", "", "10"),
     server("keep_alive_timeout", "RESOUND_KEEP_ALIVE_TIMEOUT", "", "75"),
     server("idempotency_ttl", "RESOUND_IDEMPOTENCY_TTL", "", "600"),
-    server("idempotency_max_bytes", "RESOUND_IDEMPOTENCY_MAX_BYTES", "", "33554432"),
+    server("idempotency_max_bytes", "RESOUND_IDEMPOTENCY_MAX_BYTES", "", "67108864"),
     server("max_backlog", "RESOUND_MAX_BACKLOG", "", "4194304"),
     server("max_total_backlog", "RESOUND_MAX_TOTAL_BACKLOG", "", "268435456"),
     server("max_connection_rate", "RESOUND_MAX_CONNECTION_RATE", "", ""),

@@ -19,6 +19,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use hyper::HeaderMap;
+use hyper::body::Body;
 use hyper::header::{HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
@@ -141,7 +142,11 @@ impl Api {
         let app = request.app().number();
         Request {
             id: self.requests.id(app, name.by, name.text.as_bytes()),
-            fingerprint: fingerprint(call, request),
+            fingerprint: match name.by {
+                By::Key => fingerprint(call, request),
+                // What was signed is the same then.
+                By::Signature => Fingerprint::default(),
+            },
             by: name.by,
             ttl: name.ttl,
         }
@@ -193,6 +198,10 @@ impl Api {
 impl Answer {
     fn of_reply(reply: &Reply) -> Self {
         let partial = reply.headers().get(&PARTIAL);
+        // No other answer of JSON is as short.
+        if partial.is_none() && Self::is_empty(reply.body().size_hint().exact()) {
+            return Self::empty();
+        }
         Self {
             body: reply::body(reply),
             partial: partial.and_then(|it| it.to_str().ok()).map(Box::from),
