@@ -230,9 +230,13 @@ impl Receiver {
         let retry = progress.retries.first_key_value().map(|((at, _), _)| *at);
         let time = self.batch_time(limits);
         let batch = self.queue().next_due(now, limits.batch_events, time);
-        // While it fails, that is not before the pause is over.
-        let is_held = progress.is_failing() || progress.retries.len() >= limits.max_requests;
-        let batch = batch.filter(|_| !is_held);
+        // While it fails, that is not before what has failed, nor before the pause is over.
+        let is_full = progress.retries.len() >= limits.max_requests;
+        let is_held = is_full || (progress.is_failing() && !progress.retries.is_empty());
+        let pause = progress.pause_until.filter(|_| progress.is_failing());
+        let batch = batch
+            .filter(|_| !is_held)
+            .map(|at| pause.map_or(at, |pause| at.max(pause)));
         let earliest = [retry, batch, progress.pause_until.filter(|at| *at > now)];
         earliest
             .into_iter()
