@@ -332,6 +332,10 @@ impl Intake {
 
 impl Sink for Intake {
     fn accept(&self, event: &HubEvent<'_>) {
+        // What there is most of, nobody is told of.
+        if matches!(event.kind, HubEventKind::EventPublished { .. }) {
+            return;
+        }
         let settings = event.app.settings();
         if !settings.webhooks.is_empty() && !self.is_closed.load(Ordering::Relaxed) {
             self.accept_wanted(&settings, event);

@@ -70,13 +70,11 @@ enum Outcome {
 impl Name<'_> {
     /// The same on all nodes.
     fn id_everywhere(&self, app: &AppHandle) -> [u8; 16] {
-        {
-            let by = match self.by {
-                By::Key => b"k",
-                By::Signature => b"s",
-            };
-            short_digest(&[by, app.id().as_bytes(), b"\0", self.text.as_bytes()])
-        }
+        let by = match self.by {
+            By::Key => b"k",
+            By::Signature => b"s",
+        };
+        short_digest(&[by, app.id().as_bytes(), b"\0", self.text.as_bytes()])
     }
 }
 
@@ -115,9 +113,9 @@ impl Api {
         if let Some((claim, name)) = claim.as_ref().zip(name.as_ref())
             && let Some(claims) = self.broker.claims(app, || name.id_everywhere(app))
         {
-            let elsewhere = shared.insert(everywhere::Shared::new(claims, claim));
+            let on_all_nodes = shared.insert(everywhere::Shared::new(claims, claim));
             let deadline = Instant::now() + MAX_WAIT;
-            match Box::pin(elsewhere.claim(deadline)).await? {
+            match Box::pin(on_all_nodes.claim(deadline)).await? {
                 everywhere::Outcome::New => {}
                 everywhere::Outcome::Answered(answer) => {
                     claim.answer(answer.clone());
